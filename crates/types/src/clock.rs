@@ -1,0 +1,100 @@
+//! Instants, and where they come from.
+
+use jiff::fmt::strtime;
+
+/// An instant, in microseconds since 1970-01-01T00:00:00 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+/// Where the time comes from. The one real clock is made in `main`; tests own
+/// theirs, so that nothing waits for time to pass.
+pub trait Clock: Send + Sync {
+    /// The instant now.
+    fn now(&self) -> Timestamp;
+}
+
+/// A text that is not an instant, or an instant out of the years 0 to 9999.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not an instant: {0:?}")]
+pub struct TimestampError(String);
+
+impl Timestamp {
+    /// An instant by its microseconds since 1970 UTC.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970 UTC.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// The instant `seconds` later (earlier, if negative).
+    pub const fn plus_seconds(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
+    }
+
+    /// Seconds from `earlier` until this instant; negative if it lies before.
+    pub const fn seconds_since(self, earlier: Self) -> i64 {
+        (self.0 - earlier.0).div_euclid(1_000_000)
+    }
+
+    /// The instant in a `strftime` form, in UTC.
+    pub fn format(self, form: &str) -> String {
+        let instant = jiff::Timestamp::from_microsecond(self.0)
+            .expect("an instant of the catalogue lies in the years 0 to 9999");
+        strtime::format(form, instant).expect("the form is one of ours")
+    }
+
+    /// Reads an instant in UTC by a `strptime` form without an offset.
+    ///
+    /// Errors: the text is not of that form, or no instant.
+    pub fn parse(form: &str, text: &str) -> Result<Self, TimestampError> {
+        let wrong = || TimestampError(text.chars().take(64).collect());
+        let civil = strtime::parse(form, text)
+            .and_then(|parsed| parsed.to_datetime())
+            .map_err(|_| wrong())?;
+        let zoned = civil
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .map_err(|_| wrong())?;
+        Ok(Self(zoned.timestamp().as_microsecond()))
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.format("%Y-%m-%dT%H:%M:%S.%6f"))
+    }
+}
+
+impl serde::Serialize for Timestamp {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i64(self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Timestamp {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        i64::deserialize(from).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_written_as_naive_utc_microseconds() {
+        let instant = Timestamp::from_micros(1_557_475_152_733_403);
+        assert_eq!(instant.to_string(), "2019-05-10T07:59:12.733403");
+        let whole = Timestamp::from_micros(1_557_475_152_000_000);
+        assert_eq!(whole.to_string(), "2019-05-10T07:59:12.000000");
+    }
+
+    #[test]
+    fn an_instant_is_read_by_its_form() {
+        let read = Timestamp::parse("%Y-%m-%dT%H:%M:%SZ", "2019-05-10T07:59:12Z").unwrap();
+        assert_eq!(read.as_micros(), 1_557_475_152_000_000);
+        assert!(Timestamp::parse("%Y-%m-%dT%H:%M:%SZ", "yesterday").is_err());
+    }
+}

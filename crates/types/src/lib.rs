@@ -1,0 +1,29 @@
+//! The words that every part of Cairn shares: typed ids, sizes, instants,
+//! states with their legal transitions, and what a disk is to a reader and a
+//! writer. There is no I/O here, and nothing here reads the time.
+
+mod backup;
+mod clock;
+pub mod disk;
+mod id;
+mod kind;
+mod named;
+mod progress;
+mod resource;
+mod size;
+mod status;
+
+pub use backup::BackupInfo;
+pub use clock::{Clock, Timestamp, TimestampError};
+pub use id::{
+    BackupId, CheckpointId, DomainId, IdError, OperationLogId, PolicyId, ProjectId, ResourceId,
+    UserId, VaultId,
+};
+pub use kind::Kind;
+pub use named::UnknownName;
+pub use progress::Progress;
+pub use resource::{ObjectType, ResourceType};
+pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
+pub use status::{
+    BackupStatus, CheckpointStatus, OperationStatus, OperationType, ProtectStatus, VaultStatus,
+};

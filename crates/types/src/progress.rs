@@ -1,0 +1,69 @@
+//! How far a piece of long work is, shared between the work and those who watch it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Counters that a worker raises and anybody may read, and a wish to stop
+/// that anybody may raise and the worker reads between chunks.
+#[derive(Debug, Default)]
+pub struct Progress {
+    total: AtomicU64,
+    done: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+impl Progress {
+    /// Sets how many bytes there are to do in all.
+    pub fn set_total(&self, bytes: u64) {
+        self.total.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes as done.
+    pub fn advance(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes to do in all; 0 until known.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Bytes done.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Asks the work to stop at the next chunk.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the work was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// The share done, 0 to 100; 0 while the total is unknown.
+    pub fn percent(&self) -> u8 {
+        let (done, total) = (u128::from(self.done()), u128::from(self.total()));
+        if total == 0 {
+            return 0;
+        }
+        u8::try_from((done * 100 / total).min(100)).expect("at most 100")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_stays_within_its_bounds() {
+        let progress = Progress::default();
+        assert_eq!(progress.percent(), 0);
+        progress.set_total(3);
+        progress.advance(1);
+        assert_eq!(progress.percent(), 33);
+        progress.advance(u64::MAX / 2);
+        assert_eq!(progress.percent(), 100);
+    }
+}
