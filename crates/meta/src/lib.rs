@@ -1,1 +1,26 @@
-//! cairn-meta
+//! The catalogue: what exists, in which state, and what is to be done. One SQL
+//! text serves SQLite and PostgreSQL; what must differ between them lives in
+//! `database`.
+//!
+//! Everything goes through a [`Tx`], either one that writes ([`Meta::begin`])
+//! or one that reads at one point in time ([`Meta::read`]). Only `core` (and
+//! `task`, for [`tasks`]) uses this crate.
+
+mod backups;
+mod checkpoints;
+mod database;
+mod error;
+mod identity;
+mod operation_logs;
+mod query;
+pub mod tasks;
+mod vaults;
+
+pub use backups::{Backup, BackupFilter, BackupSort};
+pub use checkpoints::{Checkpoint, Skipped};
+pub use database::{Meta, Tx};
+pub use error::{Error, Result};
+pub use identity::{AccessKey, Domain, Grant, Project, Token, User};
+pub use operation_logs::{OperationLog, OperationLogFilter};
+pub use query::Page;
+pub use vaults::{BoundResource, ResourceExtraInfo, Usage, Vault, VaultFilter, VolumeChoice};

@@ -1,0 +1,162 @@
+//! The database itself: opening it, its transactions, and all that differs
+//! between SQLite and PostgreSQL.
+
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{Any, AnyConnection, AnyPool, Transaction};
+
+use crate::{Error, Result};
+
+/// Connections that read at the same time.
+const READERS: u32 = 8;
+/// Connections that write at the same time, where the database can have more than one writer.
+const WRITERS: u32 = 8;
+/// How long a transaction waits for its turn before it fails as transient.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// SQLite's settings: readers beside the writer, and no commit answered before it is on disk.
+const SQLITE_SETTINGS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+     PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 30000;";
+
+/// The open catalogue. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Meta {
+    readers: AnyPool,
+    writers: AnyPool,
+    kind: DatabaseKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DatabaseKind {
+    Sqlite,
+    Postgres,
+}
+
+impl DatabaseKind {
+    fn of_url(url: &str) -> Result<Self> {
+        match url.split_once(':').map(|(scheme, _)| scheme) {
+            Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            _ => Err(Error::Open { reason: "its URL starts with neither sqlite: nor postgres:".into() }),
+        }
+    }
+
+    /// SQLite has one writer; asking for its lock at once keeps two
+    /// transactions from each waiting for the other.
+    const fn begin_writing(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        }
+    }
+
+    const fn begin_reading(self) -> &'static str {
+        match self {
+            Self::Sqlite => "BEGIN DEFERRED",
+            Self::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        }
+    }
+
+    /// What lets one of several claimers take a row and the others pass it by.
+    const fn claim_lock(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => "FOR UPDATE SKIP LOCKED",
+        }
+    }
+
+    /// Makes a read of a row wait for whoever is changing it, where writers run side by side.
+    const fn row_lock(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => "FOR UPDATE",
+        }
+    }
+}
+
+impl Meta {
+    /// Opens the catalogue at `url` (`sqlite:PATH` or `postgres://…`), makes it
+    /// if SQLite has none there, and brings its tables to this version.
+    ///
+    /// Errors: `Invalid` for a URL or a database of a newer version; `Transient` if it cannot be reached.
+    pub async fn open(url: &str) -> Result<Self> {
+        sqlx::any::install_default_drivers();
+        let kind = DatabaseKind::of_url(url)?;
+        let url = match kind {
+            DatabaseKind::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
+            _ => url.to_owned(),
+        };
+        let options: AnyConnectOptions =
+            url.parse().map_err(|_| Error::Open { reason: "its URL cannot be read".into() })?;
+        let writers = if kind == DatabaseKind::Sqlite { 1 } else { WRITERS };
+        let writers = pool(kind, writers).connect_with(options.clone()).await?;
+        sqlx::migrate!("./migrations").run(&writers).await?;
+        let readers = pool(kind, READERS).connect_with(options).await?;
+        Ok(Self { readers, writers, kind })
+    }
+
+    /// Starts a transaction that may write. Dropped without [`Tx::commit`], it changes nothing.
+    pub async fn begin(&self) -> Result<Tx> {
+        let tx = self.writers.begin_with(self.kind.begin_writing()).await?;
+        Ok(Tx { tx, kind: self.kind })
+    }
+
+    /// Starts a transaction that reads the catalogue as it is at one point in time.
+    pub async fn read(&self) -> Result<Tx> {
+        let tx = self.readers.begin_with(self.kind.begin_reading()).await?;
+        Ok(Tx { tx, kind: self.kind })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.readers).await?;
+        Ok(())
+    }
+
+    /// Waits for the transactions under way and closes every connection.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writers.close().await;
+    }
+}
+
+fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(connections).acquire_timeout(WAIT).after_connect(
+        move |connection, _| {
+            Box::pin(async move {
+                if kind == DatabaseKind::Sqlite {
+                    sqlx::raw_sql(SQLITE_SETTINGS).execute(&mut *connection).await?;
+                }
+                Ok(())
+            })
+        },
+    )
+}
+
+/// A transaction: every query of the catalogue is a method of it.
+#[derive(Debug)]
+pub struct Tx {
+    tx: Transaction<'static, Any>,
+    kind: DatabaseKind,
+}
+
+impl Tx {
+    /// Makes what the transaction did durable and visible.
+    pub async fn commit(self) -> Result<()> {
+        self.tx.commit().await?;
+        Ok(())
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.tx
+    }
+
+    pub(crate) const fn claim_lock(&self) -> &'static str {
+        self.kind.claim_lock()
+    }
+
+    pub(crate) const fn row_lock(&self) -> &'static str {
+        self.kind.row_lock()
+    }
+}

@@ -1,0 +1,285 @@
+//! Tasks: durable work, who is at it, and how far it is. Only the task engine
+//! moves a task on; everybody else may add one and read it.
+
+use cairn_types::{OperationLogId, Timestamp, UnknownName};
+use sqlx::any::AnyRow;
+
+use crate::query::{Columns, FromRow, Statement, insert, optional, text};
+use crate::vaults::signed;
+use crate::{Result, Tx};
+
+/// The state of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TaskState {
+    /// Nobody is at work on it; from `not_before` on, anybody may be.
+    Waiting,
+    /// Its owner runs its steps.
+    Running,
+    /// Its owner undoes the steps that were started.
+    Undoing,
+    /// Done.
+    Succeeded,
+    /// Undone and given up.
+    Failed,
+}
+
+impl TaskState {
+    const ALL: [Self; 5] =
+        [Self::Waiting, Self::Running, Self::Undoing, Self::Succeeded, Self::Failed];
+
+    /// The name that the catalogue stores.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Undoing => "undoing",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl std::fmt::Display for TaskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for TaskState {
+    type Err = UnknownName;
+    fn from_str(name: &str) -> std::result::Result<Self, UnknownName> {
+        let found = Self::ALL.into_iter().find(|state| state.name() == name);
+        found.ok_or_else(|| UnknownName { set: "task state", name: name.to_owned() })
+    }
+}
+
+/// A piece of durable work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its id; also that of its operation log, if it has one.
+    pub id: OperationLogId,
+    /// What sort of work.
+    pub kind: String,
+    /// What about, as JSON of that kind.
+    pub payload: String,
+    /// Its state.
+    pub state: TaskState,
+    /// The first step that is not known to be done.
+    pub step: u64,
+    /// How often work on it was begun.
+    pub attempts: u64,
+    /// Who is at work on it.
+    pub owner: Option<String>,
+    /// Until when that owner counts as alive.
+    pub lease_until: Option<Timestamp>,
+    /// Not to be begun before this.
+    pub not_before: Timestamp,
+    /// Bytes done.
+    pub done_bytes: u64,
+    /// Bytes to do; 0 while unknown.
+    pub total_bytes: u64,
+    /// The error code, empty while fine.
+    pub error_code: String,
+    /// The error in words, empty while fine.
+    pub error_text: String,
+    /// The request that asked for it.
+    pub request_id: String,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When work on it first began.
+    pub started_at: Option<Timestamp>,
+    /// When it was over.
+    pub ended_at: Option<Timestamp>,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+impl FromRow for Task {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: row.parsed("id")?,
+            kind: row.text("kind")?,
+            payload: row.text("payload")?,
+            state: row.parsed("state")?,
+            step: row.unsigned("step")?,
+            attempts: row.unsigned("attempts")?,
+            owner: row.optional_text("owner")?,
+            lease_until: row.optional_time("lease_until")?,
+            not_before: row.time("not_before")?,
+            done_bytes: row.unsigned("done_bytes")?,
+            total_bytes: row.unsigned("total_bytes")?,
+            error_code: row.text("error_code")?,
+            error_text: row.text("error_text")?,
+            request_id: row.text("request_id")?,
+            created_at: row.time("created_at")?,
+            started_at: row.optional_time("started_at")?,
+            ended_at: row.optional_time("ended_at")?,
+            updated_at: row.time("updated_at")?,
+        })
+    }
+}
+
+impl Task {
+    /// A task that nobody has begun.
+    pub fn new(
+        id: OperationLogId,
+        kind: &str,
+        payload: String,
+        request_id: &str,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            kind: kind.to_owned(),
+            payload,
+            state: TaskState::Waiting,
+            step: 0,
+            attempts: 0,
+            owner: None,
+            lease_until: None,
+            not_before: now,
+            done_bytes: 0,
+            total_bytes: 0,
+            error_code: String::new(),
+            error_text: String::new(),
+            request_id: request_id.to_owned(),
+            created_at: now,
+            started_at: None,
+            ended_at: None,
+            updated_at: now,
+        }
+    }
+}
+
+impl Tx {
+    /// Adds a task.
+    pub async fn insert_task(&mut self, task: &Task) -> Result<()> {
+        let columns = [
+            ("id", text(task.id)),
+            ("kind", text(&task.kind)),
+            ("payload", text(&task.payload)),
+            ("state", text(task.state)),
+            ("step", signed(task.step).into()),
+            ("attempts", signed(task.attempts).into()),
+            ("owner", optional(task.owner.as_ref())),
+            ("lease_until", task.lease_until.into()),
+            ("not_before", task.not_before.into()),
+            ("done_bytes", signed(task.done_bytes).into()),
+            ("total_bytes", signed(task.total_bytes).into()),
+            ("error_code", text(&task.error_code)),
+            ("error_text", text(&task.error_text)),
+            ("request_id", text(&task.request_id)),
+            ("created_at", task.created_at.into()),
+            ("started_at", task.started_at.into()),
+            ("ended_at", task.ended_at.into()),
+            ("updated_at", task.updated_at.into()),
+        ];
+        insert(self, "tasks", columns).await
+    }
+
+    /// Adds a task unless one of its kind and payload is waiting already.
+    pub async fn insert_task_once(&mut self, task: &Task) -> Result<()> {
+        let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");
+        statement.equals("kind", Some(&task.kind)).equals("payload", Some(&task.payload));
+        statement.equals("state", Some(TaskState::Waiting));
+        if statement.number(self).await? == 0 {
+            self.insert_task(task).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest task that is due for `owner`: one that nobody has, or
+    /// one whose owner let its lease end.
+    pub async fn claim_task(
+        &mut self,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Option<Task>> {
+        let lock = self.claim_lock();
+        let mut statement = Statement::new("SELECT * FROM tasks WHERE (state = 'waiting' AND ");
+        statement.push("not_before <= ").bind(now);
+        statement.push(") OR (state IN ('running', 'undoing') AND (lease_until IS NULL OR ");
+        statement.push("lease_until <= ").bind(now);
+        statement.push(")) ORDER BY not_before, created_at, id LIMIT 1 ").push(lock);
+        let Some(mut task) = statement.one::<Task>(self).await? else {
+            return Ok(None);
+        };
+        task.owner = Some(owner.to_owned());
+        task.lease_until = Some(lease_until);
+        task.attempts += 1;
+        task.started_at = task.started_at.or(Some(now));
+        if task.state == TaskState::Waiting {
+            task.state = TaskState::Running;
+        }
+        task.updated_at = now;
+        self.write_task(&task).await?;
+        Ok(Some(task))
+    }
+
+    /// Writes a task that `task.owner` holds or has just given up; false if
+    /// somebody else has taken it meanwhile, and then nothing is written.
+    pub async fn save_task(&mut self, task: &Task, owner: &str) -> Result<bool> {
+        let mut statement = update(task);
+        statement.equals("id", Some(task.id)).equals("owner", Some(owner));
+        Ok(statement.run(self).await? == 1)
+    }
+
+    async fn write_task(&mut self, task: &Task) -> Result<()> {
+        let mut statement = update(task);
+        statement.equals("id", Some(task.id));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// The task with this id.
+    pub async fn task(&mut self, id: OperationLogId) -> Result<Option<Task>> {
+        let mut statement = Statement::new("SELECT * FROM tasks");
+        statement.equals("id", Some(id));
+        statement.one(self).await
+    }
+
+    /// Ends every lease: for the one process that owns the catalogue, when it starts.
+    pub async fn end_all_leases(&mut self, now: Timestamp) -> Result<u64> {
+        let mut statement = Statement::new("UPDATE tasks SET lease_until = ");
+        statement.bind(now).push(", updated_at = ").bind(now);
+        statement.condition("state IN ('running', 'undoing')");
+        statement.run(self).await
+    }
+
+    /// When the next task that nobody holds falls due.
+    pub async fn next_task_due(&mut self) -> Result<Option<Timestamp>> {
+        let mut waiting = Statement::new("SELECT COUNT(*) FROM tasks");
+        waiting.condition("state = 'waiting'");
+        if waiting.number(self).await? == 0 {
+            return Ok(None);
+        }
+        let mut statement = Statement::new("SELECT MIN(not_before) FROM tasks");
+        statement.condition("state = 'waiting'");
+        Ok(Some(Timestamp::from_micros(statement.number(self).await?)))
+    }
+
+    /// How many tasks are not over.
+    pub async fn unfinished_tasks(&mut self) -> Result<u64> {
+        let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");
+        statement.condition("state IN ('waiting', 'running', 'undoing')");
+        Ok(statement.number(self).await?.unsigned_abs())
+    }
+}
+
+fn update(task: &Task) -> Statement {
+    let mut statement = Statement::new("UPDATE tasks SET state = ");
+    statement.bind(text(task.state)).push(", step = ").bind(signed(task.step));
+    statement.push(", attempts = ").bind(signed(task.attempts));
+    statement.push(", owner = ").bind(optional(task.owner.as_ref()));
+    statement.push(", lease_until = ").bind(task.lease_until);
+    statement.push(", not_before = ").bind(task.not_before);
+    statement.push(", done_bytes = ").bind(signed(task.done_bytes));
+    statement.push(", total_bytes = ").bind(signed(task.total_bytes));
+    statement.push(", error_code = ").bind(text(&task.error_code));
+    statement.push(", error_text = ").bind(text(&task.error_text));
+    statement.push(", started_at = ").bind(task.started_at);
+    statement.push(", ended_at = ").bind(task.ended_at);
+    statement.push(", updated_at = ").bind(task.updated_at);
+    statement
+}

@@ -1,0 +1,418 @@
+//! Vaults and the resources bound to them.
+
+use cairn_types::{
+    ObjectType, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyRow;
+
+use crate::query::{Columns, FromRow, Page, Statement, insert, json, text};
+use crate::{Result, Tx};
+
+/// A vault.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vault {
+    /// Its id.
+    pub id: VaultId,
+    /// The project that owns it.
+    pub project: ProjectId,
+    /// Its name; several vaults may share one.
+    pub name: String,
+    /// What its owner says of it.
+    pub description: String,
+    /// What it protects.
+    pub object_type: ObjectType,
+    /// `backup`, `replication` or `hybrid`.
+    pub protect_type: String,
+    /// `public` or `hybrid`.
+    pub cloud_type: String,
+    /// `crash_consistent` or `app_consistent`.
+    pub consistent_level: String,
+    /// Its state.
+    pub status: VaultStatus,
+    /// Its capacity in GB.
+    pub size_gb: u64,
+    /// Whether a policy run binds resources by itself.
+    pub auto_bind: bool,
+    /// Whether its capacity grows when full.
+    pub auto_expand: bool,
+    /// Whether its owner is told when it fills up.
+    pub smn_notify: bool,
+    /// At which share of its capacity, in percent, its owner is told.
+    pub threshold: u64,
+    /// Whether backups that a policy made are held until they expire.
+    pub locked: bool,
+    /// Kept for its clients; one machine is one zone.
+    pub is_multi_az: bool,
+    /// The enterprise project, `0` by default.
+    pub enterprise_project: String,
+    /// What names of backups that a policy makes start with.
+    pub backup_name_prefix: String,
+    /// Which resources `auto_bind` takes.
+    pub bind_rules: serde_json::Value,
+    /// Its tags, as a list of `{key, value}`.
+    pub tags: serde_json::Value,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Which disks of a server a vault protects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceExtraInfo {
+    /// Disks that are never backed up.
+    #[serde(default)]
+    pub exclude_volumes: Vec<ResourceId>,
+    /// The only disks that are backed up; all, if empty.
+    #[serde(default)]
+    pub include_volumes: Vec<VolumeChoice>,
+}
+
+/// A disk that a vault protects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeChoice {
+    /// The disk.
+    pub id: ResourceId,
+    /// The operating system on it, as the client said.
+    pub os_version: Option<String>,
+}
+
+/// A resource bound to a vault.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BoundResource {
+    /// The resource.
+    pub id: ResourceId,
+    /// The vault it is bound to.
+    pub vault: VaultId,
+    /// Its type.
+    pub resource_type: ResourceType,
+    /// Its name when it was bound.
+    pub name: String,
+    /// Its size when it was bound or last backed up.
+    pub size_bytes: u64,
+    /// Whether it is being taken out of the vault.
+    pub removing: bool,
+    /// Whether policies back it up.
+    pub auto_protect: bool,
+    /// Which of its disks are protected.
+    pub extra_info: ResourceExtraInfo,
+    /// When it was bound.
+    pub bound_at: Timestamp,
+    /// Its backups in this vault.
+    pub backup_count: u64,
+    /// What they occupy, in bytes.
+    pub backup_bytes: u64,
+    /// What is happening to it.
+    pub protect_status: ProtectStatus,
+}
+
+/// What a vault, or all vaults of a project, hold.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that its backups occupy.
+    pub used_bytes: u64,
+    /// Backups in it, those of single disks of a server not counted.
+    pub backups: u64,
+    /// Backups that a task is at work on or queued for.
+    pub busy_backups: u64,
+}
+
+/// Which vaults of a project a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct VaultFilter {
+    /// Only these.
+    pub ids: Vec<VaultId>,
+    /// Only those whose name contains this.
+    pub name: Option<String>,
+    /// Only those with this state.
+    pub status: Option<String>,
+    /// Only those that protect this.
+    pub object_type: Option<String>,
+    /// Only those of this protection type.
+    pub protect_type: Option<String>,
+    /// Only those of this cloud type.
+    pub cloud_type: Option<String>,
+    /// Only those of this enterprise project.
+    pub enterprise_project: Option<String>,
+    /// Only those that one of these is bound to.
+    pub resources: Vec<ResourceId>,
+}
+
+impl FromRow for Vault {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: row.parsed("id")?,
+            project: row.parsed("project_id")?,
+            name: row.text("name")?,
+            description: row.text("description")?,
+            object_type: row.parsed("object_type")?,
+            protect_type: row.text("protect_type")?,
+            cloud_type: row.text("cloud_type")?,
+            consistent_level: row.text("consistent_level")?,
+            status: row.parsed("status")?,
+            size_gb: row.unsigned("size_gb")?,
+            auto_bind: row.flag("auto_bind")?,
+            auto_expand: row.flag("auto_expand")?,
+            smn_notify: row.flag("smn_notify")?,
+            threshold: row.unsigned("threshold")?,
+            locked: row.flag("locked")?,
+            is_multi_az: row.flag("is_multi_az")?,
+            enterprise_project: row.text("enterprise_project_id")?,
+            backup_name_prefix: row.text("backup_name_prefix")?,
+            bind_rules: row.json("bind_rules")?,
+            tags: row.json("tags")?,
+            created_at: row.time("created_at")?,
+            updated_at: row.time("updated_at")?,
+        })
+    }
+}
+
+impl FromRow for BoundResource {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        let removing = row.flag("removing")?;
+        let protect_status = if removing {
+            ProtectStatus::Removing
+        } else if row.integer("protecting")? > 0 {
+            ProtectStatus::Protecting
+        } else if row.integer("restoring")? > 0 {
+            ProtectStatus::Restoring
+        } else if row.optional_text("last_status")?.as_deref() == Some("error") {
+            ProtectStatus::Error
+        } else {
+            ProtectStatus::Available
+        };
+        Ok(Self {
+            id: row.parsed("resource_id")?,
+            vault: row.parsed("vault_id")?,
+            resource_type: row.parsed("resource_type")?,
+            name: row.text("name")?,
+            size_bytes: row.unsigned("size_bytes")?,
+            removing,
+            auto_protect: row.flag("auto_protect")?,
+            extra_info: row.json("extra_info")?,
+            bound_at: row.time("bound_at")?,
+            backup_count: row.unsigned("backup_count")?,
+            backup_bytes: row.unsigned("backup_bytes")?,
+            protect_status,
+        })
+    }
+}
+
+impl FromRow for Usage {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            used_bytes: row.unsigned("used_bytes")?,
+            backups: row.unsigned("backups")?,
+            busy_backups: row.unsigned("busy_backups")?,
+        })
+    }
+}
+
+/// A bound resource with what follows from its backups.
+const BOUND_RESOURCE: &str = "SELECT r.*, \
+    (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
+        AND b.vault_id = r.vault_id AND b.parent_id IS NULL) AS backup_count, \
+    (SELECT CAST(COALESCE(SUM(b.used_bytes), 0) AS BIGINT) FROM backups b \
+        WHERE b.resource_id = r.resource_id AND b.vault_id = r.vault_id \
+        AND b.parent_id IS NULL) AS backup_bytes, \
+    (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
+        AND b.vault_id = r.vault_id AND b.parent_id IS NULL \
+        AND b.status IN ('waiting_protect', 'protecting')) AS protecting, \
+    (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
+        AND b.parent_id IS NULL \
+        AND b.status IN ('waiting_restore', 'restoring')) AS restoring, \
+    (SELECT b.status FROM backups b WHERE b.resource_id = r.resource_id \
+        AND b.vault_id = r.vault_id AND b.parent_id IS NULL \
+        ORDER BY b.created_at DESC, b.id DESC LIMIT 1) AS last_status \
+    FROM vault_resources r";
+
+fn filtered(select: &str, project: ProjectId, filter: &VaultFilter) -> Statement {
+    let mut statement = Statement::new(select);
+    statement
+        .equals("project_id", Some(project))
+        .one_of("id", &filter.ids)
+        .contains("name", filter.name.as_deref())
+        .equals("status", filter.status.as_ref())
+        .equals("object_type", filter.object_type.as_ref())
+        .equals("protect_type", filter.protect_type.as_ref())
+        .equals("cloud_type", filter.cloud_type.as_ref())
+        .equals("enterprise_project_id", filter.enterprise_project.as_ref());
+    if !filter.resources.is_empty() {
+        statement.condition("id IN (SELECT vault_id FROM vault_resources WHERE resource_id IN (");
+        statement.list(filter.resources.iter().map(text)).push("))");
+    }
+    statement
+}
+
+impl Tx {
+    /// Adds a vault.
+    pub async fn insert_vault(&mut self, vault: &Vault) -> Result<()> {
+        let columns = [
+            ("id", text(vault.id)),
+            ("project_id", text(vault.project)),
+            ("name", text(&vault.name)),
+            ("description", text(&vault.description)),
+            ("object_type", text(vault.object_type)),
+            ("protect_type", text(&vault.protect_type)),
+            ("cloud_type", text(&vault.cloud_type)),
+            ("consistent_level", text(&vault.consistent_level)),
+            ("status", text(vault.status)),
+            ("size_gb", signed(vault.size_gb).into()),
+            ("auto_bind", vault.auto_bind.into()),
+            ("auto_expand", vault.auto_expand.into()),
+            ("smn_notify", vault.smn_notify.into()),
+            ("threshold", signed(vault.threshold).into()),
+            ("locked", vault.locked.into()),
+            ("is_multi_az", vault.is_multi_az.into()),
+            ("enterprise_project_id", text(&vault.enterprise_project)),
+            ("backup_name_prefix", text(&vault.backup_name_prefix)),
+            ("bind_rules", json(&vault.bind_rules)),
+            ("tags", json(&vault.tags)),
+            ("created_at", vault.created_at.into()),
+            ("updated_at", vault.updated_at.into()),
+        ];
+        insert(self, "vaults", columns).await
+    }
+
+    /// Writes what of a vault can change.
+    pub async fn update_vault(&mut self, vault: &Vault) -> Result<()> {
+        let mut statement = Statement::new("UPDATE vaults SET name = ");
+        statement.bind(text(&vault.name)).push(", description = ").bind(text(&vault.description));
+        statement.push(", consistent_level = ").bind(text(&vault.consistent_level));
+        statement.push(", status = ").bind(text(vault.status));
+        statement.push(", size_gb = ").bind(signed(vault.size_gb));
+        statement.push(", auto_bind = ").bind(vault.auto_bind);
+        statement.push(", auto_expand = ").bind(vault.auto_expand);
+        statement.push(", smn_notify = ").bind(vault.smn_notify);
+        statement.push(", threshold = ").bind(signed(vault.threshold));
+        statement.push(", locked = ").bind(vault.locked);
+        statement.push(", backup_name_prefix = ").bind(text(&vault.backup_name_prefix));
+        statement.push(", bind_rules = ").bind(json(&vault.bind_rules));
+        statement.push(", tags = ").bind(json(&vault.tags));
+        statement.push(", updated_at = ").bind(vault.updated_at);
+        statement.equals("id", Some(vault.id));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// Removes a vault and its bindings; its backups must be gone.
+    pub async fn remove_vault(&mut self, vault: VaultId) -> Result<()> {
+        let mut statement = Statement::new("DELETE FROM vault_resources");
+        statement.equals("vault_id", Some(vault));
+        statement.run(self).await?;
+        let mut statement = Statement::new("DELETE FROM vaults");
+        statement.equals("id", Some(vault));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// A project's vault; in a writing transaction nobody else can change it until the end.
+    pub async fn vault(&mut self, project: ProjectId, vault: VaultId) -> Result<Option<Vault>> {
+        let mut statement = Statement::new("SELECT * FROM vaults");
+        statement.equals("project_id", Some(project)).equals("id", Some(vault));
+        statement.one(self).await
+    }
+
+    /// As [`Tx::vault`], for a transaction that goes on to change what belongs to the vault.
+    pub async fn lock_vault(
+        &mut self,
+        project: ProjectId,
+        vault: VaultId,
+    ) -> Result<Option<Vault>> {
+        let lock = self.row_lock();
+        let mut statement = Statement::new("SELECT * FROM vaults");
+        statement.equals("project_id", Some(project)).equals("id", Some(vault)).push(" ");
+        statement.push(lock);
+        statement.one(self).await
+    }
+
+    /// A page of a project's vaults, newest first, and how many match in all.
+    pub async fn vaults(
+        &mut self,
+        project: ProjectId,
+        filter: &VaultFilter,
+        page: &Page,
+    ) -> Result<(Vec<Vault>, u64)> {
+        let count = filtered("SELECT COUNT(*) FROM vaults", project, filter).number(self).await?;
+        let mut statement = filtered("SELECT * FROM vaults", project, filter);
+        if let Some(marker) = &page.marker {
+            statement.condition("(created_at, id) < (SELECT created_at, id FROM vaults WHERE id = ");
+            statement.bind(marker.as_str()).push(")");
+        }
+        statement.push(" ORDER BY created_at DESC, id DESC").page(page);
+        Ok((statement.all(self).await?, count.unsigned_abs()))
+    }
+
+    /// What the backups of a vault occupy.
+    pub async fn vault_usage(&mut self, vault: VaultId) -> Result<Usage> {
+        let mut statement = Statement::new(
+            "SELECT CAST(COALESCE(SUM(used_bytes), 0) AS BIGINT) AS used_bytes, \
+             COUNT(*) AS backups, \
+             CAST(COALESCE(SUM(CASE WHEN status IN ('available', 'error') THEN 0 ELSE 1 END), 0) \
+             AS BIGINT) AS busy_backups FROM backups",
+        );
+        statement.equals("vault_id", Some(vault)).condition("parent_id IS NULL");
+        Ok(statement.one(self).await?.unwrap_or_default())
+    }
+
+    /// Binds a resource to a vault.
+    ///
+    /// Errors: `Conflict` if it is bound already ([`crate::Error::is_duplicate`]).
+    pub async fn bind_resource(&mut self, resource: &BoundResource) -> Result<()> {
+        let columns = [
+            ("resource_id", text(resource.id)),
+            ("vault_id", text(resource.vault)),
+            ("resource_type", text(resource.resource_type)),
+            ("name", text(&resource.name)),
+            ("size_bytes", signed(resource.size_bytes).into()),
+            ("removing", resource.removing.into()),
+            ("auto_protect", resource.auto_protect.into()),
+            ("extra_info", json(&resource.extra_info)),
+            ("bound_at", resource.bound_at.into()),
+        ];
+        insert(self, "vault_resources", columns).await
+    }
+
+    /// Writes what of a binding can change.
+    pub async fn update_binding(&mut self, resource: &BoundResource) -> Result<()> {
+        let mut statement = Statement::new("UPDATE vault_resources SET name = ");
+        statement.bind(text(&resource.name));
+        statement.push(", size_bytes = ").bind(signed(resource.size_bytes));
+        statement.push(", removing = ").bind(resource.removing);
+        statement.push(", auto_protect = ").bind(resource.auto_protect);
+        statement.push(", extra_info = ").bind(json(&resource.extra_info));
+        statement.equals("resource_id", Some(resource.id));
+        statement.equals("vault_id", Some(resource.vault));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// Takes a resource out of a vault.
+    pub async fn unbind_resource(&mut self, vault: VaultId, resource: ResourceId) -> Result<()> {
+        let mut statement = Statement::new("DELETE FROM vault_resources");
+        statement.equals("vault_id", Some(vault)).equals("resource_id", Some(resource));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// The resources of a vault in the order in which they were bound.
+    pub async fn resources_of(&mut self, vault: VaultId) -> Result<Vec<BoundResource>> {
+        let mut statement = Statement::new(BOUND_RESOURCE);
+        statement.equals("r.vault_id", Some(vault));
+        statement.push(" ORDER BY r.bound_at, r.resource_id");
+        statement.all(self).await
+    }
+
+    /// The binding of a resource, in whichever vault.
+    pub async fn binding(&mut self, resource: ResourceId) -> Result<Option<BoundResource>> {
+        let mut statement = Statement::new(BOUND_RESOURCE);
+        statement.equals("r.resource_id", Some(resource));
+        statement.one(self).await
+    }
+}
+
+/// Sizes are below 2^63 everywhere: files cannot be larger.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
