@@ -1,1 +1,41 @@
-//! cairn-source
+//! Reading what is protected and writing what is restored: folders of disk
+//! images, described by the configuration.
+//!
+//! An [`Inventory`] lists the volumes and servers that the configured folders
+//! hold and opens a volume as a [`DiskReader`](cairn_types::disk::DiskReader)
+//! or a [`DiskWriter`](cairn_types::disk::DiskWriter). Invariants:
+//!
+//! - an id is a pure function of the source's name and the path below its
+//!   folder, so it survives restarts and moves of the folder;
+//! - an image that another program has open for writing is never read, and
+//!   one that anybody has open is never written (the locks are QEMU's own);
+//! - what a reader returned is one point in time, or `check_unchanged` says not.
+//!
+//! Every call blocks. `core` calls it from its blocking threads; the tests of
+//! `repo` and `core` use its disks through the traits of `types`.
+
+mod config;
+mod error;
+mod fingerprint;
+mod inventory;
+mod lock;
+mod nbd;
+mod protectable;
+mod qcow2;
+mod qemu;
+mod raw;
+mod scan;
+#[allow(
+    unsafe_code,
+    reason = "two system calls that no safe wrapper offers; nothing else lives there"
+)]
+mod sys;
+
+pub use config::{ImagesConfig, ServerConfig, SourceConfig};
+pub use error::Error;
+pub use inventory::Inventory;
+pub use protectable::{ImageFormat, Protectable, ProtectableStatus};
+pub use scan::{MAX_DEPTH, MAX_VOLUMES};
+
+/// What every fallible call of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,140 @@
+//! Why a source could not do what it was asked.
+
+use std::io;
+
+use cairn_types::{Kind, ResourceId};
+
+/// Why a source could not do what it was asked. Texts name a volume by its
+/// path below the folder, never by its place on the host.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two sources have one name, so their volumes would have the same ids.
+    #[error("two sources are named {name:?}")]
+    DuplicateSource {
+        /// The name.
+        name: String,
+    },
+    /// A source cannot be used as it is configured.
+    #[error("source {name:?}: {why}")]
+    BadSource {
+        /// The source's name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A server cannot be used as it is configured.
+    #[error("server {server:?} of source {name:?}: {why}")]
+    BadServer {
+        /// The source's name.
+        name: String,
+        /// The server's name.
+        server: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The folder of a source cannot be listed.
+    #[error("cannot list the folder of source {name:?}")]
+    Folder {
+        /// The source's name.
+        name: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder holds more than this crate is made for.
+    #[error("source {name:?} holds more than {limit} images")]
+    TooManyVolumes {
+        /// The source's name.
+        name: String,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// No protectable has this id.
+    #[error("no protectable has the id {id}")]
+    NotFound {
+        /// The id that was asked for.
+        id: ResourceId,
+    },
+    /// A server was to be opened as if it were a disk.
+    #[error("{server} is a server, not a disk")]
+    NotAVolume {
+        /// The server's name.
+        server: String,
+    },
+    /// A configured disk has no file.
+    #[error("the image {volume} is missing")]
+    Missing {
+        /// The volume's name.
+        volume: String,
+    },
+    /// Another program, or another restore, has the image open.
+    #[error("the image {volume} is in use by another program")]
+    InUse {
+        /// The volume's name.
+        volume: String,
+    },
+    /// The file is not an image that can be read or written.
+    #[error("the image {volume} cannot be used: {why}")]
+    Unusable {
+        /// The volume's name.
+        volume: String,
+        /// Why not.
+        why: String,
+    },
+    /// The file cannot be opened.
+    #[error("cannot open the image {volume}")]
+    Open {
+        /// The volume's name.
+        volume: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The program that reads qcow2 images is not installed.
+    #[error("cannot open the image {volume}: the program qemu-nbd (package qemu-utils) is missing")]
+    NoQemu {
+        /// The volume's name.
+        volume: String,
+    },
+    /// The program that reads qcow2 images did not serve this one.
+    #[error("qemu-nbd could not serve the image {volume}")]
+    Serve {
+        /// The volume's name.
+        volume: String,
+        /// What went wrong, with what the program said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// What a caller should do about it; the only thing callers branch on.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::DuplicateSource { .. }
+            | Self::BadSource { .. }
+            | Self::BadServer { .. }
+            | Self::NotAVolume { .. }
+            | Self::Unusable { .. }
+            | Self::NoQemu { .. } => Kind::Invalid,
+            Self::TooManyVolumes { .. } => Kind::Exhausted,
+            Self::NotFound { .. } | Self::Missing { .. } => Kind::NotFound,
+            Self::InUse { .. } => Kind::Conflict,
+            Self::Folder { source, .. }
+            | Self::Open { source, .. }
+            | Self::Serve { source, .. } => io_kind(source),
+        }
+    }
+}
+
+/// What a caller should do about a system error.
+fn io_kind(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::NotFound => Kind::NotFound,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Exhausted,
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Kind::Invalid,
+        _ => Kind::Transient,
+    }
+}

@@ -1,0 +1,175 @@
+//! What the configured folders hold, and how it is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_types::disk::{DiskReader, DiskWriter};
+use cairn_types::{ResourceId, ResourceType};
+
+use crate::config::{self, ImagesConfig, ServerConfig, volume_name};
+use crate::lock::Access;
+use crate::protectable::{ImageFormat, Protectable, ProtectableStatus, server_id, volume_id};
+use crate::qcow2::Qcow2Disk;
+use crate::raw::RawDisk;
+use crate::scan::{self, Found};
+use crate::{Error, Result};
+
+/// The configured folders. It remembers nothing of what they hold: every call
+/// looks, so an image that was just copied there can be protected at once.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    sources: Arc<Vec<ImagesConfig>>,
+}
+
+impl Inventory {
+    /// Takes the configured sources.
+    ///
+    /// Errors: `Invalid` names that repeat, folders that overlap, servers
+    /// without disks or with disks that cannot be below their folder.
+    pub fn new(sources: Vec<ImagesConfig>) -> Result<Self> {
+        config::check(&sources)?;
+        Ok(Self {
+            sources: Arc::new(sources),
+        })
+    }
+
+    /// Every volume and every server, by source and name. A server holds its
+    /// volumes as children, and a configured disk without a file is among them
+    /// as `Missing`; volumes are listed for themselves as well.
+    ///
+    /// Errors: `Denied`, `Transient` a folder cannot be listed; `Exhausted`
+    /// more than [`MAX_VOLUMES`](crate::MAX_VOLUMES) images in one.
+    pub fn list(&self) -> Result<Vec<Protectable>> {
+        let mut all = Vec::new();
+        for source in self.sources.iter() {
+            let mut volumes: Vec<_> = scan::scan(source)?
+                .into_iter()
+                .map(|found| volume(source, found))
+                .collect();
+            let servers: Vec<_> = source
+                .server
+                .iter()
+                .map(|config| server(source, config, &mut volumes))
+                .collect();
+            all.append(&mut volumes);
+            all.extend(servers);
+        }
+        Ok(all)
+    }
+
+    /// The volume or server with this id.
+    ///
+    /// Errors: `NotFound`, and those of [`list`](Self::list).
+    pub fn find(&self, id: ResourceId) -> Result<Protectable> {
+        let all = self.list()?;
+        let children = all.iter().flat_map(|protectable| &protectable.children);
+        let found = all
+            .iter()
+            .chain(children)
+            .find(|protectable| protectable.id == id);
+        found.cloned().ok_or(Error::NotFound { id })
+    }
+
+    /// Opens a volume at one point in time: until the reader is dropped, no
+    /// QEMU can open the image for writing.
+    ///
+    /// Errors: `NotFound` no such volume, or its file is missing; `Conflict`
+    /// somebody has it open for writing; `Invalid` a server, or no image.
+    pub fn open_reader(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
+        let (name, path, format) = self.locate(volume)?;
+        match format {
+            ImageFormat::Raw => Ok(Arc::new(RawDisk::open(&name, &path, Access::Read)?)),
+            ImageFormat::Qcow2 => Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Read)?)),
+        }
+    }
+
+    /// Opens a volume to be overwritten in place: until the writer is
+    /// dropped, nobody else can open the image.
+    ///
+    /// Errors: as [`open_reader`](Self::open_reader), and `Conflict` if
+    /// anybody has it open; `Denied` it may not be written.
+    pub fn open_writer(&self, volume: ResourceId) -> Result<Arc<dyn DiskWriter>> {
+        let (name, path, format) = self.locate(volume)?;
+        match format {
+            ImageFormat::Raw => Ok(Arc::new(RawDisk::open(&name, &path, Access::Write)?)),
+            ImageFormat::Qcow2 => Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Write)?)),
+        }
+    }
+
+    fn locate(&self, id: ResourceId) -> Result<(String, PathBuf, ImageFormat)> {
+        let found = self.find(id)?;
+        let Some(format) = found.format else {
+            return Err(Error::NotAVolume { server: found.name });
+        };
+        let folder = self
+            .sources
+            .iter()
+            .find(|source| source.name == found.source);
+        let folder = &folder
+            .expect("every protectable comes from one of the sources")
+            .path;
+        let path = folder.join(&found.name);
+        Ok((found.name, path, format))
+    }
+}
+
+fn volume(source: &ImagesConfig, found: Found) -> Protectable {
+    Protectable {
+        id: volume_id(&source.name, &found.name),
+        name: found.name,
+        resource_type: ResourceType::Volume,
+        size_bytes: found.size_bytes,
+        source: source.name.clone(),
+        project: source.project,
+        children: Vec::new(),
+        system_disk: false,
+        status: found.status,
+        format: Some(found.format),
+    }
+}
+
+/// A server with its disks; marks the first of them as the system disk, among `volumes` too.
+fn server(
+    source: &ImagesConfig,
+    config: &ServerConfig,
+    volumes: &mut [Protectable],
+) -> Protectable {
+    let mut children = Vec::with_capacity(config.disks.len());
+    for (at, disk) in config.disks.iter().enumerate() {
+        let name = volume_name(disk).expect("the configuration was checked");
+        let format = ImageFormat::of(disk).expect("the configuration was checked");
+        let listed = volumes.iter_mut().find(|volume| volume.name == name);
+        let mut missing;
+        let child = match listed {
+            Some(listed) => listed,
+            None => {
+                let status = ProtectableStatus::Missing;
+                missing = volume(
+                    source,
+                    Found {
+                        name,
+                        format,
+                        size_bytes: 0,
+                        status,
+                    },
+                );
+                &mut missing
+            }
+        };
+        child.system_disk = at == 0;
+        children.push(child.clone());
+    }
+    let worst = children.iter().map(|child| child.status).max();
+    Protectable {
+        id: server_id(&source.name, &config.name),
+        name: config.name.clone(),
+        resource_type: ResourceType::Server,
+        size_bytes: children.iter().map(|child| child.size_bytes).sum(),
+        source: source.name.clone(),
+        project: source.project,
+        children,
+        system_disk: false,
+        status: worst.expect("a server has at least one disk"),
+        format: None,
+    }
+}

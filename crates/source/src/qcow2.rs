@@ -1,0 +1,282 @@
+//! A qcow2 image: its header, which tells its size and what it is built upon,
+//! and the disk itself, which `qemu-nbd` serves.
+//!
+//! A backing file may lie anywhere on the host: images are the operator's, not
+//! a guest's. It must be a local file, named plainly.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use cairn_types::disk::{DiskError, DiskOperation, DiskReader, DiskWriter, Extent};
+
+use crate::fingerprint::Fingerprint;
+use crate::lock::{Access, LockedFile};
+use crate::qemu::QemuNbd;
+use crate::raw::{fits, open_locked};
+use crate::{Error, Result};
+
+/// Files that an image may be built of.
+const MAX_CHAIN: usize = 64;
+/// Source: QEMU, `docs/interop/qcow2.txt`, `backing_file_size`.
+const MAX_BACKING_NAME_BYTES: usize = 1023;
+/// Incompatible feature: the data lies in another file.
+const EXTERNAL_DATA_FILE: u64 = 1 << 2;
+const MAGIC: [u8; 4] = *b"QFI\xfb";
+
+/// What the header of a qcow2 image says.
+/// Source: QEMU, `docs/interop/qcow2.txt`, "Header".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) size_bytes: u64,
+    /// The name of the file that this one is built upon, as it is written there.
+    pub(crate) backing: Option<String>,
+}
+
+impl Header {
+    /// Reads the header of an image.
+    ///
+    /// Errors: `InvalidData` it has none, or one that Cairn does not read.
+    pub(crate) fn read(file: &File) -> io::Result<Self> {
+        let mut head = [0; 80];
+        file.read_exact_at(&mut head[..72], 0)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => invalid("it is too short for a qcow2 image"),
+                _ => error,
+            })?;
+        let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 bytes"));
+        let long = |at: usize| u64::from_be_bytes(head[at..at + 8].try_into().expect("8 bytes"));
+        if head[..4] != MAGIC {
+            return Err(invalid("it does not start like a qcow2 image"));
+        }
+        let version = number(4);
+        if !(2..=3).contains(&version) {
+            return Err(invalid("it is of an unknown version of qcow2"));
+        }
+        if number(32) != 0 {
+            return Err(invalid("it is encrypted"));
+        }
+        let (name_at, name_bytes, size_bytes) = (long(8), number(16), long(24));
+        if version == 3 {
+            let mut features = [0; 8];
+            file.read_exact_at(&mut features, 72)?;
+            if u64::from_be_bytes(features) & EXTERNAL_DATA_FILE != 0 {
+                return Err(invalid("its data lies in another file"));
+            }
+        }
+        let backing = match name_at {
+            0 => None,
+            _ => Some(backing_name(file, name_at, name_bytes as usize)?),
+        };
+        Ok(Self {
+            size_bytes,
+            backing,
+        })
+    }
+}
+
+fn backing_name(file: &File, at: u64, length: usize) -> io::Result<String> {
+    if length == 0 || length > MAX_BACKING_NAME_BYTES {
+        return Err(invalid(
+            "the name of its backing file has an impossible length",
+        ));
+    }
+    let mut name = vec![0; length];
+    file.read_exact_at(&mut name, at)?;
+    let name = String::from_utf8(name)
+        .map_err(|_| invalid("the name of its backing file is not UTF-8"))?;
+    // QEMU takes what comes before a colon in the first part of a path for a protocol.
+    if name
+        .split('/')
+        .next()
+        .is_some_and(|first| first.contains(':'))
+    {
+        return Err(invalid("its backing file is not a local file"));
+    }
+    Ok(name)
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// A qcow2 image that is open: served by its own `qemu-nbd`, which ends with it.
+#[derive(Debug)]
+pub(crate) struct Qcow2Disk {
+    name: String,
+    server: QemuNbd,
+    /// Of every file of the chain, while reading; of the image alone, while writing.
+    fingerprints: Vec<Fingerprint>,
+    access: Access,
+    /// Holds the lock while reading. `qemu-nbd` holds it while writing.
+    _lock: Option<LockedFile>,
+}
+
+impl Qcow2Disk {
+    /// Opens the image `name` at `path`.
+    ///
+    /// Errors: `NotFound` no such file; `Conflict` somebody else has it open;
+    /// `Invalid` not a qcow2 image that can be read, or no `qemu-nbd`.
+    pub(crate) fn open(name: &str, path: &Path, access: Access) -> Result<Self> {
+        let locked = open_locked(name, path, access)?;
+        let fingerprints = match access {
+            Access::Read => chain(name, path)?,
+            Access::Write => {
+                Header::read(locked.file()).map_err(|error| header_error(name, error))?;
+                let failed = |source| Error::Open {
+                    volume: name.to_owned(),
+                    source,
+                };
+                vec![Fingerprint::take(path, locked.file()).map_err(failed)?]
+            }
+        };
+        // A writer's lock would keep qemu-nbd out as well: it takes its own.
+        let lock = (access == Access::Read).then_some(locked);
+        let server = QemuNbd::start(name, path, access)?;
+        Ok(Self {
+            name: name.to_owned(),
+            server,
+            fingerprints,
+            access,
+            _lock: lock,
+        })
+    }
+
+    fn error(
+        &self,
+        operation: DiskOperation,
+        (offset, length): (u64, u64),
+        source: io::Error,
+    ) -> DiskError {
+        DiskError {
+            disk: self.name.clone(),
+            operation,
+            offset,
+            length,
+            source,
+        }
+    }
+}
+
+/// The fingerprints of every file that the image at `path` is built of.
+fn chain(name: &str, path: &Path) -> Result<Vec<Fingerprint>> {
+    let mut prints = Vec::new();
+    let mut next = Some(path.to_owned());
+    while let Some(path) = next {
+        if prints.len() == MAX_CHAIN {
+            let why = format!("it is built of more than {MAX_CHAIN} files");
+            return Err(Error::Unusable {
+                volume: name.to_owned(),
+                why,
+            });
+        }
+        let file = File::open(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Error::Unusable {
+                volume: name.to_owned(),
+                why: format!("its backing file {} is missing", file_name(&path)),
+            },
+            _ => Error::Open {
+                volume: name.to_owned(),
+                source: error,
+            },
+        })?;
+        let failed = |source| Error::Open {
+            volume: name.to_owned(),
+            source,
+        };
+        prints.push(Fingerprint::take(&path, &file).map_err(failed)?);
+        next = match Header::read(&file) {
+            Ok(header) => header.backing.map(|backing| beside(&path, &backing)),
+            // What is no qcow2 image ends the chain: a raw base, say. Whether it
+            // is what the image above says, qemu-nbd decides.
+            Err(_) if prints.len() > 1 => None,
+            Err(error) => return Err(header_error(name, error)),
+        };
+    }
+    Ok(prints)
+}
+
+/// The place of a backing file: relative names are relative to the image above.
+fn beside(path: &Path, backing: &str) -> PathBuf {
+    path.parent().unwrap_or(Path::new("/")).join(backing)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+fn header_error(name: &str, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Error::Unusable {
+            volume: name.to_owned(),
+            why: error.to_string(),
+        },
+        _ => Error::Open {
+            volume: name.to_owned(),
+            source: error,
+        },
+    }
+}
+
+impl DiskReader for Qcow2Disk {
+    fn size_bytes(&self) -> u64 {
+        self.server.size_bytes()
+    }
+
+    fn extent_at(&self, offset: u64) -> std::result::Result<Extent, DiskError> {
+        self.server
+            .extent_at(offset)
+            .map_err(|source| self.error(DiskOperation::Map, (offset, 0), source))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::result::Result<(), DiskError> {
+        self.server.read_at(offset, buffer).map_err(|source| {
+            self.error(DiskOperation::Read, (offset, buffer.len() as u64), source)
+        })
+    }
+
+    fn check_unchanged(&self) -> std::result::Result<(), DiskError> {
+        for print in &self.fingerprints {
+            let checked = match self.access {
+                Access::Read => print.check(),
+                Access::Write => print.check_same_file(),
+            };
+            checked.map_err(|source| {
+                self.error(DiskOperation::Read, (0, self.size_bytes()), source)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl DiskWriter for Qcow2Disk {
+    fn write_at(&self, offset: u64, data: &[u8]) -> std::result::Result<(), DiskError> {
+        let place = (offset, data.len() as u64);
+        if !fits(self.size_bytes(), place) {
+            let outside = io::ErrorKind::InvalidInput.into();
+            return Err(self.error(DiskOperation::Write, place, outside));
+        }
+        self.server
+            .write_at(offset, data)
+            .map_err(|source| self.error(DiskOperation::Write, place, source))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> std::result::Result<(), DiskError> {
+        let place = (offset, length);
+        if !fits(self.size_bytes(), place) {
+            let outside = io::ErrorKind::InvalidInput.into();
+            return Err(self.error(DiskOperation::Write, place, outside));
+        }
+        self.server
+            .write_zeroes(offset, length)
+            .map_err(|source| self.error(DiskOperation::Write, place, source))
+    }
+
+    fn flush(&self) -> std::result::Result<(), DiskError> {
+        self.server
+            .flush()
+            .map_err(|source| self.error(DiskOperation::Flush, (0, self.size_bytes()), source))
+    }
+}

@@ -1,0 +1,209 @@
+//! A raw image: a file or block device that holds the bytes of the disk as they are.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+
+use cairn_types::disk::{DiskError, DiskOperation, DiskReader, DiskWriter, Extent};
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::fingerprint::Fingerprint;
+use crate::lock::{Access, LockedFile};
+use crate::{Error, Result};
+
+/// Zeros are written in buffers of this size where space cannot be given back.
+const ZERO_BUFFER_BYTES: usize = 1 << 20;
+
+/// A raw image that is open, and locked for as long as it is.
+#[derive(Debug)]
+pub(crate) struct RawDisk {
+    name: String,
+    locked: LockedFile,
+    size_bytes: u64,
+    access: Access,
+    fingerprint: Fingerprint,
+}
+
+impl RawDisk {
+    /// Opens the image `name` at `path`.
+    ///
+    /// Errors: `NotFound` no such file; `Conflict` somebody else has it open;
+    /// `Invalid` neither a file nor a block device.
+    pub(crate) fn open(name: &str, path: &Path, access: Access) -> Result<Self> {
+        let locked = open_locked(name, path, access)?;
+        let failed = |source| Error::Open {
+            volume: name.to_owned(),
+            source,
+        };
+        let fingerprint = Fingerprint::take(path, locked.file()).map_err(failed)?;
+        let size_bytes = locked.file().seek(SeekFrom::End(0)).map_err(failed)?;
+        Ok(Self {
+            name: name.to_owned(),
+            locked,
+            size_bytes,
+            access,
+            fingerprint,
+        })
+    }
+
+    fn error(
+        &self,
+        operation: DiskOperation,
+        (offset, length): (u64, u64),
+        source: impl Into<io::Error>,
+    ) -> DiskError {
+        DiskError {
+            disk: self.name.clone(),
+            operation,
+            offset,
+            length,
+            source: source.into(),
+        }
+    }
+
+    /// Writes zeros where there is data; what is a hole already stays one.
+    fn overwrite_with_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
+        let zeros = vec![0; ZERO_BUFFER_BYTES];
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let extent = extent_of(self.locked.file(), self.size_bytes, at)?;
+            let stop = extent.end().min(end);
+            while extent.data && at < stop {
+                let step = (stop - at).min(ZERO_BUFFER_BYTES as u64);
+                let step_bytes = usize::try_from(step).expect("no more than the buffer");
+                self.locked.file().write_all_at(&zeros[..step_bytes], at)?;
+                at += step;
+            }
+            at = stop;
+        }
+        Ok(())
+    }
+}
+
+/// Opens and locks the file of an image; also for the formats that others read for us.
+pub(crate) fn open_locked(name: &str, path: &Path, access: Access) -> Result<LockedFile> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => Error::Missing {
+            volume: name.to_owned(),
+        },
+        _ => Error::Open {
+            volume: name.to_owned(),
+            source,
+        },
+    };
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        let why = "it is neither a file nor a block device".to_owned();
+        return Err(Error::Unusable {
+            volume: name.to_owned(),
+            why,
+        });
+    }
+    let file = File::options()
+        .read(true)
+        .write(access == Access::Write)
+        .open(path)
+        .map_err(failed)?;
+    let locked = LockedFile::lock(file, access).map_err(failed)?;
+    locked.ok_or_else(|| Error::InUse {
+        volume: name.to_owned(),
+    })
+}
+
+/// The run at `offset`, as the file system knows it; all data where it knows nothing.
+fn extent_of(file: &File, size_bytes: u64, offset: u64) -> io::Result<Extent> {
+    let run = |end: u64, data| Extent {
+        offset,
+        length: end.min(size_bytes) - offset,
+        data,
+    };
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) if data > offset => Ok(run(data, false)),
+        Ok(_) => match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(offset)) {
+            Ok(hole) if hole > offset => Ok(run(hole, true)),
+            Ok(_) | Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(run(size_bytes, true)),
+            // The file shrank between the two calls; the reads and the last check tell.
+            Err(Errno::NXIO) => Ok(run(size_bytes, true)),
+            Err(errno) => Err(errno.into()),
+        },
+        Err(Errno::NXIO) => Ok(run(size_bytes, false)),
+        Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(run(size_bytes, true)),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+impl DiskReader for RawDisk {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn extent_at(&self, offset: u64) -> std::result::Result<Extent, DiskError> {
+        extent_of(self.locked.file(), self.size_bytes, offset)
+            .map_err(|source| self.error(DiskOperation::Map, (offset, 0), source))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::result::Result<(), DiskError> {
+        self.locked
+            .file()
+            .read_exact_at(buffer, offset)
+            .map_err(|source| {
+                self.error(DiskOperation::Read, (offset, buffer.len() as u64), source)
+            })
+    }
+
+    fn check_unchanged(&self) -> std::result::Result<(), DiskError> {
+        let checked = match self.access {
+            Access::Read => self.fingerprint.check(),
+            Access::Write => self.fingerprint.check_same_file(),
+        };
+        checked.map_err(|source| self.error(DiskOperation::Read, (0, self.size_bytes), source))
+    }
+}
+
+impl DiskWriter for RawDisk {
+    fn write_at(&self, offset: u64, data: &[u8]) -> std::result::Result<(), DiskError> {
+        let place = (offset, data.len() as u64);
+        if !fits(self.size_bytes, place) {
+            return Err(self.error(DiskOperation::Write, place, Errno::INVAL));
+        }
+        self.locked
+            .file()
+            .write_all_at(data, offset)
+            .map_err(|source| self.error(DiskOperation::Write, place, source))
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> std::result::Result<(), DiskError> {
+        let place = (offset, length);
+        if !fits(self.size_bytes, place) {
+            return Err(self.error(DiskOperation::Write, place, Errno::INVAL));
+        }
+        if length == 0 {
+            return Ok(());
+        }
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(self.locked.file(), punch, offset, length) {
+            Ok(()) => Ok(()),
+            // A file system without holes, or a device that only clears whole sectors.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => self
+                .overwrite_with_zeros(offset, length)
+                .map_err(|source| self.error(DiskOperation::Write, place, source)),
+            Err(errno) => Err(self.error(DiskOperation::Write, place, errno)),
+        }
+    }
+
+    fn flush(&self) -> std::result::Result<(), DiskError> {
+        self.locked
+            .file()
+            .sync_data()
+            .map_err(|source| self.error(DiskOperation::Flush, (0, self.size_bytes), source))
+    }
+}
+
+/// Whether a place lies wholly on a disk: a restore must never make one longer.
+pub(crate) fn fits(size_bytes: u64, (offset, length): (u64, u64)) -> bool {
+    offset
+        .checked_add(length)
+        .is_some_and(|end| end <= size_bytes)
+}
