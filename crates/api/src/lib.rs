@@ -1,1 +1,35 @@
-//! cairn-api
+//! The wire contract of CBR v3: the table of operations, the error codes,
+//! requests and responses with their limits, signatures, and a typed client.
+//!
+//! Wire spelling lives here and nowhere else. The server reads requests with
+//! [`parse_body`], [`parse_path`] and each query's `parse`, which check every
+//! limit of the contract before anything else sees a value; the client and the
+//! command line use the same types from the other side.
+//!
+//! In responses what is unset is `null`, as in the service; in requests it is
+//! left out.
+
+pub mod backup;
+pub mod checkpoint;
+mod error_code;
+pub mod identity;
+mod operation;
+pub mod operation_log;
+pub mod page;
+pub mod protectable;
+pub mod query;
+pub mod resource;
+pub mod sign;
+pub mod text;
+pub mod validate;
+pub mod vault;
+pub mod wire_time;
+mod words;
+
+pub use error_code::{ErrorBody, ErrorCode};
+pub use operation::{Group, Operation, OperationSpec};
+pub use validate::{Invalid, Validate, parse_body, parse_path};
+pub use words::{
+    BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType, MemberStatus, OwnType,
+    PeriodType, ProtectType, ProtectableType,
+};

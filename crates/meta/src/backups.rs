@@ -324,4 +324,12 @@ impl Tx {
         statement.push(" ORDER BY created_at DESC, id DESC LIMIT 1");
         statement.one(self).await
     }
+
+    /// The backups of a resource, its own and as a server's disk, that a task is at work on.
+    pub async fn busy_backups_of(&mut self, resource: ResourceId) -> Result<Vec<Backup>> {
+        let mut statement = Statement::new("SELECT * FROM backups");
+        statement.equals("resource_id", Some(resource));
+        statement.condition("status NOT IN ('available', 'error') ORDER BY created_at, id");
+        statement.all(self).await
+    }
 }

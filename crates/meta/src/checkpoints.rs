@@ -39,10 +39,22 @@ pub struct Skipped {
     pub resource_type: ResourceType,
     /// Its name.
     pub name: String,
-    /// The error code that says why.
-    pub code: String,
-    /// Why, in words.
-    pub reason: String,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// Why a checkpoint leaves a resource out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// No source has it any more.
+    Gone,
+    /// It is being backed up already.
+    Protecting,
+    /// It is being restored.
+    Restoring,
+    /// It is being taken out of the vault.
+    Removing,
 }
 
 impl FromRow for Checkpoint {

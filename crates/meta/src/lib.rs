@@ -17,7 +17,7 @@ pub mod tasks;
 mod vaults;
 
 pub use backups::{Backup, BackupFilter, BackupSort};
-pub use checkpoints::{Checkpoint, Skipped};
+pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};
 pub use identity::{AccessKey, Domain, Grant, Project, Token, User};

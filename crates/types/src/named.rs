@@ -12,7 +12,8 @@ pub struct UnknownName {
 }
 
 /// Declares an enum whose variants have fixed names, with `name`, `ALL`,
-/// `Display`, `FromStr` and serde by name.
+/// `Display`, `FromStr` and serde by name. For the crates of Cairn; it needs `serde` in scope.
+#[macro_export]
 macro_rules! named {
     (
         $(#[$meta:meta])* $vis:vis enum $enum:ident : $set:literal {

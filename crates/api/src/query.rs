@@ -1,0 +1,301 @@
+//! Query strings: read and written in one place, keys that repeat included,
+//! which the usual form decoders cannot do.
+
+use std::borrow::Cow;
+
+use cairn_types::{
+    BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
+    OperationType, PolicyId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use uuid::Uuid;
+
+use crate::validate::Invalid;
+use crate::{CloudType, ImageType, MemberStatus, OwnType, ProtectType, wire_time};
+
+/// The most pairs that a query may hold.
+pub const MAX_PAIRS: usize = 1024;
+
+/// What stays as it is in a path or a query; the signature's rule as well.
+pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Percent-encodes everything but letters, digits and `-_.~`.
+pub fn encode(text: &str) -> Cow<'_, str> {
+    utf8_percent_encode(text, UNRESERVED).into()
+}
+
+/// A query taken apart: pairs in their order, decoded, those without a value left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Pairs(Vec<(String, String)>);
+
+impl Pairs {
+    /// Takes a raw query apart (the part behind `?`, still encoded).
+    ///
+    /// Errors: too many pairs, or bytes that are no UTF-8.
+    pub(crate) fn parse(raw: &str) -> Result<Self, Invalid> {
+        let mut pairs = Vec::new();
+        for piece in raw.split('&').filter(|piece| !piece.is_empty()) {
+            if pairs.len() == MAX_PAIRS {
+                return Err(Invalid::rule(
+                    "query",
+                    format_args!("It takes at most {MAX_PAIRS} pairs."),
+                ));
+            }
+            let (key, value) = piece.split_once('=').unwrap_or((piece, ""));
+            let (key, value) = (decode(key)?, decode(value)?);
+            if !value.is_empty() {
+                pairs.push((key, value));
+            }
+        }
+        Ok(Self(pairs))
+    }
+
+    /// The values of `key`, in their order.
+    pub(crate) fn many<T: QueryValue>(&self, key: &str) -> Result<Vec<T>, Invalid> {
+        let values = self.0.iter().filter(|(name, _)| name == key);
+        values
+            .map(|(_, value)| T::read(value).ok_or_else(|| Invalid::key(key)))
+            .collect()
+    }
+
+    /// The value of `key`, which must not repeat.
+    pub(crate) fn one<T: QueryValue>(&self, key: &str) -> Result<Option<T>, Invalid> {
+        let mut values = self.many(key)?;
+        if values.len() > 1 {
+            return Err(Invalid::rule(key, "It is given more than once."));
+        }
+        Ok(values.pop())
+    }
+}
+
+/// Decodes one key or value; `+` is a space, as forms write it.
+fn decode(text: &str) -> Result<String, Invalid> {
+    let text = text.replace('+', " ");
+    let decoded = percent_decode_str(&text)
+        .decode_utf8()
+        .map_err(|_| Invalid::key("query"))?;
+    Ok(decoded.into_owned())
+}
+
+/// Writes pairs as a query string, encoded.
+pub fn write(pairs: &[(&str, String)]) -> String {
+    let written: Vec<_> = pairs
+        .iter()
+        .map(|(key, value)| format!("{}={}", encode(key), encode(value)))
+        .collect();
+    written.join("&")
+}
+
+/// A value that a query can hold.
+pub trait QueryValue: Sized {
+    /// Reads it; `None` if the text is no such value.
+    fn read(text: &str) -> Option<Self>;
+    /// Writes it, not yet encoded.
+    fn write(&self) -> String;
+}
+
+macro_rules! by_text {
+    ($($type:ty),+ $(,)?) => {$(
+        impl QueryValue for $type {
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+            fn write(&self) -> String {
+                self.to_string()
+            }
+        }
+    )+};
+}
+
+by_text!(
+    String,
+    u8,
+    u32,
+    u64,
+    Uuid,
+    BackupId,
+    CheckpointId,
+    OperationLogId,
+    PolicyId,
+    ProjectId,
+    ResourceId,
+    VaultId,
+    BackupStatus,
+    ObjectType,
+    OperationStatus,
+    OperationType,
+    ResourceType,
+    VaultStatus,
+    CloudType,
+    ImageType,
+    MemberStatus,
+    OwnType,
+    ProtectType,
+);
+
+impl QueryValue for bool {
+    /// `true` and `false`, in any case: the Python client writes `True`.
+    fn read(text: &str) -> Option<Self> {
+        text.to_ascii_lowercase().parse().ok()
+    }
+    fn write(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl QueryValue for Timestamp {
+    fn read(text: &str) -> Option<Self> {
+        wire_time::from_query(text).ok()
+    }
+    fn write(&self) -> String {
+        wire_time::to_query(*self)
+    }
+}
+
+/// Values in one pair, separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct List<T>(pub Vec<T>);
+
+impl<T: QueryValue> QueryValue for List<T> {
+    fn read(text: &str) -> Option<Self> {
+        let items: Option<Vec<T>> = text.split(',').map(|item| T::read(item.trim())).collect();
+        items.map(Self)
+    }
+    fn write(&self) -> String {
+        let items: Vec<_> = self.0.iter().map(QueryValue::write).collect();
+        items.join(",")
+    }
+}
+
+/// Declares the query of a list: keys that come at most `one` time are an
+/// `Option`, those that may come `many` times a `Vec`; with `parse` for the server and `write` for the client.
+macro_rules! query {
+    (
+        $(#[$meta:meta])* pub struct $name:ident {
+            one { $( $(#[$one_meta:meta])* $one:ident: $one_type:ty, )* }
+            many { $( $(#[$many_meta:meta])* $many:ident: $many_type:ty, )* }
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default)]
+        pub struct $name {
+            $( $(#[$one_meta])* pub $one: Option<$one_type>, )*
+            $( $(#[$many_meta])* pub $many: Vec<$many_type>, )*
+        }
+
+        impl $name {
+            /// Reads and checks a raw query (the part behind `?`). Keys that
+            /// the contract does not know are passed over.
+            pub fn parse(raw: &str) -> Result<Self, $crate::Invalid> {
+                let pairs = $crate::query::Pairs::parse(raw)?;
+                let query = Self {
+                    $( $one: pairs.one(stringify!($one))?, )*
+                    $( $many: pairs.many(stringify!($many))?, )*
+                };
+                $crate::Validate::validate(&query)?;
+                Ok(query)
+            }
+
+            /// Writes the query, encoded; empty if nothing is set.
+            pub fn write(&self) -> String {
+                #[allow(unused_mut)]
+                let mut pairs: Vec<(&str, String)> = Vec::new();
+                $(
+                    pairs.extend(
+                        self.$one.iter().map(|v| (stringify!($one), $crate::query::QueryValue::write(v))),
+                    );
+                )*
+                $(
+                    pairs.extend(
+                        self.$many.iter().map(|v| (stringify!($many), $crate::query::QueryValue::write(v))),
+                    );
+                )*
+                $crate::query::write(&pairs)
+            }
+        }
+    };
+}
+pub(crate) use query;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validate::Validate;
+
+    query! {
+        /// A query for the tests.
+        pub struct Sample {
+            one {
+                /// A text.
+                name: String,
+                /// A truth.
+                dec: bool,
+                /// A time.
+                start_time: Timestamp,
+                /// Several in one.
+                resource_ids: List<ResourceId>,
+            }
+            many {
+                /// Several.
+                status: BackupStatus,
+            }
+        }
+    }
+    impl Validate for Sample {
+        fn validate(&self) -> Result<(), Invalid> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_query_reads_back_what_it_wrote() {
+        let sample = Sample {
+            name: Some("a b&c=d/é".to_owned()),
+            dec: Some(true),
+            start_time: Some(Timestamp::from_micros(1_557_475_152_000_000)),
+            resource_ids: Some(List(vec![ResourceId::random(), ResourceId::random()])),
+            status: vec![BackupStatus::Available, BackupStatus::Error],
+        };
+        let raw = sample.write();
+        assert!(
+            raw.starts_with("name=a%20b%26c%3Dd%2F%C3%A9&dec=true&start_time="),
+            "{raw}"
+        );
+        assert!(raw.ends_with("&status=available&status=error"), "{raw}");
+        assert_eq!(Sample::parse(&raw).unwrap(), sample);
+        assert_eq!(Sample::default().write(), "");
+    }
+
+    #[test]
+    fn unknown_and_empty_keys_are_passed_over() {
+        let sample = Sample::parse("&name=&x=1&flag&dec=True").unwrap();
+        assert_eq!(
+            sample,
+            Sample {
+                dec: Some(true),
+                ..Sample::default()
+            }
+        );
+    }
+
+    #[test]
+    fn wrong_values_name_their_key() {
+        let message = |raw: &str| Sample::parse(raw).unwrap_err().message;
+        assert_eq!(
+            message("status=available&status=gone"),
+            "Invalid status provided."
+        );
+        assert_eq!(message("start_time=now"), "Invalid start_time provided.");
+        assert_eq!(message("resource_ids=x"), "Invalid resource_ids provided.");
+        assert_eq!(
+            message("name=a&name=b"),
+            "Invalid name provided. It is given more than once."
+        );
+        assert_eq!(message("name=%ff"), "Invalid query provided.");
+        assert!(message(&"a=1&".repeat(MAX_PAIRS + 1)).contains("at most"));
+    }
+}

@@ -1,0 +1,123 @@
+//! Backups: listing, showing, renaming and deleting them.
+
+use cairn_meta::{Backup, BackupFilter, BackupSort, Page, Tx};
+use cairn_types::{BackupId, BackupStatus, OperationLogId, OperationType};
+
+use crate::operation_log::NewOperation;
+use crate::work::Task;
+use crate::{Caller, OperationDetail, Refusal, Result, Service};
+
+/// A backup with those of its disks, if it is a server's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupView {
+    /// The backup.
+    pub backup: Backup,
+    /// Its disks' backups, the system disk's first.
+    pub children: Vec<Backup>,
+}
+
+/// Which backups a list shows, in which order.
+#[derive(Debug, Clone, Default)]
+pub struct BackupQuery {
+    /// Which.
+    pub filter: BackupFilter,
+    /// By which keys; newest first, if empty.
+    pub sort: Vec<BackupSort>,
+    /// Which page.
+    pub page: Page,
+}
+
+impl Service {
+    /// A page of the project's backups, and how many match in all.
+    ///
+    /// CBR: `ListBackups`, `GET /v3/{project_id}/backups`.
+    pub async fn backups(
+        &self,
+        caller: &Caller,
+        query: &BackupQuery,
+    ) -> Result<(Vec<BackupView>, u64)> {
+        let mut tx = self.meta().read().await?;
+        let BackupQuery { filter, sort, page } = query;
+        let (backups, count) = tx.backups(caller.project, filter, sort, page).await?;
+        let parents: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
+        let all = tx.children_of(&parents).await?;
+        let views = backups.into_iter().map(|backup| {
+            let of_this = |child: &&Backup| child.parent == Some(backup.id);
+            BackupView { children: all.iter().filter(of_this).cloned().collect(), backup }
+        });
+        Ok((views.collect(), count))
+    }
+
+    /// One of the project's backups, top-level or a child.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `ShowBackup`, `GET /v3/{project_id}/backups/{backup_id}`.
+    pub async fn backup(&self, caller: &Caller, id: BackupId) -> Result<BackupView> {
+        let mut tx = self.meta().read().await?;
+        let backup = tx.backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        view(&mut tx, backup).await
+    }
+
+    /// Renames a backup.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `UpdateBackup`, `PUT /v3/{project_id}/backups/{backup_id}`.
+    pub async fn rename_backup(
+        &self,
+        caller: &Caller,
+        id: BackupId,
+        name: String,
+    ) -> Result<BackupView> {
+        let mut tx = self.meta().begin().await?;
+        let mut backup = tx.lock_backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        backup.name = name;
+        backup.updated_at = self.now();
+        tx.update_backup(&backup).await?;
+        let view = view(&mut tx, backup).await?;
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// Deletes a backup, by a task.
+    ///
+    /// Errors: `NotFound`; `Conflict` while a task is at work on it; `Invalid`
+    /// for a server's disk by itself and a policy's backup in a locked vault.
+    /// CBR: `DeleteBackup`, `DELETE /v3/{project_id}/backups/{backup_id}`.
+    pub async fn delete_backup(&self, caller: &Caller, id: BackupId) -> Result<()> {
+        let mut tx = self.meta().begin().await?;
+        let mut backup = tx.lock_backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        if backup.parent.is_some() {
+            return Err(Refusal::BackupIsChild { id }.into());
+        }
+        if backup.status.is_busy() {
+            return Err(Refusal::BackupBusy { id }.into());
+        }
+        let vault = tx.vault(caller.project, backup.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        if vault.locked && backup.auto_trigger {
+            return Err(Refusal::BackupLocked.into());
+        }
+        backup.status = BackupStatus::WaitingDelete;
+        backup.updated_at = self.now();
+        tx.update_backup(&backup).await?;
+        let task = Task::DeleteBackup { project: caller.project, backup: id };
+        let resource =
+            Some((backup.resource, backup.resource_name.clone(), backup.resource_type));
+        let operation = NewOperation {
+            id: OperationLogId::random(),
+            vault: &vault,
+            checkpoint: Some(backup.checkpoint),
+            operation_type: OperationType::Delete,
+            resource,
+            detail: OperationDetail::Delete { backup: id, backup_name: backup.name.clone() },
+        };
+        self.enqueue(&mut tx, caller, &task, operation).await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(())
+    }
+}
+
+async fn view(tx: &mut Tx, backup: Backup) -> Result<BackupView> {
+    let children = tx.children_of(&[backup.id]).await?;
+    Ok(BackupView { backup, children })
+}

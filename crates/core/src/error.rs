@@ -1,0 +1,245 @@
+//! Why the service could not do what it was asked.
+
+use cairn_types::{BackupId, ByteCount, Kind, ResourceId, ResourceType};
+
+/// What a call of this crate gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why the service could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A rule of the service speaks against it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The catalogue failed.
+    #[error("the catalogue failed")]
+    Meta(#[from] cairn_meta::Error),
+    /// The repository failed.
+    #[error("the repository failed")]
+    Repository(#[from] cairn_repo::Error),
+    /// A source failed.
+    #[error("a source failed")]
+    Source(#[from] cairn_source::Error),
+    /// A password hash could not be made or read.
+    #[error("cannot hash a password")]
+    Password(argon2::password_hash::Error),
+    /// The random numbers of the system failed.
+    #[error("the system gives no random numbers")]
+    Random,
+    /// A thread broke off.
+    #[error("{what} panicked")]
+    Panicked {
+        /// Whose thread.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// What a caller should do about it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Refused(refusal) => refusal.kind(),
+            Self::Meta(error) => error.kind(),
+            Self::Repository(error) => error.kind(),
+            Self::Source(error) => error.kind(),
+            Self::Password(_) | Self::Panicked { .. } => Kind::Bug,
+            Self::Random => Kind::Transient,
+        }
+    }
+}
+
+/// A rule that speaks against a request. Each is one error of the public
+/// contract; `server` holds the table of their codes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Who asks is not known, or the proof does not hold.
+    #[error("authentication failed")]
+    NotAuthenticated,
+    /// Who asks may not do this here.
+    #[error("the caller may not do this")]
+    NotAllowed,
+    /// A field has a value that the rules do not allow.
+    #[error("{0}")]
+    Invalid(String),
+    /// No such vault in the project.
+    #[error("Vault Not Found")]
+    VaultNotFound,
+    /// No such backup in the project.
+    #[error("Backup does not exist.")]
+    BackupNotFound,
+    /// No such checkpoint in the project.
+    #[error("Checkpoint does not exist.")]
+    CheckpointNotFound,
+    /// No such operation log in the project.
+    #[error("Operation log does not exist.")]
+    OperationLogNotFound,
+    /// No such resource that the project could protect.
+    #[error("Resource {id} does not exist.")]
+    ResourceNotFound {
+        /// The resource.
+        id: ResourceId,
+    },
+    /// The vault protects another type of resource.
+    #[error("Resource not match vault resource type.")]
+    ResourceTypeMismatch,
+    /// The resource is bound to another vault.
+    #[error("Resource already in other vault.")]
+    ResourceInOtherVault,
+    /// The disk is in this vault already.
+    #[error("Resource {id} is already in the vault.")]
+    ResourceInVault {
+        /// The resource.
+        id: ResourceId,
+        /// Its type.
+        resource_type: ResourceType,
+    },
+    /// The request names a resource twice.
+    #[error("Duplicate resource.")]
+    DuplicateResource,
+    /// The vault would hold more resources than it may.
+    #[error("Resources of vault over limit: {limit}.")]
+    TooManyResources {
+        /// How many it may hold.
+        limit: usize,
+    },
+    /// The capacity is below what the resources need.
+    #[error("Size of vault invalid")]
+    VaultTooSmall,
+    /// The resources to add need more than the vault has left.
+    #[error("Vault resource size illegal.")]
+    ResourcesTooLarge,
+    /// The vault's type takes no resources this way.
+    #[error("The {object_type} vault can not add resource")]
+    VaultTakesNoResources {
+        /// The type.
+        object_type: String,
+    },
+    /// At least one disk of a server has to be protected.
+    #[error("At least one volume of resource {id} must be protected.")]
+    NoVolumeLeft {
+        /// The server.
+        id: ResourceId,
+    },
+    /// A resource is not in the vault.
+    #[error("Resources {ids} does not exist in vault.")]
+    ResourceNotInVault {
+        /// The resources, with commas between.
+        ids: String,
+    },
+    /// A resource is being taken out of the vault.
+    #[error("Resource is removing, resources: {id}.")]
+    ResourceRemoving {
+        /// The resource.
+        id: ResourceId,
+    },
+    /// The vault's state does not allow this.
+    #[error("The vault is in state {state}, which does not allow this.")]
+    VaultState {
+        /// The state.
+        state: String,
+    },
+    /// The vault's state does not allow a backup.
+    #[error("The vault is in state {state}, which does not allow a backup.")]
+    VaultStateForbidsBackup {
+        /// The state.
+        state: String,
+    },
+    /// The vault is full.
+    #[error("The vault's capacity is used up.")]
+    VaultFull,
+    /// Vaults of this type do not make backups.
+    #[error("This type of vault cannot run backups.")]
+    VaultMakesNoBackups,
+    /// A locked vault stays locked.
+    #[error("vault not support to modify locked attribute from true to false.")]
+    CannotUnlock,
+    /// The vault holds backups until they expire.
+    #[error("Resources cannot be removed from a locked vault.")]
+    VaultLocked,
+    /// Nothing is left to back up.
+    #[error("No resource can be backed up.")]
+    NothingToBackUp,
+    /// The backup is at work.
+    #[error("Backup {id} is executing.")]
+    BackupBusy {
+        /// The backup.
+        id: BackupId,
+    },
+    /// The backup is part of a server's backup.
+    #[error("Backup {id} is part of a server backup and is deleted with it.")]
+    BackupIsChild {
+        /// The backup.
+        id: BackupId,
+    },
+    /// A policy's backup in a locked vault.
+    #[error("An automatic backup in a locked vault cannot be deleted before it expires.")]
+    BackupLocked,
+    /// The backup's state does not allow a restore.
+    #[error("The backup is in state {state}, which does not allow a restore.")]
+    BackupStateForbidsRestore {
+        /// The state.
+        state: String,
+    },
+    /// The resource is being backed up.
+    #[error("Resource {id} is being backed up.")]
+    ResourceBackingUp {
+        /// The resource.
+        id: ResourceId,
+    },
+    /// The resource is being restored.
+    #[error("Resource {id} is restoring.")]
+    ResourceRestoring {
+        /// The resource.
+        id: ResourceId,
+    },
+    /// A backup goes back to the server it came from.
+    #[error("A backup can only be restored to the resource it was made of.")]
+    RestoreElsewhere,
+    /// The disk is smaller than its backup.
+    #[error("The target disk has {target} bytes, the backup {backup}.", target = target.0, backup = backup.0)]
+    TargetTooSmall {
+        /// The disk's size.
+        target: ByteCount,
+        /// The backup's size.
+        backup: ByteCount,
+    },
+    /// The mapping names disks that the backup or the server does not have.
+    #[error("Some of the listed disks cannot be restored.")]
+    UnknownMapping,
+    /// A data disk's backup may not go onto a system disk.
+    #[error("A data disk backup cannot be restored onto a system disk.")]
+    DataOntoSystemDisk,
+    /// The disk's state does not allow this.
+    #[error("Disk {id} is {state}.")]
+    DiskState {
+        /// The disk.
+        id: ResourceId,
+        /// Its state.
+        state: String,
+    },
+}
+
+impl Refusal {
+    /// What a caller should do about it.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::NotAuthenticated | Self::NotAllowed => Kind::Denied,
+            Self::VaultNotFound
+            | Self::BackupNotFound
+            | Self::CheckpointNotFound
+            | Self::OperationLogNotFound
+            | Self::ResourceNotFound { .. } => Kind::NotFound,
+            Self::VaultFull | Self::TooManyResources { .. } => Kind::Exhausted,
+            Self::VaultState { .. }
+            | Self::VaultStateForbidsBackup { .. }
+            | Self::BackupBusy { .. }
+            | Self::BackupStateForbidsRestore { .. }
+            | Self::ResourceBackingUp { .. }
+            | Self::ResourceRestoring { .. }
+            | Self::ResourceRemoving { .. }
+            | Self::DiskState { .. } => Kind::Conflict,
+            _ => Kind::Invalid,
+        }
+    }
+}

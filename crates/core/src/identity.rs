@@ -1,0 +1,401 @@
+//! Who asks: users, projects, passwords, tokens and access keys.
+
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier};
+use argon2::Argon2;
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use cairn_meta::{AccessKey, Domain, Grant, Project, Token, Tx, User};
+use cairn_types::{DomainId, ProjectId, Timestamp, UserId};
+use zeroize::Zeroizing;
+
+use crate::{Error, Refusal, Result, Service};
+
+/// How long a token lives. Source: the life of an IAM user token, 24 hours.
+const TOKEN_SECONDS: i64 = 24 * 60 * 60;
+/// The role of the first user.
+const ADMINISTRATOR: &str = "admin";
+/// What the secrets of access keys are sealed for.
+const SECRET_CONTEXT: &str = "access key secret";
+
+/// Who asks, and in which project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+    /// The project that the request is about.
+    pub project: ProjectId,
+    /// The id of the request, for the records it leaves.
+    pub request_id: String,
+}
+
+/// A sign-in by password.
+#[derive(Debug)]
+pub struct PasswordSignIn {
+    /// The user by id, or else by name and domain.
+    pub user_id: Option<String>,
+    /// The user's name.
+    pub user_name: Option<String>,
+    /// The domain's name or id.
+    pub domain: Option<String>,
+    /// The password.
+    pub password: Zeroizing<String>,
+}
+
+/// What a token is asked to be good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing said: the user's first project.
+    Unscoped,
+    /// A project by its id.
+    ProjectId(String),
+    /// A project by its name in the user's domain.
+    ProjectName(String),
+    /// The user's domain.
+    Domain,
+}
+
+/// A token as it is handed out, once.
+#[derive(Debug)]
+pub struct IssuedToken {
+    /// The token itself; nothing else knows it.
+    pub secret: String,
+    /// Whose it is.
+    pub user: User,
+    /// The user's domain.
+    pub domain: Domain,
+    /// The project that it is scoped to.
+    pub project: Option<Project>,
+    /// The user's role there.
+    pub role: String,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// The names that an empty catalogue starts with.
+#[derive(Debug, Clone)]
+pub struct FirstNames {
+    /// The domain's name.
+    pub domain: String,
+    /// The project's name: the region's, as the SDKs look a project up by its region.
+    pub project: String,
+    /// The administrator's name.
+    pub user: String,
+}
+
+/// What an empty catalogue was given, secrets included.
+#[derive(Debug)]
+pub struct FirstCredentials {
+    /// The domain.
+    pub domain: Domain,
+    /// The project.
+    pub project: Project,
+    /// The administrator's name.
+    pub user_name: String,
+    /// The administrator's password.
+    pub password: Zeroizing<String>,
+    /// The public half of the pair (AK).
+    pub access_key: String,
+    /// The secret half of the pair (SK).
+    pub secret_key: Zeroizing<String>,
+}
+
+impl Service {
+    /// Makes the first domain, project, administrator and access key in an
+    /// empty catalogue; `None` if there is a domain already.
+    pub async fn set_up(&self, names: &FirstNames) -> Result<Option<FirstCredentials>> {
+        let password = Zeroizing::new(random_text::<24>()?);
+        let password_hash = hash_password(password.clone()).await?;
+        let now = self.now();
+        let mut tx = self.meta().begin().await?;
+        if !tx.domains().await?.is_empty() {
+            return Ok(None);
+        }
+        let domain = Domain { id: DomainId::random(), name: names.domain.clone() };
+        tx.insert_domain(&domain).await?;
+        let project = Project {
+            id: ProjectId::random(),
+            domain: domain.id,
+            name: names.project.clone(),
+            created_at: now,
+        };
+        tx.insert_project(&project).await?;
+        let user = User {
+            id: UserId::random(),
+            domain: domain.id,
+            name: names.user.clone(),
+            password_hash,
+            created_at: now,
+        };
+        tx.insert_user(&user).await?;
+        let role = ADMINISTRATOR.to_owned();
+        tx.insert_grant(&Grant { user: user.id, project: project.id, role }).await?;
+        let (access_key, secret_key) = self.new_access_key(&mut tx, user.id).await?;
+        tx.commit().await?;
+        let user_name = user.name;
+        Ok(Some(FirstCredentials { domain, project, user_name, password, access_key, secret_key }))
+    }
+
+    /// Makes a further project with an administrator of its own, in the first domain.
+    ///
+    /// Errors: `Invalid` if the project or the user exists.
+    pub async fn add_project(&self, project: &str, user: &str) -> Result<FirstCredentials> {
+        let password = Zeroizing::new(random_text::<24>()?);
+        let password_hash = hash_password(password.clone()).await?;
+        let now = self.now();
+        let taken = || Refusal::Invalid("the project or the user exists already".to_owned());
+        let mut tx = self.meta().begin().await?;
+        let domain = tx.domains().await?.into_iter().next().ok_or_else(taken)?;
+        let name = project.to_owned();
+        let project = Project { id: ProjectId::random(), domain: domain.id, name, created_at: now };
+        let name = user.to_owned();
+        let user =
+            User { id: UserId::random(), domain: domain.id, name, password_hash, created_at: now };
+        for inserted in [tx.insert_project(&project).await, tx.insert_user(&user).await] {
+            match inserted {
+                Err(error) if error.is_duplicate() => return Err(taken().into()),
+                other => other?,
+            }
+        }
+        let role = ADMINISTRATOR.to_owned();
+        tx.insert_grant(&Grant { user: user.id, project: project.id, role }).await?;
+        let (access_key, secret_key) = self.new_access_key(&mut tx, user.id).await?;
+        tx.commit().await?;
+        let user_name = user.name;
+        Ok(FirstCredentials { domain, project, user_name, password, access_key, secret_key })
+    }
+
+    async fn new_access_key(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+    ) -> Result<(String, Zeroizing<String>)> {
+        let access_key = format!("CAIRN{}", random_text::<15>()?.to_uppercase());
+        let secret = Zeroizing::new(random_text::<40>()?);
+        let sealed = self.master_key().seal(SECRET_CONTEXT, secret.as_bytes());
+        let key = AccessKey {
+            access_key: access_key.clone(),
+            user,
+            sealed_secret: hex::encode(sealed),
+            created_at: self.now(),
+        };
+        tx.insert_access_key(&key).await?;
+        Ok((access_key, secret))
+    }
+
+    /// The user and the secret behind an access key.
+    ///
+    /// Errors: `Denied` if there is no such key.
+    pub async fn secret_of(&self, access_key: &str) -> Result<(UserId, Zeroizing<Vec<u8>>)> {
+        let mut tx = self.meta().read().await?;
+        let key = tx.access_key(access_key).await?.ok_or(Refusal::NotAuthenticated)?;
+        let sealed = hex::decode(&key.sealed_secret).map_err(|_| Refusal::NotAuthenticated)?;
+        let secret = self.master_key().open(SECRET_CONTEXT, &sealed)?;
+        Ok((key.user, secret))
+    }
+
+    /// Issues a token to who knows the password.
+    ///
+    /// Errors: `Denied`, the same for an unknown user, a wrong password and a
+    /// project that the user has no role in.
+    pub async fn sign_in(&self, who: PasswordSignIn, scope: &Scope) -> Result<IssuedToken> {
+        let mut tx = self.meta().read().await?;
+        let user = find_user(&mut tx, &who).await?;
+        drop(tx);
+        // An unknown user costs as much as a wrong password, so that names cannot be probed.
+        let Some(user) = user else {
+            hash_password(who.password).await?;
+            return Err(Refusal::NotAuthenticated.into());
+        };
+        if !password_matches(who.password, user.password_hash.clone()).await? {
+            return Err(Refusal::NotAuthenticated.into());
+        }
+        self.issue_token(user, scope).await
+    }
+
+    /// Issues a token to the holder of another.
+    pub async fn sign_in_again(&self, token: &str, scope: &Scope) -> Result<IssuedToken> {
+        let (held, user) = self.token(token).await?;
+        let scope = match (scope, held.project) {
+            (Scope::Unscoped, Some(project)) => Scope::ProjectId(project.to_string()),
+            _ => scope.clone(),
+        };
+        self.issue_token(user, &scope).await
+    }
+
+    async fn issue_token(&self, user: User, scope: &Scope) -> Result<IssuedToken> {
+        let now = self.now();
+        let mut tx = self.meta().begin().await?;
+        let project = find_project(&mut tx, &user, scope).await?;
+        let domain = tx.domain(user.domain).await?.ok_or(Refusal::NotAuthenticated)?;
+        let role = match &project {
+            Some(project) => tx.grant(user.id, project.id).await?.map(|grant| grant.role),
+            None => None,
+        };
+        let secret = random_text::<48>()?;
+        let token = Token {
+            digest: token_digest(&secret),
+            user: user.id,
+            project: project.as_ref().map(|project| project.id),
+            issued_at: now,
+            expires_at: now.plus_seconds(TOKEN_SECONDS),
+        };
+        tx.remove_ended_tokens(now).await?;
+        tx.insert_token(&token).await?;
+        tx.commit().await?;
+        Ok(IssuedToken {
+            secret,
+            user,
+            domain,
+            project,
+            role: role.unwrap_or_default(),
+            issued_at: token.issued_at,
+            expires_at: token.expires_at,
+        })
+    }
+
+    /// A token that has not ended, described as when it was issued.
+    pub async fn describe_token(&self, token: &str) -> Result<IssuedToken> {
+        let (held, user) = self.token(token).await?;
+        let mut tx = self.meta().read().await?;
+        let domain = tx.domain(user.domain).await?.ok_or(Refusal::NotAuthenticated)?;
+        let (mut project, mut role) = (None, String::new());
+        if let Some(id) = held.project {
+            project = tx.project(id).await?;
+            role = tx.grant(user.id, id).await?.map(|grant| grant.role).unwrap_or_default();
+        }
+        Ok(IssuedToken {
+            secret: token.to_owned(),
+            user,
+            domain,
+            project,
+            role,
+            issued_at: held.issued_at,
+            expires_at: held.expires_at,
+        })
+    }
+
+    async fn token(&self, token: &str) -> Result<(Token, User)> {
+        let mut tx = self.meta().read().await?;
+        let held = tx.token(&token_digest(token)).await?.ok_or(Refusal::NotAuthenticated)?;
+        if held.expires_at <= self.now() {
+            return Err(Refusal::NotAuthenticated.into());
+        }
+        let user = tx.user(held.user).await?.ok_or(Refusal::NotAuthenticated)?;
+        Ok((held, user))
+    }
+
+    /// The user behind a token, and the project that it is scoped to.
+    pub async fn user_of_token(&self, token: &str) -> Result<(UserId, Option<ProjectId>)> {
+        let (held, user) = self.token(token).await?;
+        Ok((user.id, held.project))
+    }
+
+    /// Lets a user into a project.
+    ///
+    /// Errors: `Denied` without a role there, as for a project that does not exist.
+    pub async fn enter(
+        &self,
+        user: UserId,
+        project: ProjectId,
+        request_id: &str,
+    ) -> Result<Caller> {
+        let mut tx = self.meta().read().await?;
+        tx.grant(user, project).await?.ok_or(Refusal::NotAllowed)?;
+        Ok(Caller { user, project, request_id: request_id.to_owned() })
+    }
+
+    /// The projects that a user has a role in.
+    pub async fn projects_of(&self, user: UserId, name: Option<&str>) -> Result<Vec<Project>> {
+        Ok(self.meta().read().await?.projects_of(user, name).await?)
+    }
+
+    /// A user's own record and domain.
+    pub async fn user_and_domain(&self, user: UserId) -> Result<(User, Domain)> {
+        let mut tx = self.meta().read().await?;
+        let user = tx.user(user).await?.ok_or(Refusal::NotAuthenticated)?;
+        let domain = tx.domain(user.domain).await?.ok_or(Refusal::NotAuthenticated)?;
+        Ok((user, domain))
+    }
+
+    /// The first project of the catalogue: the owner of sources that name none.
+    pub async fn first_project(&self) -> Result<Option<Project>> {
+        Ok(self.meta().read().await?.projects().await?.into_iter().next())
+    }
+}
+
+async fn find_user(tx: &mut Tx, who: &PasswordSignIn) -> Result<Option<User>> {
+    if let Some(id) = who.user_id.as_deref() {
+        return match id.parse() {
+            Ok(id) => Ok(tx.user(id).await?),
+            Err(_) => Ok(None),
+        };
+    }
+    let (Some(name), Some(domain)) = (who.user_name.as_deref(), who.domain.as_deref()) else {
+        return Ok(None);
+    };
+    let domain = match tx.domain_by_name(domain).await? {
+        Some(domain) => Some(domain),
+        None => match domain.parse() {
+            Ok(id) => tx.domain(id).await?,
+            Err(_) => None,
+        },
+    };
+    match domain {
+        Some(domain) => Ok(tx.user_by_name(domain.id, name).await?),
+        None => Ok(None),
+    }
+}
+
+async fn find_project(tx: &mut Tx, user: &User, scope: &Scope) -> Result<Option<Project>> {
+    let name = match scope {
+        Scope::ProjectName(name) => Some(name.as_str()),
+        _ => None,
+    };
+    let mut projects = tx.projects_of(user.id, name).await?.into_iter();
+    let found = match scope {
+        Scope::Domain => return Ok(None),
+        Scope::Unscoped => return Ok(projects.next()),
+        Scope::ProjectName(_) => projects.next(),
+        Scope::ProjectId(id) => projects.find(|project| project.id.to_string() == *id),
+    };
+    Ok(Some(found.ok_or(Refusal::NotAuthenticated)?))
+}
+
+/// Random text of letters and digits, `N` of them, each drawn evenly.
+fn random_text<const N: usize>() -> Result<String> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Random)?;
+    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
+}
+
+fn token_digest(token: &str) -> String {
+    hex::encode(digest::digest(&digest::SHA256, token.as_bytes()))
+}
+
+/// Hashing is slow by design, so it runs off the async threads.
+async fn hash_password(password: Zeroizing<String>) -> Result<String> {
+    off_thread(move || {
+        let hash = Argon2::default().hash_password(password.as_bytes()).map_err(Error::Password)?;
+        Ok(hash.to_string())
+    })
+    .await
+}
+
+async fn password_matches(password: Zeroizing<String>, hash: String) -> Result<bool> {
+    off_thread(move || {
+        let hash = PasswordHash::new(&hash)
+            .map_err(|_| Error::Password(argon2::password_hash::Error::PasswordInvalid))?;
+        Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    })
+    .await
+}
+
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Error::Panicked { what: "password hashing" })?
+}

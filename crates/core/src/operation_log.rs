@@ -1,0 +1,153 @@
+//! Operation logs, as the service shows them.
+
+use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
+use cairn_types::{
+    BackupId, OperationLogId, OperationStatus, OperationType, ResourceId, ResourceType,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{Caller, Refusal, Result, Service};
+
+/// What an operation log says beyond what all have: one form for each type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum OperationDetail {
+    /// A backup is made.
+    Backup {
+        /// The backup.
+        backup: BackupId,
+        /// Its name.
+        backup_name: String,
+        /// Whether it builds on an earlier one.
+        incremental: bool,
+    },
+    /// A backup is restored.
+    Restore {
+        /// The backup.
+        backup: BackupId,
+        /// Its name.
+        backup_name: String,
+        /// Where to.
+        target: ResourceId,
+        /// Its name.
+        target_name: String,
+    },
+    /// A backup is deleted.
+    Delete {
+        /// The backup.
+        backup: BackupId,
+        /// Its name.
+        backup_name: String,
+    },
+    /// Resources are taken out of a vault.
+    RemoveResources {
+        /// How many could not be removed.
+        failed: u64,
+        /// How many there are.
+        total: u64,
+        /// Which.
+        resources: Vec<(ResourceId, ResourceType, String)>,
+    },
+    /// A vault is deleted with its backups.
+    VaultDelete {
+        /// How many backups could not be deleted.
+        failed: u64,
+        /// How many there are.
+        total: u64,
+    },
+}
+
+/// An operation log with its detail.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OperationView {
+    /// The record.
+    pub log: OperationLog,
+    /// Its detail; none if a later version wrote one that this does not know.
+    pub detail: Option<OperationDetail>,
+}
+
+impl From<OperationLog> for OperationView {
+    fn from(log: OperationLog) -> Self {
+        let detail = serde_json::from_value(log.detail.clone()).ok();
+        Self { log, detail }
+    }
+}
+
+impl Service {
+    /// A page of the project's operation logs, newest first, and how many match in all.
+    ///
+    /// CBR: `ListOpLogs`, `GET /v3/{project_id}/operation-logs`.
+    pub async fn operation_logs(
+        &self,
+        caller: &Caller,
+        filter: &OperationLogFilter,
+        page: &Page,
+    ) -> Result<(Vec<OperationView>, u64)> {
+        let mut tx = self.meta().read().await?;
+        let (logs, count) = tx.operation_logs(caller.project, filter, page).await?;
+        Ok((logs.into_iter().map(OperationView::from).collect(), count))
+    }
+
+    /// One of the project's operation logs.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `ShowOpLog`, `GET /v3/{project_id}/operation-logs/{operation_log_id}`.
+    pub async fn operation_log(
+        &self,
+        caller: &Caller,
+        log: OperationLogId,
+    ) -> Result<OperationView> {
+        let mut tx = self.meta().read().await?;
+        let log = tx.operation_log(caller.project, log).await?;
+        Ok(log.ok_or(Refusal::OperationLogNotFound)?.into())
+    }
+
+    /// Writes the public record of a task, which `caller` asked for, into the
+    /// transaction that holds the task.
+    pub(crate) async fn log_operation(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        new: NewOperation<'_>,
+    ) -> Result<()> {
+        let now = self.now();
+        let (resource, resource_name, resource_type) = match new.resource {
+            Some((id, name, resource_type)) => (Some(id), Some(name), Some(resource_type)),
+            None => (None, None, None),
+        };
+        let log = OperationLog {
+            id: new.id,
+            project: caller.project,
+            vault: new.vault.id,
+            vault_name: new.vault.name.clone(),
+            checkpoint: new.checkpoint,
+            policy: None,
+            operation_type: new.operation_type,
+            resource,
+            resource_name,
+            resource_type,
+            detail: serde_json::to_value(&new.detail).expect("details have string keys only"),
+            created_at: now,
+            status: OperationStatus::Waiting,
+            started_at: None,
+            ended_at: None,
+            updated_at: now,
+            done_bytes: 0,
+            total_bytes: 0,
+            error_code: String::new(),
+            error_text: String::new(),
+            request_id: caller.request_id.clone(),
+        };
+        Ok(tx.insert_operation_log(&log).await?)
+    }
+}
+
+/// An operation log that is about to be written.
+pub(crate) struct NewOperation<'a> {
+    pub(crate) id: OperationLogId,
+    pub(crate) vault: &'a cairn_meta::Vault,
+    pub(crate) checkpoint: Option<cairn_types::CheckpointId>,
+    pub(crate) operation_type: OperationType,
+    pub(crate) resource: Option<(ResourceId, String, ResourceType)>,
+    pub(crate) detail: OperationDetail,
+}

@@ -1,0 +1,100 @@
+//! What a project could protect, or does.
+
+use cairn_meta::{BoundResource, Tx, Vault};
+use cairn_source::Protectable;
+use cairn_types::{ProjectId, ResourceId, ResourceType};
+
+use crate::{Caller, Refusal, Result, Service};
+
+/// A protectable with the vault that it is bound to.
+#[derive(Debug, Clone)]
+pub struct ProtectableView {
+    /// The resource as its source describes it.
+    pub protectable: Protectable,
+    /// Its binding and the vault, if it is bound.
+    pub bound: Option<(BoundResource, Vault)>,
+}
+
+impl Service {
+    /// What the project could protect, of one type, in the order of its sources.
+    ///
+    /// CBR: `ListProtectable`, `GET /v3/{project_id}/protectables/{protectable_type}/instances`.
+    pub async fn protectables(
+        &self,
+        caller: &Caller,
+        resource_type: ResourceType,
+    ) -> Result<Vec<ProtectableView>> {
+        let all = self.ask_inventory(|inventory| inventory.list()).await?;
+        let mut views = Vec::new();
+        let owner = self.owner_of_unnamed_sources().await?;
+        let mut tx = self.meta().read().await?;
+        for protectable in all {
+            let project = protectable.project.or(owner);
+            if project == Some(caller.project) && protectable.resource_type == resource_type {
+                views.push(with_binding(&mut tx, caller.project, protectable).await?);
+            }
+        }
+        Ok(views)
+    }
+
+    /// One resource that the project could protect.
+    ///
+    /// Errors: `NotFound`, for another project's resource too.
+    /// CBR: `ShowProtectable`, `GET /v3/{project_id}/protectables/{protectable_type}/instances/{instance_id}`.
+    pub async fn protectable(
+        &self,
+        caller: &Caller,
+        resource_type: ResourceType,
+        id: ResourceId,
+    ) -> Result<ProtectableView> {
+        let protectable = self.own_protectable(caller.project, id).await?;
+        if protectable.resource_type != resource_type {
+            return Err(Refusal::ResourceNotFound { id }.into());
+        }
+        let mut tx = self.meta().read().await?;
+        with_binding(&mut tx, caller.project, protectable).await
+    }
+
+    /// A protectable of this project.
+    pub(crate) async fn own_protectable(
+        &self,
+        project: ProjectId,
+        id: ResourceId,
+    ) -> Result<Protectable> {
+        let missing = || Refusal::ResourceNotFound { id };
+        let found = self.ask_inventory(move |inventory| inventory.find(id)).await;
+        let protectable = match found {
+            Err(error) if error.kind() == cairn_types::Kind::NotFound => {
+                return Err(missing().into());
+            }
+            other => other?,
+        };
+        let owner = match protectable.project {
+            Some(project) => Some(project),
+            None => self.owner_of_unnamed_sources().await?,
+        };
+        if owner != Some(project) {
+            return Err(missing().into());
+        }
+        Ok(protectable)
+    }
+
+    /// A source that names no project belongs to the first.
+    async fn owner_of_unnamed_sources(&self) -> Result<Option<ProjectId>> {
+        Ok(self.first_project().await?.map(|project| project.id))
+    }
+}
+
+async fn with_binding(
+    tx: &mut Tx,
+    project: ProjectId,
+    protectable: Protectable,
+) -> Result<ProtectableView> {
+    let mut bound = None;
+    if let Some(binding) = tx.binding(protectable.id).await? {
+        if let Some(vault) = tx.vault(project, binding.vault).await? {
+            bound = Some((binding, vault));
+        }
+    }
+    Ok(ProtectableView { protectable, bound })
+}

@@ -1,0 +1,185 @@
+//! Restores: what may be restored where. The bytes are moved by a task.
+
+use cairn_meta::{Backup, Tx};
+use cairn_source::{Protectable, ProtectableStatus};
+use cairn_types::{
+    BackupId, BackupStatus, ByteCount, OperationLogId, OperationType, ResourceId, ResourceType,
+    VaultStatus,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::operation_log::NewOperation;
+use crate::work::Task;
+use crate::{Caller, OperationDetail, Refusal, Result, Service};
+
+/// Where a restore is asked to go.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreTarget {
+    /// For a disk: the volume.
+    pub volume: Option<ResourceId>,
+    /// For a server: the server.
+    pub server: Option<ResourceId>,
+    /// For a server: which disk's backup goes onto which disk; each onto its own, if empty.
+    pub mappings: Vec<DiskMapping>,
+}
+
+/// A disk's backup and the disk that it goes onto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskMapping {
+    /// The disk's backup: a child of the server's, or a disk's own.
+    pub backup: BackupId,
+    /// The disk to overwrite.
+    pub volume: ResourceId,
+}
+
+impl Service {
+    /// Starts a restore in place and returns the operation log to watch.
+    ///
+    /// Errors: `NotFound`; `Conflict` while backup or resource is at work;
+    /// `Invalid` for another resource, a smaller disk, a data disk onto a system disk.
+    /// CBR: `RestoreBackup`, `POST /v3/{project_id}/backups/{backup_id}/restore`.
+    pub async fn restore_backup(
+        &self,
+        caller: &Caller,
+        id: BackupId,
+        target: &RestoreTarget,
+    ) -> Result<OperationLogId> {
+        let resource = self.restorable(caller, id, target).await?;
+        let protectable = self.own_protectable(caller.project, resource).await?;
+        let mut tx = self.meta().begin().await?;
+        let mut backup = tx.lock_backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        if backup.status != BackupStatus::Available {
+            let state = backup.status.to_string();
+            return Err(Refusal::BackupStateForbidsRestore { state }.into());
+        }
+        let vault = tx.lock_vault(caller.project, backup.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+            return Err(Refusal::VaultState { state: vault.status.to_string() }.into());
+        }
+        let children = tx.children_of(&[id]).await?;
+        let mappings = match backup.resource_type {
+            ResourceType::Volume => map_volume(&backup, &protectable)?,
+            _ => map_server(&children, &protectable, &target.mappings)?,
+        };
+        refuse_busy_resource(&mut tx, &backup, &mappings).await?;
+        backup.status = BackupStatus::WaitingRestore;
+        backup.updated_at = self.now();
+        tx.update_backup(&backup).await?;
+        let log = OperationLogId::random();
+        let task = Task::Restore { project: caller.project, backup: id, mappings };
+        let operation = NewOperation {
+            id: log,
+            vault: &vault,
+            checkpoint: Some(backup.checkpoint),
+            operation_type: OperationType::Restore,
+            resource: Some((backup.resource, backup.resource_name.clone(), backup.resource_type)),
+            detail: OperationDetail::Restore {
+                backup: id,
+                backup_name: backup.name.clone(),
+                target: protectable.id,
+                target_name: protectable.name,
+            },
+        };
+        self.enqueue(&mut tx, caller, &task, operation).await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(log)
+    }
+
+    /// The resource that the target names, if the backup may go there.
+    async fn restorable(
+        &self,
+        caller: &Caller,
+        id: BackupId,
+        target: &RestoreTarget,
+    ) -> Result<ResourceId> {
+        let backup = self.backup(caller, id).await?.backup;
+        if backup.parent.is_some() {
+            let text = "backup_id: a disk of a server backup is restored through the server backup";
+            return Err(Refusal::Invalid(text.to_owned()).into());
+        }
+        let (named, key) = match backup.resource_type {
+            ResourceType::Volume => (target.volume, "volume_id"),
+            _ => (target.server, "server_id"),
+        };
+        match named {
+            Some(resource) if resource == backup.resource => Ok(resource),
+            Some(_) => Err(Refusal::RestoreElsewhere.into()),
+            None => {
+                let kind = backup.resource_type;
+                Err(Refusal::Invalid(format!("{key} is needed to restore a {kind}")).into())
+            }
+        }
+    }
+}
+
+fn map_volume(backup: &Backup, volume: &Protectable) -> Result<Vec<DiskMapping>> {
+    check_disk(backup, volume)?;
+    Ok(vec![DiskMapping { backup: backup.id, volume: volume.id }])
+}
+
+fn map_server(
+    children: &[Backup],
+    server: &Protectable,
+    wishes: &[DiskMapping],
+) -> Result<Vec<DiskMapping>> {
+    let own = children.iter().map(|child| DiskMapping { backup: child.id, volume: child.resource });
+    let mappings = if wishes.is_empty() { own.collect() } else { wishes.to_vec() };
+    for (position, mapping) in mappings.iter().enumerate() {
+        let child = children.iter().find(|child| child.id == mapping.backup);
+        let disk = server.children.iter().find(|disk| disk.id == mapping.volume);
+        let (Some(child), Some(disk)) = (child, disk) else {
+            return Err(Refusal::UnknownMapping.into());
+        };
+        let same = |earlier: &DiskMapping| {
+            earlier.volume == mapping.volume || earlier.backup == mapping.backup
+        };
+        if mappings[..position].iter().any(same) {
+            return Err(Refusal::UnknownMapping.into());
+        }
+        if disk.system_disk && !child.system_disk {
+            return Err(Refusal::DataOntoSystemDisk.into());
+        }
+        check_disk(child, disk)?;
+    }
+    Ok(mappings)
+}
+
+fn check_disk(backup: &Backup, disk: &Protectable) -> Result<()> {
+    match disk.status {
+        ProtectableStatus::Available => {}
+        state => {
+            let state = state.to_string();
+            return Err(Refusal::DiskState { id: disk.id, state }.into());
+        }
+    }
+    if disk.size_bytes < backup.size_bytes {
+        let target = ByteCount(disk.size_bytes);
+        return Err(Refusal::TargetTooSmall { target, backup: ByteCount(backup.size_bytes) }.into());
+    }
+    Ok(())
+}
+
+/// Nothing else may be at work on the resource, nor on any disk that would be
+/// overwritten: a disk can be protected by itself and as its server's.
+async fn refuse_busy_resource(
+    tx: &mut Tx,
+    backup: &Backup,
+    mappings: &[DiskMapping],
+) -> Result<()> {
+    let disks = mappings.iter().map(|mapping| mapping.volume);
+    for resource in disks.chain([backup.resource]) {
+        for busy in tx.busy_backups_of(resource).await? {
+            match busy.status {
+                BackupStatus::WaitingProtect | BackupStatus::Protecting => {
+                    return Err(Refusal::ResourceBackingUp { id: resource }.into());
+                }
+                BackupStatus::WaitingRestore | BackupStatus::Restoring => {
+                    return Err(Refusal::ResourceRestoring { id: resource }.into());
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

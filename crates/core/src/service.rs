@@ -1,0 +1,101 @@
+//! The service object and what it is made of.
+
+use std::sync::Arc;
+
+use cairn_meta::{Meta, Tx};
+use cairn_meta::tasks::Task as TaskRow;
+use cairn_repo::{MasterKey, Repository};
+use cairn_source::Inventory;
+use cairn_types::{Clock, OperationLogId, ProjectId};
+use tokio::sync::Notify;
+
+use crate::operation_log::NewOperation;
+use crate::work::Task;
+use crate::{Caller, Error, Result};
+
+/// What the service works with; made once, in `cairn`.
+pub struct Parts {
+    /// The catalogue.
+    pub meta: Meta,
+    /// The data plane.
+    pub repository: Repository,
+    /// What can be protected.
+    pub inventory: Arc<Inventory>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Seals the secrets of access keys.
+    pub master_key: MasterKey,
+    /// Tells the task engine that there is work.
+    pub wake: Arc<Notify>,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    parts: Arc<Parts>,
+}
+
+impl Service {
+    /// The service over these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Whether the service can serve: the catalogue answers.
+    pub async fn ready(&self) -> Result<()> {
+        Ok(self.parts.meta.ping().await?)
+    }
+
+    pub(crate) fn meta(&self) -> &Meta {
+        &self.parts.meta
+    }
+
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.parts.repository
+    }
+
+    pub(crate) fn master_key(&self) -> &MasterKey {
+        &self.parts.master_key
+    }
+
+    pub(crate) fn now(&self) -> cairn_types::Timestamp {
+        self.parts.clock.now()
+    }
+
+    /// Asks the inventory something. It reads directories, so it does so off the async threads.
+    pub(crate) async fn ask_inventory<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Inventory) -> cairn_source::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inventory = Arc::clone(&self.parts.inventory);
+        let answer = tokio::task::spawn_blocking(move || ask(&inventory)).await;
+        Ok(answer.map_err(|_| Error::Panicked { what: "the inventory" })??)
+    }
+
+    /// Adds a task and its public record to the transaction that makes them necessary.
+    pub(crate) async fn enqueue(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        task: &Task,
+        operation: NewOperation<'_>,
+    ) -> Result<()> {
+        let (kind, payload) = (task.kind(), task.payload());
+        let row = TaskRow::new(operation.id, kind, payload, &caller.request_id, self.now());
+        tx.insert_task(&row).await?;
+        self.log_operation(tx, caller, operation).await
+    }
+
+    /// Adds the collection of what a project no longer needs, unless one is waiting already.
+    pub(crate) async fn enqueue_collection(&self, tx: &mut Tx, project: ProjectId) -> Result<()> {
+        let task = Task::Collect { project };
+        let id = OperationLogId::random();
+        let row = TaskRow::new(id, task.kind(), task.payload(), "", self.now());
+        Ok(tx.insert_task_once(&row).await?)
+    }
+
+    /// Tells the engine, after the commit, that there may be work.
+    pub(crate) fn wake_engine(&self) {
+        self.parts.wake.notify_one();
+    }
+}

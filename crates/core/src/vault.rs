@@ -1,0 +1,483 @@
+//! Vaults: their rules, and the resources bound to them.
+
+use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tx, Usage, Vault, VaultFilter};
+use cairn_source::Protectable;
+use cairn_types::{
+    ByteCount, ObjectType, OperationLogId, OperationType, ProtectStatus, ResourceId, ResourceType,
+    VaultId, VaultStatus,
+};
+
+use crate::operation_log::NewOperation;
+use crate::work::Task;
+use crate::{Caller, OperationDetail, Refusal, Result, Service};
+
+/// Resources that one vault may hold. Source: CBR's constraints.
+const MAX_RESOURCES: usize = 256;
+
+/// A vault with what is in it.
+#[derive(Debug, Clone)]
+pub struct VaultView {
+    /// The vault.
+    pub vault: Vault,
+    /// Its resources in the order in which they were bound.
+    pub resources: Vec<BoundResource>,
+    /// What its backups occupy.
+    pub usage: Usage,
+}
+
+impl VaultView {
+    /// The sum of the resources' sizes, in GB: what the vault has promised room for.
+    pub fn allocated_gb(&self) -> u64 {
+        allocated_gb(&self.resources)
+    }
+}
+
+/// A vault to be made. Values are those that the request gave, defaults filled in.
+#[derive(Debug, Clone)]
+pub struct NewVault {
+    /// Its name.
+    pub name: String,
+    /// What is said of it.
+    pub description: String,
+    /// What it is to protect.
+    pub object_type: ObjectType,
+    /// `backup`, `replication` or `hybrid`.
+    pub protect_type: String,
+    /// `public` or `hybrid`.
+    pub cloud_type: String,
+    /// `crash_consistent` or `app_consistent`.
+    pub consistent_level: String,
+    /// Its capacity in GB.
+    pub size_gb: u64,
+    /// Whether policy runs bind resources.
+    pub auto_bind: bool,
+    /// Whether its capacity grows when full.
+    pub auto_expand: bool,
+    /// Whether its owner is told when it fills up.
+    pub smn_notify: bool,
+    /// At which share, in percent.
+    pub threshold: u64,
+    /// Whether it holds policies' backups until they expire.
+    pub locked: bool,
+    /// Kept for its clients.
+    pub is_multi_az: bool,
+    /// The enterprise project.
+    pub enterprise_project: String,
+    /// What policies' backups are called.
+    pub backup_name_prefix: String,
+    /// Which resources `auto_bind` takes.
+    pub bind_rules: serde_json::Value,
+    /// Its tags.
+    pub tags: serde_json::Value,
+    /// What to bind at once.
+    pub resources: Vec<ResourceToBind>,
+}
+
+/// A resource to be bound.
+#[derive(Debug, Clone)]
+pub struct ResourceToBind {
+    /// The resource.
+    pub id: ResourceId,
+    /// The type that the request says it has.
+    pub resource_type: ResourceType,
+    /// The name that the request gives it, if any.
+    pub name: Option<String>,
+    /// Which of its disks are protected.
+    pub extra_info: ResourceExtraInfo,
+}
+
+/// What of a vault is to change; `None` leaves a thing as it is.
+#[derive(Debug, Clone, Default)]
+pub struct VaultChange {
+    /// A new name.
+    pub name: Option<String>,
+    /// A new capacity in GB.
+    pub size_gb: Option<u64>,
+    /// A new consistency level.
+    pub consistent_level: Option<String>,
+    /// Bind by policy runs, or no longer.
+    pub auto_bind: Option<bool>,
+    /// Other rules for it.
+    pub bind_rules: Option<serde_json::Value>,
+    /// Grow when full, or no longer.
+    pub auto_expand: Option<bool>,
+    /// Tell when it fills up, or no longer.
+    pub smn_notify: Option<bool>,
+    /// At which share, in percent.
+    pub threshold: Option<u64>,
+    /// Hold policies' backups; never taken back.
+    pub locked: Option<bool>,
+}
+
+impl Service {
+    /// Makes a vault and binds resources to it.
+    ///
+    /// Errors: `NotFound` resource; `Invalid` type, duplicates, or a size below what they need.
+    /// CBR: `CreateVault`, `POST /v3/{project_id}/vaults`.
+    pub async fn create_vault(&self, caller: &Caller, new: NewVault) -> Result<VaultView> {
+        let found = self.resources_to_bind(caller, new.object_type, &new.resources).await?;
+        let now = self.now();
+        let vault = Vault {
+            id: VaultId::random(),
+            project: caller.project,
+            name: new.name,
+            description: new.description,
+            object_type: new.object_type,
+            protect_type: new.protect_type,
+            cloud_type: new.cloud_type,
+            consistent_level: new.consistent_level,
+            status: VaultStatus::Available,
+            size_gb: new.size_gb,
+            auto_bind: new.auto_bind,
+            auto_expand: new.auto_expand,
+            smn_notify: new.smn_notify,
+            threshold: new.threshold,
+            locked: new.locked,
+            is_multi_az: new.is_multi_az,
+            enterprise_project: new.enterprise_project,
+            backup_name_prefix: new.backup_name_prefix,
+            bind_rules: new.bind_rules,
+            tags: new.tags,
+            created_at: now,
+            updated_at: now,
+        };
+        let mut tx = self.meta().begin().await?;
+        tx.insert_vault(&vault).await?;
+        for (wish, protectable) in new.resources.iter().zip(&found) {
+            self.bind(&mut tx, &vault, wish, protectable).await?;
+        }
+        let view = view(&mut tx, vault).await?;
+        if view.allocated_gb() > view.vault.size_gb {
+            return Err(Refusal::VaultTooSmall.into());
+        }
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// A page of the project's vaults, newest first, and how many match in all.
+    ///
+    /// CBR: `ListVault`, `GET /v3/{project_id}/vaults`.
+    pub async fn vaults(
+        &self,
+        caller: &Caller,
+        filter: &VaultFilter,
+        page: &Page,
+    ) -> Result<(Vec<VaultView>, u64)> {
+        let mut tx = self.meta().read().await?;
+        let (vaults, count) = tx.vaults(caller.project, filter, page).await?;
+        let mut views = Vec::with_capacity(vaults.len());
+        for vault in vaults {
+            views.push(view(&mut tx, vault).await?);
+        }
+        Ok((views, count))
+    }
+
+    /// One of the project's vaults.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `ShowVault`, `GET /v3/{project_id}/vaults/{vault_id}`.
+    pub async fn vault(&self, caller: &Caller, vault: VaultId) -> Result<VaultView> {
+        let mut tx = self.meta().read().await?;
+        let vault = tx.vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        view(&mut tx, vault).await
+    }
+
+    /// Changes a vault.
+    ///
+    /// Errors: `NotFound`; `Invalid` for a size below what its resources need,
+    /// for unlocking, or for giving up application consistency.
+    /// CBR: `UpdateVault`, `PUT /v3/{project_id}/vaults/{vault_id}`.
+    pub async fn update_vault(
+        &self,
+        caller: &Caller,
+        vault: VaultId,
+        change: VaultChange,
+    ) -> Result<VaultView> {
+        let mut tx = self.meta().begin().await?;
+        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let mut view = view(&mut tx, vault).await?;
+        refuse_unless_available(&view.vault)?;
+        apply_change(&mut view, change)?;
+        view.vault.updated_at = self.now();
+        tx.update_vault(&view.vault).await?;
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// Deletes a vault: at once if it has no backups, else by a task that deletes them first.
+    ///
+    /// Errors: `NotFound`; `Conflict` while one of its backups is at work.
+    /// CBR: `DeleteVault`, `DELETE /v3/{project_id}/vaults/{vault_id}`.
+    pub async fn delete_vault(&self, caller: &Caller, vault: VaultId) -> Result<()> {
+        let mut tx = self.meta().begin().await?;
+        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let mut view = view(&mut tx, vault).await?;
+        match view.vault.status {
+            VaultStatus::Deleting => return Ok(()),
+            VaultStatus::Available | VaultStatus::Error => {}
+            state => return Err(Refusal::VaultState { state: state.to_string() }.into()),
+        }
+        let backups = tx.backups_of_vault(view.vault.id, None).await?;
+        if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
+            return Err(Refusal::BackupBusy { id: busy.id }.into());
+        }
+        if view.vault.locked && backups.iter().any(|backup| backup.auto_trigger) {
+            return Err(Refusal::BackupLocked.into());
+        }
+        if backups.is_empty() {
+            tx.remove_vault(view.vault.id).await?;
+            return Ok(tx.commit().await?);
+        }
+        view.vault.status = VaultStatus::Deleting;
+        view.vault.updated_at = self.now();
+        tx.update_vault(&view.vault).await?;
+        let task = Task::DeleteVault { project: caller.project, vault: view.vault.id };
+        let operation = NewOperation {
+            id: OperationLogId::random(),
+            vault: &view.vault,
+            checkpoint: None,
+            operation_type: OperationType::VaultDelete,
+            resource: None,
+            detail: OperationDetail::VaultDelete { failed: 0, total: view.usage.backups },
+        };
+        self.enqueue(&mut tx, caller, &task, operation).await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(())
+    }
+
+    /// Binds resources to a vault. For a server that is in it already, the
+    /// choice of disks is replaced.
+    ///
+    /// Errors: `NotFound`; `Invalid` type, duplicates, another vault's, too many or too large.
+    /// CBR: `AddVaultResource`, `POST /v3/{project_id}/vaults/{vault_id}/addresources`.
+    pub async fn add_resources(
+        &self,
+        caller: &Caller,
+        vault: VaultId,
+        wishes: &[ResourceToBind],
+    ) -> Result<Vec<ResourceId>> {
+        let object_type = self.vault(caller, vault).await?.vault.object_type;
+        let found = self.resources_to_bind(caller, object_type, wishes).await?;
+        let mut tx = self.meta().begin().await?;
+        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+            return Err(Refusal::VaultState { state: vault.status.to_string() }.into());
+        }
+        for (wish, protectable) in wishes.iter().zip(&found) {
+            self.bind(&mut tx, &vault, wish, protectable).await?;
+        }
+        let view = view(&mut tx, vault).await?;
+        if view.resources.len() > MAX_RESOURCES {
+            return Err(Refusal::TooManyResources { limit: MAX_RESOURCES }.into());
+        }
+        if view.allocated_gb() > view.vault.size_gb {
+            return Err(Refusal::ResourcesTooLarge.into());
+        }
+        tx.commit().await?;
+        Ok(wishes.iter().map(|wish| wish.id).collect())
+    }
+
+    /// Takes resources out of a vault and deletes their backups in it, by a task.
+    ///
+    /// Errors: `NotFound` vault; `Invalid` for a resource that is not in it or
+    /// a locked vault; `Conflict` while one of their backups is at work.
+    /// CBR: `RemoveVaultResource`, `POST /v3/{project_id}/vaults/{vault_id}/removeresources`.
+    pub async fn remove_resources(
+        &self,
+        caller: &Caller,
+        vault: VaultId,
+        ids: &[ResourceId],
+    ) -> Result<Vec<ResourceId>> {
+        let mut tx = self.meta().begin().await?;
+        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        if vault.locked {
+            return Err(Refusal::VaultLocked.into());
+        }
+        let mut bound = tx.resources_of(vault.id).await?;
+        bound.retain(|resource| ids.contains(&resource.id));
+        let missing: Vec<String> = ids
+            .iter()
+            .filter(|id| !bound.iter().any(|resource| resource.id == **id))
+            .map(ToString::to_string)
+            .collect();
+        if !missing.is_empty() {
+            return Err(Refusal::ResourceNotInVault { ids: missing.join(",") }.into());
+        }
+        for resource in &mut bound {
+            self.mark_for_removal(&mut tx, resource).await?;
+        }
+        let listed = bound.iter().map(|r| (r.id, r.resource_type, r.name.clone())).collect();
+        let removed: Vec<ResourceId> = bound.iter().map(|resource| resource.id).collect();
+        let total = bound.len() as u64;
+        let (project, vault_id, resources) = (caller.project, vault.id, removed.clone());
+        let task = Task::RemoveResources { project, vault: vault_id, resources };
+        let operation = NewOperation {
+            id: OperationLogId::random(),
+            vault: &vault,
+            checkpoint: None,
+            operation_type: OperationType::RemoveResource,
+            resource: None,
+            detail: OperationDetail::RemoveResources { failed: 0, total, resources: listed },
+        };
+        self.enqueue(&mut tx, caller, &task, operation).await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(removed)
+    }
+
+    async fn mark_for_removal(&self, tx: &mut Tx, resource: &mut BoundResource) -> Result<()> {
+        if resource.removing {
+            return Err(Refusal::ResourceRemoving { id: resource.id }.into());
+        }
+        let backups = tx.backups_of_vault(resource.vault, Some(resource.id)).await?;
+        if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
+            return Err(Refusal::BackupBusy { id: busy.id }.into());
+        }
+        resource.removing = true;
+        Ok(tx.update_binding(resource).await?)
+    }
+
+    /// Looks the wished-for resources up, in their order, and checks what needs no vault's state.
+    async fn resources_to_bind(
+        &self,
+        caller: &Caller,
+        object_type: ObjectType,
+        wishes: &[ResourceToBind],
+    ) -> Result<Vec<Protectable>> {
+        if wishes.len() > MAX_RESOURCES {
+            return Err(Refusal::TooManyResources { limit: MAX_RESOURCES }.into());
+        }
+        let takes_some = ResourceType::ALL.iter().any(|kind| object_type.accepts(*kind));
+        if !wishes.is_empty() && !takes_some {
+            let object_type = object_type.to_string();
+            return Err(Refusal::VaultTakesNoResources { object_type }.into());
+        }
+        let mut found = Vec::with_capacity(wishes.len());
+        for (position, wish) in wishes.iter().enumerate() {
+            if wishes[..position].iter().any(|earlier| earlier.id == wish.id) {
+                return Err(Refusal::DuplicateResource.into());
+            }
+            if !object_type.accepts(wish.resource_type) {
+                return Err(Refusal::ResourceTypeMismatch.into());
+            }
+            let protectable = self.own_protectable(caller.project, wish.id).await?;
+            if protectable.resource_type != wish.resource_type {
+                return Err(Refusal::ResourceTypeMismatch.into());
+            }
+            check_volume_choice(&protectable, &wish.extra_info)?;
+            found.push(protectable);
+        }
+        Ok(found)
+    }
+
+    async fn bind(
+        &self,
+        tx: &mut Tx,
+        vault: &Vault,
+        wish: &ResourceToBind,
+        protectable: &Protectable,
+    ) -> Result<()> {
+        match tx.binding(wish.id).await? {
+            Some(bound) if bound.vault != vault.id => {
+                Err(Refusal::ResourceInOtherVault.into())
+            }
+            Some(mut bound) if bound.resource_type == ResourceType::Server && !bound.removing => {
+                bound.extra_info = wish.extra_info.clone();
+                Ok(tx.update_binding(&bound).await?)
+            }
+            Some(bound) => {
+                let resource_type = bound.resource_type;
+                Err(Refusal::ResourceInVault { id: bound.id, resource_type }.into())
+            }
+            None => {
+                let bound = BoundResource {
+                    id: wish.id,
+                    vault: vault.id,
+                    resource_type: wish.resource_type,
+                    name: wish.name.clone().unwrap_or_else(|| protectable.name.clone()),
+                    size_bytes: protectable.size_bytes,
+                    removing: false,
+                    auto_protect: true,
+                    extra_info: wish.extra_info.clone(),
+                    bound_at: self.now(),
+                    backup_count: 0,
+                    backup_bytes: 0,
+                    protect_status: ProtectStatus::Available,
+                };
+                Ok(tx.bind_resource(&bound).await?)
+            }
+        }
+    }
+}
+
+fn allocated_gb(resources: &[BoundResource]) -> u64 {
+    resources.iter().map(|resource| ByteCount(resource.size_bytes).gb_ceil()).sum()
+}
+
+async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
+    let resources = tx.resources_of(vault.id).await?;
+    let usage = tx.vault_usage(vault.id).await?;
+    Ok(VaultView { vault, resources, usage })
+}
+
+fn refuse_unless_available(vault: &Vault) -> Result<()> {
+    match vault.status {
+        VaultStatus::Available => Ok(()),
+        state => Err(Refusal::VaultState { state: state.to_string() }.into()),
+    }
+}
+
+/// At least one disk of a server stays protected, and each that is named is the server's.
+fn check_volume_choice(protectable: &Protectable, choice: &ResourceExtraInfo) -> Result<()> {
+    let of_server = |id: &ResourceId| protectable.children.iter().any(|disk| disk.id == *id);
+    if let Some(stranger) = choice.include_volumes.iter().find(|volume| !of_server(&volume.id)) {
+        return Err(Refusal::ResourceNotFound { id: stranger.id }.into());
+    }
+    let left = protectable.children.iter().any(|disk| choice_takes(choice, disk.id));
+    if !protectable.children.is_empty() && !left {
+        return Err(Refusal::NoVolumeLeft { id: protectable.id }.into());
+    }
+    Ok(())
+}
+
+/// Whether a choice of disks takes this one.
+pub(crate) fn choice_takes(choice: &ResourceExtraInfo, disk: ResourceId) -> bool {
+    let included = choice.include_volumes.is_empty()
+        || choice.include_volumes.iter().any(|volume| volume.id == disk);
+    included && !choice.exclude_volumes.contains(&disk)
+}
+
+fn apply_change(view: &mut VaultView, change: VaultChange) -> Result<()> {
+    let allocated = view.allocated_gb();
+    let vault = &mut view.vault;
+    if let Some(size) = change.size_gb {
+        let used = ByteCount(view.usage.used_bytes).gb_ceil();
+        if size < allocated || size < used {
+            return Err(Refusal::VaultTooSmall.into());
+        }
+        vault.size_gb = size;
+    }
+    match change.locked {
+        Some(false) if vault.locked => return Err(Refusal::CannotUnlock.into()),
+        Some(locked) => vault.locked = locked,
+        None => {}
+    }
+    if let Some(level) = change.consistent_level {
+        let stays = level == vault.consistent_level;
+        if !stays && (level != "app_consistent" || vault.object_type != ObjectType::Server) {
+            let text = "consistent_level can only change from crash_consistent to app_consistent";
+            return Err(Refusal::Invalid(format!("{text}, for server vaults")).into());
+        }
+        vault.consistent_level = level;
+    }
+    vault.name = change.name.unwrap_or_else(|| std::mem::take(&mut vault.name));
+    vault.auto_bind = change.auto_bind.unwrap_or(vault.auto_bind);
+    vault.auto_expand = change.auto_expand.unwrap_or(vault.auto_expand);
+    vault.smn_notify = change.smn_notify.unwrap_or(vault.smn_notify);
+    vault.threshold = change.threshold.unwrap_or(vault.threshold);
+    if let Some(rules) = change.bind_rules {
+        vault.bind_rules = rules;
+    }
+    Ok(())
+}

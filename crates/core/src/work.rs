@@ -1,0 +1,219 @@
+//! What tasks do: the closed list of kinds, and the steps of each.
+
+mod backup;
+mod collect;
+mod delete;
+mod restore;
+
+use std::sync::Arc;
+
+use cairn_meta::tasks::Task as TaskRow;
+use cairn_source::Inventory;
+use cairn_task::{Failure, Work};
+use cairn_types::{BackupId, Kind, Progress, ProjectId, ResourceId, VaultId};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::restore::DiskMapping;
+use crate::{Error, Result, Service};
+
+/// Durable work, as the catalogue keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Task {
+    /// Makes one resource's backup.
+    BackUp { project: ProjectId, backup: BackupId, reread_all: bool },
+    /// Writes a backup over the disks it came from.
+    Restore { project: ProjectId, backup: BackupId, mappings: Vec<DiskMapping> },
+    /// Deletes a backup.
+    DeleteBackup { project: ProjectId, backup: BackupId },
+    /// Deletes a vault with its backups.
+    DeleteVault { project: ProjectId, vault: VaultId },
+    /// Takes resources out of a vault, with their backups in it.
+    RemoveResources { project: ProjectId, vault: VaultId, resources: Vec<ResourceId> },
+    /// Gives back the space of what no backup of a project needs any more.
+    Collect { project: ProjectId },
+}
+
+impl Task {
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::BackUp { .. } => "back_up",
+            Self::Restore { .. } => "restore",
+            Self::DeleteBackup { .. } => "delete_backup",
+            Self::DeleteVault { .. } => "delete_vault",
+            Self::RemoveResources { .. } => "remove_resources",
+            Self::Collect { .. } => "collect",
+        }
+    }
+
+    pub(crate) fn payload(&self) -> String {
+        serde_json::to_string(self).expect("tasks have string keys only")
+    }
+
+    const fn steps(&self) -> &'static [&'static str] {
+        match self {
+            Self::BackUp { .. } => backup::STEPS,
+            Self::Restore { .. } => restore::STEPS,
+            Self::DeleteBackup { .. } => &["delete"],
+            Self::DeleteVault { .. } => &["delete backups", "delete vault"],
+            Self::RemoveResources { .. } => &["delete backups", "unbind"],
+            Self::Collect { .. } => &["collect"],
+        }
+    }
+}
+
+/// Backups and restores that move bytes at the same time. One uses every core;
+/// more would only use more memory.
+const BYTE_MOVERS: usize = 1;
+
+/// Does the work of tasks; the task engine drives it.
+pub struct Worker {
+    service: Service,
+    inventory: Arc<Inventory>,
+    byte_movers: Semaphore,
+}
+
+impl Worker {
+    /// A worker for the tasks of this service.
+    pub fn new(service: Service, inventory: Arc<Inventory>) -> Self {
+        Self { service, inventory, byte_movers: Semaphore::new(BYTE_MOVERS) }
+    }
+
+    /// Waits for a turn to move bytes.
+    async fn turn_to_move_bytes(&self) -> SemaphorePermit<'_> {
+        self.byte_movers.acquire().await.expect("nobody closes it")
+    }
+
+    async fn run_step(
+        &self,
+        row: &TaskRow,
+        step: usize,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
+        match read(row)? {
+            Task::BackUp { project, backup, reread_all } => {
+                let work = backup::BackUp { worker: self, project, backup, reread_all };
+                work.run(step, progress).await
+            }
+            Task::Restore { project, backup, mappings } => {
+                let work = restore::Restore { worker: self, project, backup, mappings: &mappings };
+                work.run(step, progress).await
+            }
+            Task::DeleteBackup { project, backup } => {
+                delete::backup(&self.service, project, backup).await
+            }
+            Task::DeleteVault { project, vault } => match step {
+                0 => delete::backups_of_vault(&self.service, row.id, project, vault, progress).await,
+                _ => delete::vault(&self.service, project, vault).await,
+            },
+            Task::RemoveResources { project, vault, resources } => match step {
+                0 => {
+                    delete::backups_of(&self.service, project, vault, &resources, progress).await
+                }
+                _ => delete::unbind(&self.service, vault, &resources).await,
+            },
+            Task::Collect { project } => collect::run(&self.service, project, progress).await,
+        }
+    }
+
+    async fn undo_step(&self, row: &TaskRow, step: usize, why: &Failure) -> Result<()> {
+        match read(row)? {
+            Task::BackUp { project, backup, reread_all } => {
+                let work = backup::BackUp { worker: self, project, backup, reread_all };
+                work.undo(step, why).await
+            }
+            Task::Restore { project, backup, mappings } => {
+                let work = restore::Restore { worker: self, project, backup, mappings: &mappings };
+                work.undo(step).await
+            }
+            Task::DeleteBackup { project, backup } => {
+                delete::give_up_backup(&self.service, project, backup, &why.text).await
+            }
+            Task::DeleteVault { project, vault } => {
+                delete::give_up_vault(&self.service, project, vault).await
+            }
+            Task::RemoveResources { vault, resources, .. } => {
+                delete::give_up_removal(&self.service, vault, &resources).await
+            }
+            Task::Collect { .. } => Ok(()),
+        }
+    }
+}
+
+fn read(row: &TaskRow) -> Result<Task> {
+    serde_json::from_str(&row.payload).map_err(|_| {
+        let (column, value) = ("payload".to_owned(), row.payload.chars().take(64).collect());
+        cairn_meta::Error::Column { column, value }.into()
+    })
+}
+
+impl Work for Worker {
+    fn steps(&self, row: &TaskRow) -> &'static [&'static str] {
+        // A payload that cannot be read fails in its first step, with a reason.
+        read(row).map_or(&["read"], |task| task.steps())
+    }
+
+    async fn run(
+        &self,
+        row: &TaskRow,
+        step: usize,
+        progress: &Arc<Progress>,
+    ) -> std::result::Result<(), Failure> {
+        self.run_step(row, step, progress).await.map_err(|error| failure(row, &error))
+    }
+
+    async fn undo(
+        &self,
+        row: &TaskRow,
+        step: usize,
+        why: &Failure,
+    ) -> std::result::Result<(), Failure> {
+        self.undo_step(row, step, why).await.map_err(|error| failure(row, &error))
+    }
+}
+
+/// An error as the owner of the task may read it; the chain goes to the log.
+fn failure(row: &TaskRow, error: &Error) -> Failure {
+    tracing::warn!(
+        task.id = %row.id,
+        error = error as &(dyn std::error::Error + 'static),
+        "work on a task met an error"
+    );
+    Failure { kind: error.kind(), code: String::new(), text: public_text(error) }
+}
+
+/// What went wrong, in one sentence that names the place but not the machine.
+fn public_text(error: &Error) -> String {
+    let reason = match error.kind() {
+        Kind::Exhausted => Some("no space is left"),
+        Kind::Cancelled => Some("it was cancelled"),
+        _ => None,
+    };
+    let mut text = match error {
+        Error::Repository(inner) => match disk_error(inner) {
+            Some(disk) => disk.to_string(),
+            None => inner.to_string(),
+        },
+        Error::Source(inner) => inner.to_string(),
+        other => other.to_string(),
+    };
+    if let Some(reason) = reason {
+        text = format!("{text}: {reason}");
+    }
+    text
+}
+
+/// The disk at fault, if a disk is.
+fn disk_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a cairn_types::disk::DiskError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(disk) = error.downcast_ref() {
+            return Some(disk);
+        }
+        next = error.source();
+    }
+    None
+}

@@ -1,0 +1,233 @@
+//! A backup: the disks of one resource are read, stored and acknowledged.
+
+use std::sync::Arc;
+
+use cairn_meta::Backup;
+use cairn_repo::{Project as ProjectRepository, WriteDisk, Written};
+use cairn_task::Failure;
+use cairn_types::{
+    BackupId, BackupInfo, BackupStatus, Kind, Progress, ProjectId, ResourceId, ResourceType,
+};
+
+use super::Worker;
+use crate::{Error, Refusal, Result};
+
+pub(super) const STEPS: &[&str] = &["begin", "write disks", "acknowledge"];
+
+pub(super) struct BackUp<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) project: ProjectId,
+    pub(super) backup: BackupId,
+    pub(super) reread_all: bool,
+}
+
+impl BackUp<'_> {
+    pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
+        match step {
+            0 => self.begin().await,
+            1 => self.write_disks(progress).await,
+            _ => self.acknowledge().await,
+        }
+    }
+
+    /// Whatever the repository holds of the backup goes, and the row says that it failed.
+    pub(super) async fn undo(&self, step: usize, why: &Failure) -> Result<()> {
+        match step {
+            0 => self.fail(why).await,
+            1 => self.forget_disks().await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn begin(&self) -> Result<()> {
+        self.change_rows(|backup| backup.status = BackupStatus::Protecting).await
+    }
+
+    async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
+        let _turn = self.worker.turn_to_move_bytes().await;
+        let service = &self.worker.service;
+        let (backup, children) = self.rows().await?;
+        let vault_name = self.vault_name(&backup).await?;
+        let repository = service.repository().project(self.project).await?;
+        // After a crash, what was acknowledged by the repository stays as it is.
+        let found = repository.find(backup.id).await;
+        match found {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => {}
+            Err(error) => return Err(error.into()),
+        }
+        if backup.resource_type == ResourceType::Volume {
+            self.write_disk(&repository, &backup, &vault_name, progress).await?;
+            return Ok(());
+        }
+        if children.is_empty() {
+            return Err(Refusal::NoVolumeLeft { id: backup.resource }.into());
+        }
+        let mut ids = Vec::with_capacity(children.len());
+        for child in &children {
+            match repository.find(child.id).await {
+                Ok(_) => {}
+                Err(error) if error.kind() == Kind::NotFound => {
+                    self.write_disk(&repository, child, &vault_name, progress).await?;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            ids.push(child.id);
+        }
+        repository.write_group(info(&backup, &vault_name), ids).await?;
+        Ok(())
+    }
+
+    async fn write_disk(
+        &self,
+        repository: &ProjectRepository,
+        backup: &Backup,
+        vault_name: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
+        let base = self.base(repository, backup.resource).await?;
+        let (inventory, volume) = (Arc::clone(&self.worker.inventory), backup.resource);
+        let reader = tokio::task::spawn_blocking(move || inventory.open_reader(volume)).await;
+        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
+        let job = WriteDisk {
+            info: info(backup, vault_name),
+            parent: base,
+            reader,
+            progress: Arc::clone(progress),
+            reread_all: self.reread_all,
+        };
+        let written = repository.write_disk(job).await?;
+        self.record(backup, &written).await
+    }
+
+    /// The newest earlier backup of the disk that the repository still has.
+    async fn base(
+        &self,
+        repository: &ProjectRepository,
+        disk: ResourceId,
+    ) -> Result<Option<BackupId>> {
+        let mut tx = self.worker.service.meta().read().await?;
+        let Some(newest) = tx.newest_available(self.project, disk).await? else {
+            return Ok(None);
+        };
+        match repository.find(newest.id).await {
+            Ok(found) => Ok(Some(found.info.id)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Notes what a disk's backup came to, before it is acknowledged.
+    async fn record(&self, backup: &Backup, written: &Written) -> Result<()> {
+        let service = &self.worker.service;
+        let mut tx = service.meta().begin().await?;
+        let mut row =
+            tx.lock_backup(self.project, backup.id).await?.ok_or(Refusal::BackupNotFound)?;
+        row.size_bytes = written.size_bytes;
+        row.used_bytes = written.new_bytes;
+        row.root = Some(written.root.to_string());
+        row.updated_at = service.now();
+        tx.update_backup(&row).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Makes the backup available: the repository has acknowledged all of it.
+    async fn acknowledge(&self) -> Result<()> {
+        let service = &self.worker.service;
+        let repository = service.repository().existing_project(self.project).await?;
+        let listed = repository.find(self.backup).await?;
+        let (_, children) = self.rows().await?;
+        let now = service.now();
+        let used: u64 = children.iter().map(|child| child.used_bytes).sum();
+        self.change_rows(|backup| {
+            if backup.id == self.backup {
+                backup.size_bytes = listed.size_bytes;
+                backup.root = Some(listed.root.to_string());
+                if !children.is_empty() {
+                    backup.used_bytes = used;
+                }
+            }
+            backup.status = BackupStatus::Available;
+            backup.protected_at = Some(now);
+        })
+        .await
+    }
+
+    async fn forget_disks(&self) -> Result<()> {
+        let service = &self.worker.service;
+        let (backup, children) = match self.rows().await {
+            Err(Error::Refused(Refusal::BackupNotFound)) => return Ok(()),
+            rows => rows?,
+        };
+        let repository = service.repository().project(self.project).await?;
+        repository.delete(backup.id).await?;
+        for child in children {
+            repository.delete(child.id).await?;
+        }
+        let mut tx = service.meta().begin().await?;
+        service.enqueue_collection(&mut tx, self.project).await?;
+        tx.commit().await?;
+        service.wake_engine();
+        Ok(())
+    }
+
+    async fn fail(&self, why: &Failure) -> Result<()> {
+        let changed = self.change_rows(|backup| {
+            backup.status = BackupStatus::Error;
+            backup.used_bytes = 0;
+            backup.root = None;
+            backup.error_message = Some(why.text.clone());
+        });
+        match changed.await {
+            Err(Error::Refused(Refusal::BackupNotFound)) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn rows(&self) -> Result<(Backup, Vec<Backup>)> {
+        let mut tx = self.worker.service.meta().read().await?;
+        let backup = tx.backup(self.project, self.backup).await?;
+        let children = tx.children_of(&[self.backup]).await?;
+        Ok((backup.ok_or(Refusal::BackupNotFound)?, children))
+    }
+
+    /// Changes the backup's row and its children's in one transaction.
+    async fn change_rows(&self, change: impl Fn(&mut Backup)) -> Result<()> {
+        let service = &self.worker.service;
+        let mut tx = service.meta().begin().await?;
+        let backup =
+            tx.lock_backup(self.project, self.backup).await?.ok_or(Refusal::BackupNotFound)?;
+        let children = tx.children_of(&[self.backup]).await?;
+        for mut row in std::iter::once(backup).chain(children) {
+            change(&mut row);
+            row.updated_at = service.now();
+            tx.update_backup(&row).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+
+    async fn vault_name(&self, backup: &Backup) -> Result<String> {
+        let mut tx = self.worker.service.meta().read().await?;
+        let vault = tx.vault(self.project, backup.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        Ok(vault.name)
+    }
+}
+
+fn info(backup: &Backup, vault_name: &str) -> BackupInfo {
+    BackupInfo {
+        id: backup.id,
+        project: backup.project,
+        checkpoint: backup.checkpoint,
+        parent: backup.parent,
+        vault: backup.vault,
+        vault_name: vault_name.to_owned(),
+        name: backup.name.clone(),
+        description: backup.description.clone(),
+        resource: backup.resource,
+        resource_type: backup.resource_type,
+        resource_name: backup.resource_name.clone(),
+        created_at: backup.created_at,
+        auto_trigger: backup.auto_trigger,
+        system_disk: backup.system_disk,
+    }
+}

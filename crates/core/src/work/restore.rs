@@ -1,0 +1,61 @@
+//! A restore: a backup is written over the disks it came from, and read back.
+
+use std::sync::Arc;
+
+use cairn_types::{BackupId, BackupStatus, Progress, ProjectId};
+
+use super::Worker;
+use crate::restore::DiskMapping;
+use crate::{Error, Result};
+
+pub(super) const STEPS: &[&str] = &["begin", "write disks", "finish"];
+
+pub(super) struct Restore<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) project: ProjectId,
+    pub(super) backup: BackupId,
+    pub(super) mappings: &'a [DiskMapping],
+}
+
+impl Restore<'_> {
+    pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
+        match step {
+            0 => self.set_status(BackupStatus::Restoring).await,
+            1 => self.write_disks(progress).await,
+            _ => self.set_status(BackupStatus::Available).await,
+        }
+    }
+
+    /// The backup is as good as before, whatever became of the disks.
+    pub(super) async fn undo(&self, step: usize) -> Result<()> {
+        match step {
+            0 => self.set_status(BackupStatus::Available).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
+        let _turn = self.worker.turn_to_move_bytes().await;
+        let repository = self.worker.service.repository().existing_project(self.project).await?;
+        for mapping in self.mappings {
+            let size = repository.find(mapping.backup).await?.size_bytes;
+            let (inventory, volume) = (Arc::clone(&self.worker.inventory), mapping.volume);
+            let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume, size));
+            let target = target.await.map_err(|_| Error::Panicked { what: "a source" })??;
+            repository.restore_disk(mapping.backup, target, Arc::clone(progress)).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_status(&self, status: BackupStatus) -> Result<()> {
+        let service = &self.worker.service;
+        let mut tx = service.meta().begin().await?;
+        if let Some(mut backup) = tx.lock_backup(self.project, self.backup).await? {
+            backup.status = status;
+            backup.updated_at = service.now();
+            tx.update_backup(&backup).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
