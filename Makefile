@@ -1,0 +1,19 @@
+# Each target does its own set-up and is safe to repeat.
+
+.PHONY: run test test-deep bench
+
+run: ## a server on this machine, with a sample disk to try it on
+	@scripts/setup.sh run
+	@scripts/run.sh
+
+test: ## everything a change must pass
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+test-deep: ## the same with a longer crash sweep and more random cases
+	@scripts/setup.sh test
+	@CAIRN_SWEEP_KILLS=2000 PROPTEST_CASES=5000 scripts/test.sh
+
+bench: ## full, incremental and restore beside restic and borg
+	@scripts/setup.sh bench
+	@scripts/bench.sh

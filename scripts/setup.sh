@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs what a make target needs and is missing, then builds.
+#
+#   scripts/setup.sh run|test|bench
+#
+# Debian packages need root or sudo; they are not touched when all are there.
+# Python packages go into .venv, by exact version.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target=${1:?usage: scripts/setup.sh run|test|bench}
+
+packages=(build-essential ca-certificates e2fsprogs python3 qemu-utils)
+requirements=
+case $target in
+  run) ;;
+  test) packages+=(postgresql python3-venv) requirements=tests/requirements.txt ;;
+  # borg is built here; the libraries are what it is built upon.
+  bench)
+    packages+=(libacl1-dev liblz4-dev libssl-dev libxxhash-dev libzstd-dev pkg-config python3-dev
+      python3-venv restic)
+    requirements=bench/requirements.txt
+    ;;
+  *) echo "no such target: $target" >&2; exit 2 ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || {
+      echo "These Debian packages are missing; install them as root: ${missing[*]}" >&2
+      exit 1
+    }
+    as_root=(sudo)
+  fi
+  echo "Installing ${missing[*]}"
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null </dev/null
+fi
+
+# rustup installs here without telling the shells that are open.
+export PATH="$PATH:$HOME/.cargo/bin"
+command -v cargo >/dev/null || {
+  echo "Rust is missing: install rustup (https://rustup.rs), then repeat this command." >&2
+  exit 1
+}
+
+if [ -n "$requirements" ]; then
+  wanted=$(sha256sum "$requirements")
+  stamp=.venv/$(basename "$(dirname "$requirements")").installed
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    [ -x .venv/bin/pip ] || python3 -m venv --clear .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -r "$requirements"
+    echo "$wanted" > "$stamp"
+  fi
+fi
+
+if [ "$target" != test ]; then
+  cargo build --release --locked --package cairn
+fi
