@@ -16,7 +16,6 @@ use std::thread::JoinHandle;
 use cairn_types::disk::Extent;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
-use tempfile::TempDir;
 
 use crate::lock::Access;
 use crate::nbd::{MAX_CONNECTIONS, Pool};
@@ -45,8 +44,6 @@ const START: &str = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; ex
 pub(crate) struct QemuNbd {
     pool: Pool,
     process: Process,
-    /// Holds the socket; private, so that nobody else connects.
-    _folder: TempDir,
 }
 
 impl QemuNbd {
@@ -66,12 +63,11 @@ impl QemuNbd {
         let socket = folder.path().join("socket");
         let listener = UnixListener::bind(&socket).map_err(failed)?;
         let process = Process::spawn(path, access, listener).map_err(failed)?;
-        match Pool::connect(socket, access) {
-            Ok(pool) => Ok(Self {
-                pool,
-                process,
-                _folder: folder,
-            }),
+        let connected = Pool::connect(&socket, access);
+        // The socket's name is not needed any more; if it stays, it leads nowhere.
+        drop(folder);
+        match connected {
+            Ok(pool) => Ok(Self { pool, process }),
             Err(error) => Err(explain(name, error.into(), process)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -11,10 +11,8 @@ use cairn_types::disk::Extent;
 use super::{Connection, NbdError};
 use crate::lock::Access;
 
-/// Connections that do work: as many threads read at once.
-const MAX_WORKING: usize = 4;
-/// Connections to one server.
-pub(crate) const MAX_CONNECTIONS: usize = MAX_WORKING + 1;
+/// Connections to one server: as many threads read at once.
+pub(crate) const MAX_CONNECTIONS: usize = 4;
 /// How long the server may take over one answer before it counts as dead.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
@@ -23,11 +21,10 @@ type Link = Connection<UnixStream>;
 /// Connections that are all alike; a thread borrows one for a request.
 ///
 /// `qemu-nbd` closes the connection over which it could not read, so a reader
-/// replaces a lost connection; a writer does not, since nobody knows what the
-/// server did of the request that was lost, and is broken from then on.
+/// goes on with those that are left. A writer does not: nobody knows what the
+/// server did of the request that was lost.
 #[derive(Debug)]
 pub(crate) struct Pool {
-    socket: PathBuf,
     access: Access,
     size_bytes: u64,
     state: Mutex<State>,
@@ -39,11 +36,9 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct State {
     idle: Vec<Link>,
-    /// Does no work: the server lives as long as it has a connection.
-    keeper: Option<Link>,
     /// Connections that are idle or borrowed.
     open: usize,
-    /// Why there will be no more connections.
+    /// Why no connection is to be used any more.
     broken: Option<String>,
     /// The last answer about allocation, until something is written.
     extents: Vec<Extent>,
@@ -52,37 +47,39 @@ struct State {
 }
 
 impl Pool {
-    /// Connects to the default export of the server at `socket`.
-    pub(crate) fn connect(socket: PathBuf, access: Access) -> Result<Self, NbdError> {
-        let link = Self::dial(&socket)?;
-        if access == Access::Write && !link.is_writable() {
-            return Err(NbdError::Io(io::ErrorKind::ReadOnlyFilesystem.into()));
+    /// Connects to the default export of the server at `socket`, which is not
+    /// needed any more afterwards.
+    pub(crate) fn connect(socket: &Path, access: Access) -> Result<Self, NbdError> {
+        let mut idle = Vec::with_capacity(MAX_CONNECTIONS);
+        for _ in 0..MAX_CONNECTIONS {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+            stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+            let link = Connection::negotiate(stream)?;
+            if access == Access::Write && !link.is_writable() {
+                return Err(NbdError::Io(io::ErrorKind::ReadOnlyFilesystem.into()));
+            }
+            idle.push(link);
         }
-        let size_bytes = link.size_bytes();
-        let keeper = Some(Self::dial(&socket)?);
+        let size_bytes = idle[0].size_bytes();
+        if idle.iter().any(|link| link.size_bytes() != size_bytes) {
+            return Err(NbdError::Protocol("the export changes its size"));
+        }
+        let open = idle.len();
         let state = State {
-            idle: vec![link],
-            keeper,
-            open: 1,
+            idle,
+            open,
             broken: None,
             extents: Vec::new(),
             writes: 0,
         };
         Ok(Self {
-            socket,
             access,
             size_bytes,
             state: Mutex::new(state),
             returned: Condvar::new(),
             collecting: Mutex::new(()),
         })
-    }
-
-    fn dial(socket: &PathBuf) -> Result<Link, NbdError> {
-        let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
-        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-        Connection::negotiate(stream)
     }
 
     pub(crate) fn size_bytes(&self) -> u64 {
@@ -164,9 +161,9 @@ impl Pool {
     /// Returns when all that was acknowledged on any connection is durable.
     pub(crate) fn flush(&self) -> io::Result<()> {
         let _alone = self.collecting.lock().expect("a flush does not panic");
-        let mut links = Vec::with_capacity(MAX_WORKING);
+        let mut links = Vec::with_capacity(MAX_CONNECTIONS);
         let mut result = Ok(());
-        while result.is_ok() && links.len() < self.lock().open.max(1) {
+        while result.is_ok() && links.len() < self.lock().open {
             result = self.borrow().and_then(|mut link| match link.flush() {
                 Err(error) if !error.is_answer() => Err(self.lose(error)),
                 flushed => {
@@ -178,7 +175,11 @@ impl Pool {
         for link in links {
             self.give_back(link);
         }
-        result
+        // Without a connection left nothing was flushed.
+        result.and_then(|()| match &self.lock().broken {
+            Some(broken) => Err(io::Error::new(io::ErrorKind::BrokenPipe, broken.clone())),
+            None => Ok(()),
+        })
     }
 
     /// Closes every connection, so that the server can end.
@@ -187,8 +188,7 @@ impl Pool {
         state
             .broken
             .get_or_insert_with(|| "the image was closed".to_owned());
-        let idle = std::mem::take(&mut state.idle);
-        for link in idle.into_iter().chain(state.keeper.take()) {
+        for link in state.idle.drain(..) {
             // The server may be gone already; closing the stream says the same.
             let _ = link.disconnect();
         }
@@ -205,7 +205,7 @@ impl Pool {
         }
     }
 
-    /// An idle connection, or a new one while there are not too many.
+    /// An idle connection, as soon as there is one.
     fn borrow(&self) -> io::Result<Link> {
         let mut state = self.lock();
         loop {
@@ -215,30 +215,11 @@ impl Pool {
             if let Some(link) = state.idle.pop() {
                 return Ok(link);
             }
-            if state.open < MAX_WORKING {
-                state.open += 1;
-                drop(state);
-                return self.one_more();
-            }
             state = self
                 .returned
                 .wait(state)
                 .expect("no thread panics with the pool in hand");
         }
-    }
-
-    /// A new connection, which is counted as open already.
-    fn one_more(&self) -> io::Result<Link> {
-        let dialled = Self::dial(&self.socket).and_then(|link| {
-            if link.size_bytes() == self.size_bytes {
-                return Ok(link);
-            }
-            Err(NbdError::Protocol("the export changes its size"))
-        });
-        dialled.map_err(|error| {
-            self.break_off("the NBD server takes no more connections");
-            self.lose(error)
-        })
     }
 
     fn give_back(&self, link: Link) {
@@ -248,13 +229,17 @@ impl Pool {
 
     /// Counts a connection as gone because of `error`.
     fn lose(&self, error: NbdError) -> io::Error {
-        self.lock().open -= 1;
+        let left = {
+            let mut state = self.lock();
+            state.open -= 1;
+            state.open
+        };
         match &error {
             NbdError::Protocol(_) => self.break_off("the NBD server broke the protocol"),
-            _ if self.access == Access::Write => {
-                self.break_off("a connection to the NBD server was lost while writing");
+            _ if left == 0 || self.access == Access::Write => {
+                self.break_off("the connection to the NBD server was lost");
             }
-            _ => self.returned.notify_one(),
+            _ => {}
         }
         match error {
             NbdError::Io(cut) if cut.kind() == io::ErrorKind::UnexpectedEof => io::Error::new(
