@@ -272,8 +272,8 @@ impl Inner {
             .filter_map(|found| Some((PackId::from_hex(&found.name)?, found)))
             .collect();
         let mut index = Index::default();
-        let mut reads =
-            stream::iter(objects.iter().map(|found| self.read_index(found))).buffered(READS);
+        let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
+        let mut reads = stream::iter(reads).buffered(READS);
         while let Some(read) = reads.next().await {
             let Some(packs) = skip_corrupt(read)? else {
                 continue;
