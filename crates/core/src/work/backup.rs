@@ -173,7 +173,7 @@ impl BackUp<'_> {
             repository.delete(child.id).await?;
         }
         let mut tx = service.meta().begin().await?;
-        service.enqueue_collection(&mut tx, self.project).await?;
+        service.enqueue_collection(&mut tx, self.project, 0).await?;
         tx.commit().await?;
         service.wake_engine();
         Ok(())
@@ -199,11 +199,7 @@ impl BackUp<'_> {
     }
 
     /// Takes the backup and its children to a state, in one transaction.
-    async fn change_rows(
-        &self,
-        status: BackupStatus,
-        change: impl Fn(&mut Backup),
-    ) -> Result<()> {
+    async fn change_rows(&self, status: BackupStatus, change: impl Fn(&mut Backup)) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         let backup = tx

@@ -35,7 +35,9 @@ async fn delete(service: &Service, backup: &Backup) -> Result<()> {
     }
     let mut tx = service.meta().begin().await?;
     tx.remove_backup(backup).await?;
-    service.enqueue_collection(&mut tx, backup.project).await?;
+    service
+        .enqueue_collection(&mut tx, backup.project, 0)
+        .await?;
     tx.commit().await?;
     service.wake_engine();
     Ok(())
