@@ -30,9 +30,17 @@ impl BackUp<'_> {
         }
     }
 
-    /// Whatever the repository holds of the backup goes, and the row says that it failed.
+    /// Whatever the repository holds of the backup goes, and the row says that
+    /// it failed. Once the row says `available` somebody may have seen it:
+    /// then the backup stays, whatever else went wrong.
     pub(super) async fn undo(&self, step: usize, why: &Failure) -> Result<()> {
+        let status = match self.rows().await {
+            Ok((backup, _)) => backup.status,
+            Err(Error::Refused(Refusal::BackupNotFound)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         match step {
+            _ if status == BackupStatus::Available => Ok(()),
             0 => self.fail(why).await,
             1 => self.forget_disks().await,
             _ => Ok(()),
@@ -163,10 +171,7 @@ impl BackUp<'_> {
 
     async fn forget_disks(&self) -> Result<()> {
         let service = &self.worker.service;
-        let (backup, children) = match self.rows().await {
-            Err(Error::Refused(Refusal::BackupNotFound)) => return Ok(()),
-            rows => rows?,
-        };
+        let (backup, children) = self.rows().await?;
         let repository = service.repository().project(self.project).await?;
         repository.delete(backup.id).await?;
         for child in children {
@@ -180,15 +185,12 @@ impl BackUp<'_> {
     }
 
     async fn fail(&self, why: &Failure) -> Result<()> {
-        let changed = self.change_rows(BackupStatus::Error, |backup| {
+        self.change_rows(BackupStatus::Error, |backup| {
             backup.used_bytes = 0;
             backup.root = None;
             backup.error_message = Some(why.text.clone());
-        });
-        match changed.await {
-            Err(Error::Refused(Refusal::BackupNotFound)) => Ok(()),
-            other => other,
-        }
+        })
+        .await
     }
 
     async fn rows(&self) -> Result<(Backup, Vec<Backup>)> {
