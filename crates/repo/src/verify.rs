@@ -85,7 +85,7 @@ pub(crate) async fn verify(
     let known = project.known().await?;
     let mut report = VerifyReport::default();
     project.check_index(&mut report).await?;
-    project.check_tables(&known, &mut report).await?;
+    project.check_tables(&mut report).await?;
     let bad = match level {
         VerifyLevel::Quick => HashSet::new(),
         VerifyLevel::Full => {
@@ -108,25 +108,25 @@ pub(crate) async fn verify(
 }
 
 impl Inner {
+    /// Reads every index object; a pack that one names must be there in full.
     async fn check_index(&self, report: &mut VerifyReport) -> Result<()> {
+        let sizes = self.pack_sizes().await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
         for found in &objects {
-            note_corrupt(self.read_index(found).await, report)?;
+            let listed = note_corrupt(self.read_index(found).await, report)?.unwrap_or_default();
+            let lost = listed
+                .iter()
+                .filter(|pack| sizes.get(&pack.id) != Some(&pack.stored_bytes));
+            let lost = lost.map(|pack| pack_path(self.place.project, pack.id).to_string());
+            report.damaged.extend(lost);
         }
         Ok(())
     }
 
-    /// Reads the table of every pack; one that the index names and that is gone is damage too.
-    async fn check_tables(&self, known: &Known, report: &mut VerifyReport) -> Result<()> {
+    /// Reads the table of every pack.
+    async fn check_tables(&self, report: &mut VerifyReport) -> Result<()> {
         let sizes = self.pack_sizes().await?;
         report.packs = sizes.len() as u64;
-        let named =
-            known.index(|index| index.packs().iter().map(|pack| pack.id).collect::<Vec<_>>());
-        for lost in named.iter().filter(|id| !sizes.contains_key(id)) {
-            report
-                .damaged
-                .push(pack_path(self.place.project, *lost).to_string());
-        }
         let tables = sizes
             .into_iter()
             .map(|(id, size)| self.read_pack_table(id, size));
@@ -139,12 +139,12 @@ impl Inner {
 }
 
 /// Notes an object that is damaged; other failures are errors.
-fn note_corrupt<T>(read: Result<T>, report: &mut VerifyReport) -> Result<()> {
+fn note_corrupt<T>(read: Result<T>, report: &mut VerifyReport) -> Result<Option<T>> {
     match read {
-        Ok(_) => Ok(()),
+        Ok(read) => Ok(Some(read)),
         Err(Error::Damaged { object, .. } | Error::Missing { object }) => {
             report.damaged.push(object);
-            Ok(())
+            Ok(None)
         }
         Err(error) => Err(error),
     }

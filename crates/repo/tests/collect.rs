@@ -1,5 +1,7 @@
 //! Collection removes what no backup needs and nothing else.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;
