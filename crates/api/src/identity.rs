@@ -7,11 +7,29 @@
 use cairn_types::{DomainId, ProjectId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
+use crate::query::query;
 use crate::validate::{self, Invalid, Validate, require};
 use crate::wire_time;
 
 /// The longest name, password or token in a request, in characters.
 const MAX_TEXT_CHARS: usize = 4096;
+
+query! {
+    /// Which projects or domains are listed.
+    pub struct NameQuery {
+        one {
+            /// Only those with this name.
+            name: String,
+        }
+        many {}
+    }
+}
+
+impl Validate for NameQuery {
+    fn validate(&self) -> Result<(), Invalid> {
+        Ok(())
+    }
+}
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,8 @@
 
 pub mod backup;
 pub mod checkpoint;
+pub mod client;
+mod credentials;
 mod error_code;
 pub mod identity;
 mod operation;
@@ -26,6 +28,8 @@ pub mod vault;
 pub mod wire_time;
 mod words;
 
+pub use client::Client;
+pub use credentials::{Credentials, CredentialsFile};
 pub use error_code::{ErrorBody, ErrorCode};
 pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};

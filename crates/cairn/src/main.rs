@@ -1,1 +1,90 @@
-fn main() {}
+//! The `cairn` program: the server, its administration, and the client.
+
+mod clock;
+mod config;
+mod data_dir;
+mod project;
+mod repo;
+mod server;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Cairn: a self-hosted cloud backup and recovery service.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the server.
+    Server(ServerArguments),
+    /// Shows or checks the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Works on the catalogue's projects, beside a server or without one.
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
+    /// Works on a repository folder with its master key alone: no server, no catalogue.
+    #[command(subcommand)]
+    Repo(repo::RepoCommand),
+    #[command(flatten)]
+    Client(cairn_cli::Command),
+}
+
+/// Where the server's configuration comes from. What is given here wins over the file.
+#[derive(Debug, clap::Args)]
+struct ServerArguments {
+    /// The configuration, a TOML file; without one, embedded defaults.
+    #[arg(long, env = "CAIRN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where catalogue, repository, keys and credentials are kept.
+    #[arg(long, env = "CAIRN_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long)]
+    listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Reads the configuration and prints what it comes to, secrets hidden.
+    Check(ServerArguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.expect("the system has threads and a poller to give");
+    let done = match arguments.command {
+        Command::Client(command) => return runtime.block_on(cairn_cli::run(command)),
+        Command::Server(arguments) => {
+            start_log();
+            config::load(&arguments).and_then(|config| runtime.block_on(server::run(config)))
+        }
+        Command::Config(ConfigCommand::Check(arguments)) => {
+            config::load(&arguments).map(|config| println!("{config}"))
+        }
+        Command::Project(command) => runtime.block_on(project::run(command)),
+        Command::Repo(command) => runtime.block_on(repo::run(command)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cairn: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs go to standard error; `CAIRN_LOG` chooses how much, as `info` or `cairn=debug`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG");
+    let filter = filter.unwrap_or_else(|_| "info,sqlx=warn,hyper=warn".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

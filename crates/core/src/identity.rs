@@ -1,6 +1,7 @@
 //! Who asks: users, projects, passwords, tokens and access keys.
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier};
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::Argon2;
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -103,66 +104,78 @@ pub struct FirstCredentials {
 
 impl Service {
     /// Makes the first domain, project, administrator and access key in an
-    /// empty catalogue; `None` if there is a domain already.
-    pub async fn set_up(&self, names: &FirstNames) -> Result<Option<FirstCredentials>> {
-        let password = Zeroizing::new(random_text::<24>()?);
-        let password_hash = hash_password(password.clone()).await?;
-        let now = self.now();
-        let mut tx = self.meta().begin().await?;
-        if !tx.domains().await?.is_empty() {
-            return Ok(None);
+    /// empty catalogue; does nothing if there is a domain already.
+    ///
+    /// `keep` is given the secrets before anything is committed: where it
+    /// fails, or the process ends behind it, the catalogue is still empty.
+    pub async fn set_up<E>(
+        &self,
+        names: &FirstNames,
+        keep: impl AsyncFnOnce(&FirstCredentials) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E>
+    where
+        E: From<Error>,
+    {
+        let mut tx = self.meta().begin().await.map_err(Error::from)?;
+        if !tx.domains().await.map_err(Error::from)?.is_empty() {
+            return Ok(());
         }
+        let first = self.first_credentials(&mut tx, names).await?;
+        keep(&first).await?;
+        Ok(tx.commit().await.map_err(Error::from)?)
+    }
+
+    async fn first_credentials(
+        &self,
+        tx: &mut Tx,
+        names: &FirstNames,
+    ) -> Result<FirstCredentials> {
         let domain = Domain { id: DomainId::random(), name: names.domain.clone() };
         tx.insert_domain(&domain).await?;
-        let project = Project {
-            id: ProjectId::random(),
-            domain: domain.id,
-            name: names.project.clone(),
-            created_at: now,
-        };
-        tx.insert_project(&project).await?;
-        let user = User {
-            id: UserId::random(),
-            domain: domain.id,
-            name: names.user.clone(),
-            password_hash,
-            created_at: now,
-        };
-        tx.insert_user(&user).await?;
-        let role = ADMINISTRATOR.to_owned();
-        tx.insert_grant(&Grant { user: user.id, project: project.id, role }).await?;
-        let (access_key, secret_key) = self.new_access_key(&mut tx, user.id).await?;
-        tx.commit().await?;
-        let user_name = user.name;
-        Ok(Some(FirstCredentials { domain, project, user_name, password, access_key, secret_key }))
+        self.new_tenant(tx, domain, &names.project, &names.user).await
     }
 
     /// Makes a further project with an administrator of its own, in the first domain.
     ///
     /// Errors: `Invalid` if the project or the user exists.
     pub async fn add_project(&self, project: &str, user: &str) -> Result<FirstCredentials> {
+        let taken = || Refusal::Invalid("the project or the user exists already".to_owned());
+        let mut tx = self.meta().begin().await?;
+        let domain = tx.domains().await?.into_iter().next().ok_or(Refusal::NotAuthenticated)?;
+        let made = match self.new_tenant(&mut tx, domain, project, user).await {
+            Err(Error::Meta(error)) if error.is_duplicate() => return Err(taken().into()),
+            made => made?,
+        };
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    /// Adds a project, a user who administers it, and an access key of that user.
+    async fn new_tenant(
+        &self,
+        tx: &mut Tx,
+        domain: Domain,
+        project: &str,
+        user: &str,
+    ) -> Result<FirstCredentials> {
         let password = Zeroizing::new(random_text::<24>()?);
         let password_hash = hash_password(password.clone()).await?;
         let now = self.now();
-        let taken = || Refusal::Invalid("the project or the user exists already".to_owned());
-        let mut tx = self.meta().begin().await?;
-        let domain = tx.domains().await?.into_iter().next().ok_or_else(taken)?;
         let name = project.to_owned();
         let project = Project { id: ProjectId::random(), domain: domain.id, name, created_at: now };
-        let name = user.to_owned();
-        let user =
-            User { id: UserId::random(), domain: domain.id, name, password_hash, created_at: now };
-        for inserted in [tx.insert_project(&project).await, tx.insert_user(&user).await] {
-            match inserted {
-                Err(error) if error.is_duplicate() => return Err(taken().into()),
-                other => other?,
-            }
-        }
+        tx.insert_project(&project).await?;
+        let user_name = user.to_owned();
+        let user = User {
+            id: UserId::random(),
+            domain: domain.id,
+            name: user_name.clone(),
+            password_hash,
+            created_at: now,
+        };
+        tx.insert_user(&user).await?;
         let role = ADMINISTRATOR.to_owned();
         tx.insert_grant(&Grant { user: user.id, project: project.id, role }).await?;
-        let (access_key, secret_key) = self.new_access_key(&mut tx, user.id).await?;
-        tx.commit().await?;
-        let user_name = user.name;
+        let (access_key, secret_key) = self.new_access_key(tx, user.id).await?;
         Ok(FirstCredentials { domain, project, user_name, password, access_key, secret_key })
     }
 

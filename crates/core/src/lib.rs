@@ -24,6 +24,8 @@ pub use service::{Parts, Service};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
 
+pub use cairn_source::{Protectable, ProtectableStatus};
+
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{

@@ -1,18 +1,19 @@
 //! What a project could protect, or does.
 
-use cairn_meta::{BoundResource, Tx, Vault};
+use cairn_meta::Tx;
 use cairn_source::Protectable;
 use cairn_types::{ProjectId, ResourceId, ResourceType};
 
-use crate::{Caller, Refusal, Result, Service};
+use crate::vault::view;
+use crate::{Caller, Refusal, Result, Service, VaultView};
 
 /// A protectable with the vault that it is bound to.
 #[derive(Debug, Clone)]
 pub struct ProtectableView {
     /// The resource as its source describes it.
     pub protectable: Protectable,
-    /// Its binding and the vault, if it is bound.
-    pub bound: Option<(BoundResource, Vault)>,
+    /// The vault that it is bound to.
+    pub vault: Option<VaultView>,
 }
 
 impl Service {
@@ -90,11 +91,11 @@ async fn with_binding(
     project: ProjectId,
     protectable: Protectable,
 ) -> Result<ProtectableView> {
-    let mut bound = None;
+    let mut vault = None;
     if let Some(binding) = tx.binding(protectable.id).await? {
-        if let Some(vault) = tx.vault(project, binding.vault).await? {
-            bound = Some((binding, vault));
+        if let Some(holder) = tx.vault(project, binding.vault).await? {
+            vault = Some(view(tx, holder).await?);
         }
     }
-    Ok(ProtectableView { protectable, bound })
+    Ok(ProtectableView { protectable, vault })
 }

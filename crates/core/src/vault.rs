@@ -415,7 +415,7 @@ fn allocated_gb(resources: &[BoundResource]) -> u64 {
     resources.iter().map(|resource| ByteCount(resource.size_bytes).gb_ceil()).sum()
 }
 
-async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
+pub(crate) async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
     let resources = tx.resources_of(vault.id).await?;
     let usage = tx.vault_usage(vault.id).await?;
     Ok(VaultView { vault, resources, usage })

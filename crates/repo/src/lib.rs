@@ -1,1 +1,47 @@
-//! cairn-repo
+//! The repository: where the bytes of backups are kept.
+//!
+//! It cuts disks into chunks, stores each chunk once, compressed and sealed, in
+//! immutable packs over any object store, and gives disks back exactly as they
+//! were or not at all. `docs/FORMAT.md` describes every byte of it.
+//!
+//! The pure half (`chunk seal frame pack tree index manifest receipt`) does no
+//! I/O; the other half (`write read collect verify store`) does little else. A
+//! backup exists if and only if its receipt does: packs are written first, then
+//! the index, the manifest and the receipt, each durable before the next, and
+//! deletion goes backwards. What makes each pair of operations safe beside the
+//! other is in `docs/CONCURRENCY.md`.
+
+mod chunk;
+mod codec;
+mod error;
+mod frame;
+mod index;
+mod keys;
+mod known;
+mod manifest;
+mod pack;
+mod packer;
+mod project;
+mod random;
+mod read;
+mod receipt;
+mod repository;
+mod restore;
+mod scan;
+mod seal;
+mod store;
+mod tree;
+mod workers;
+mod write;
+
+pub use chunk::ChunkId;
+pub use error::{Error, Result};
+pub use keys::MasterKey;
+pub use manifest::Child;
+pub use pack::PackId;
+pub use project::{Listed, Project};
+pub use repository::Repository;
+pub use restore::Restored;
+pub use store::LocalStore;
+pub use tree::Root;
+pub use write::{WriteDisk, Written};

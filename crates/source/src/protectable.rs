@@ -44,6 +44,16 @@ pub enum ProtectableStatus {
     Missing,
 }
 
+impl std::fmt::Display for ProtectableStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Available => "available",
+            Self::Unusable => "unusable",
+            Self::Missing => "missing",
+        })
+    }
+}
+
 /// How a volume is stored, told by the end of its name: never by its content,
 /// which a guest could shape so as to have other files of the host read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,1 +1,30 @@
-//! cairn-testkit
+//! Development only: disks in memory, stores that fail on demand, and facts to
+//! make backups of.
+
+mod disk;
+
+pub use disk::MemoryDisk;
+
+use cairn_types::{
+    BackupId, BackupInfo, CheckpointId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
+};
+
+/// Facts of a backup of a volume, with ids of its own, made at `seconds` since 1970.
+pub fn backup_info(project: ProjectId, seconds: i64) -> BackupInfo {
+    BackupInfo {
+        id: BackupId::random(),
+        project,
+        checkpoint: CheckpointId::random(),
+        parent: None,
+        vault: VaultId::random(),
+        vault_name: "vault".into(),
+        name: format!("backup {seconds}"),
+        description: String::new(),
+        resource: ResourceId::random(),
+        resource_type: ResourceType::Volume,
+        resource_name: "disk".into(),
+        created_at: Timestamp::from_micros(seconds * 1_000_000),
+        auto_trigger: false,
+        system_disk: false,
+    }
+}

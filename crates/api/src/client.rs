@@ -1,0 +1,429 @@
+//! The typed client: one method per operation, every request signed.
+//!
+//! It makes one attempt at each request, within bounded time, and follows no
+//! redirect (a signature is good for one address only). Trying again is up to
+//! the caller, by [`Error::kind`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_types::{BackupId, CheckpointId, Clock, Kind, OperationLogId, ResourceId, VaultId};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use reqwest::Url;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::backup::{
+    BackupResponse, ListBackupsQuery, ListBackupsResponse, RestoreBackupRequest,
+    RestoreBackupResponse, UpdateBackupRequest,
+};
+use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
+use crate::operation_log::{ListOpLogsQuery, ListOpLogsResponse, OperationLogResponse};
+use crate::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
+use crate::vault::{
+    AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, ListVaultQuery,
+    ListVaultResponse, RemoveVaultResourceRequest, RemoveVaultResourceResponse, UpdateVaultRequest,
+    VaultResponse,
+};
+use crate::{Credentials, ErrorBody, Operation, ProtectableType, query, sign};
+
+/// How long a connection may take to be made.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a request may take in all.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most that is read of an answer, in bytes: a page of 1000 vaults, each full.
+pub const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+/// The most that is shown of an answer that is no error body, in characters.
+const MAX_SHOWN_CHARS: usize = 200;
+
+/// Why an operation did not work, or could not be asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The service refused or failed.
+    #[error("{message} ({code}, request {})", request_id.as_deref().unwrap_or("unknown"))]
+    Service {
+        /// The status.
+        status: u16,
+        /// The error code, or the status where there was none.
+        code: String,
+        /// The error's message.
+        message: String,
+        /// What the service calls the request.
+        request_id: Option<String>,
+    },
+    /// No answer came.
+    #[error("cannot reach {endpoint}")]
+    Transport {
+        /// Where the request was sent.
+        endpoint: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The answer is not what the contract says.
+    #[error("cannot read the answer to {operation}")]
+    Decode {
+        /// What was asked.
+        operation: Operation,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The answer is larger than any should be.
+    #[error("the answer to {operation} is too large")]
+    TooLarge {
+        /// What was asked.
+        operation: Operation,
+    },
+    /// The endpoint is no address.
+    #[error("the endpoint {endpoint:?} is no http or https address")]
+    Endpoint {
+        /// The endpoint.
+        endpoint: String,
+    },
+    /// The access key cannot be sent in a header.
+    #[error("the access key holds characters that no header can")]
+    AccessKey,
+    /// The project of the environment is no id.
+    #[error("HUAWEICLOUD_SDK_PROJECT_ID is not 32 hexadecimal digits")]
+    ProjectId,
+    /// There are no credentials.
+    #[error("no credentials: give --credentials FILE, or set CAIRN_CREDENTIALS, or set {variable}")]
+    CredentialsMissing {
+        /// A variable that is missing.
+        variable: &'static str,
+    },
+    /// The credentials file cannot be read.
+    #[error("cannot read the credentials file {}", path.display())]
+    CredentialsRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The credentials file holds something else.
+    #[error("{} is no credentials file", path.display())]
+    CredentialsParse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The HTTP client could not be set up.
+    #[error("cannot set up the HTTP client")]
+    Setup(#[source] reqwest::Error),
+}
+
+impl Error {
+    /// What a caller should do about it.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Service { status, .. } => match status {
+                401 | 403 => Kind::Denied,
+                404 => Kind::NotFound,
+                409 => Kind::Conflict,
+                408 | 429 | 500..=599 => Kind::Transient,
+                _ => Kind::Invalid,
+            },
+            Self::Transport { .. } => Kind::Transient,
+            Self::Decode { .. } | Self::TooLarge { .. } | Self::Setup(_) => Kind::Bug,
+            Self::Endpoint { .. }
+            | Self::AccessKey
+            | Self::ProjectId
+            | Self::CredentialsMissing { .. }
+            | Self::CredentialsRead { .. }
+            | Self::CredentialsParse { .. } => Kind::Invalid,
+        }
+    }
+}
+
+/// What the client's methods return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A client of one project of one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    endpoint: Url,
+    host: HeaderValue,
+    credentials: Arc<Credentials>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Client {
+    /// Makes a client; nothing is sent yet.
+    ///
+    /// Errors: `Invalid` if the endpoint is no address.
+    pub fn new(credentials: Credentials, clock: Arc<dyn Clock>) -> Result<Self> {
+        let wrong = || Error::Endpoint {
+            endpoint: credentials.endpoint.clone(),
+        };
+        let endpoint = Url::parse(&credentials.endpoint).map_err(|_| wrong())?;
+        let host = match (endpoint.scheme(), endpoint.host_str(), endpoint.port()) {
+            ("http" | "https", Some(host), None) => host.to_owned(),
+            ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => return Err(wrong()),
+        };
+        let host = HeaderValue::from_str(&host).map_err(|_| wrong())?;
+        // HTTP/1.1 alone: the signature covers the header Host, which HTTP/2 does not have.
+        let http = reqwest::Client::builder()
+            .http1_only()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(Error::Setup)?;
+        Ok(Self {
+            http,
+            endpoint,
+            host,
+            credentials: Arc::new(credentials),
+            clock,
+        })
+    }
+
+    /// Calls an operation and reads its answer.
+    async fn call<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T> {
+        let operation = request.operation;
+        let body = self.send(request).await?;
+        serde_json::from_slice(&body).map_err(|source| Error::Decode { operation, source })
+    }
+
+    /// Sends a request, and returns the body of an answer that is a success.
+    async fn send(&self, request: Request<'_>) -> Result<Vec<u8>> {
+        let spec = request.operation.spec();
+        let path = self.path(&request);
+        let body = request.body.unwrap_or_default();
+        let mut headers = self.headers();
+        let signed = sign::SignedRequest {
+            method: spec.method.as_str(),
+            path: &path,
+            query: &request.query,
+            headers: &headers,
+            body: &body,
+        };
+        let Credentials {
+            access_key,
+            secret_key,
+            ..
+        } = &*self.credentials;
+        let authorization =
+            sign::sign(&signed, access_key, &secret_key.0).map_err(|_| Error::AccessKey)?;
+        headers.insert(header::AUTHORIZATION, authorization);
+
+        let mut url = self.endpoint.clone();
+        url.set_path(&path);
+        url.set_query(Some(request.query.as_str()).filter(|query| !query.is_empty()));
+        let sending = self
+            .http
+            .request(spec.method.clone(), url)
+            .headers(headers)
+            .body(body);
+        let answer = sending
+            .send()
+            .await
+            .map_err(|source| self.unreachable(source))?;
+        self.receive(request.operation, answer).await
+    }
+
+    /// Reads an answer to its end, within its limit.
+    async fn receive(
+        &self,
+        operation: Operation,
+        mut answer: reqwest::Response,
+    ) -> Result<Vec<u8>> {
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let mut body = Vec::new();
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|source| self.unreachable(source))?
+        {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(Error::TooLarge { operation });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(service_error(status, &headers, &body))
+        }
+    }
+
+    /// The path of a request, its parameters filled in and encoded.
+    fn path(&self, request: &Request<'_>) -> String {
+        let project = self.credentials.project_id.to_string();
+        let mut path = request
+            .operation
+            .spec()
+            .path
+            .replace("{project_id}", &project);
+        for (name, value) in request.parameters {
+            path = path.replace(&format!("{{{name}}}"), &query::encode(value));
+        }
+        path
+    }
+
+    /// The headers that are signed.
+    fn headers(&self) -> HeaderMap {
+        let date = sign::format_date(self.clock.now());
+        let ascii = "an id and a date are ASCII";
+        let project = self.credentials.project_id.to_string();
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, self.host.clone());
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json;charset=UTF-8"),
+        );
+        headers.insert(
+            "x-project-id",
+            HeaderValue::from_str(&project).expect(ascii),
+        );
+        headers.insert(
+            sign::DATE_HEADER,
+            HeaderValue::from_str(&date).expect(ascii),
+        );
+        headers
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> Error {
+        Error::Transport {
+            endpoint: self.endpoint.to_string(),
+            source: source.without_url(),
+        }
+    }
+}
+
+/// What is asked for.
+struct Request<'a> {
+    operation: Operation,
+    parameters: &'a [(&'a str, &'a str)],
+    query: String,
+    body: Option<Vec<u8>>,
+}
+
+impl<'a> Request<'a> {
+    fn new(operation: Operation, parameters: &'a [(&'a str, &'a str)]) -> Self {
+        Self {
+            operation,
+            parameters,
+            query: String::new(),
+            body: None,
+        }
+    }
+
+    fn query(mut self, query: String) -> Self {
+        self.query = query;
+        self
+    }
+
+    fn body<T: Serialize>(mut self, body: &T) -> Self {
+        self.body = Some(serde_json::to_vec(body).expect("requests hold only strings as keys"));
+        self
+    }
+}
+
+/// Makes an error of an answer that is no success.
+fn service_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+    let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let error = serde_json::from_slice(body).unwrap_or_else(|_| ErrorBody {
+        error_code: status.as_str().to_owned(),
+        error_msg: String::from_utf8_lossy(body)
+            .chars()
+            .take(MAX_SHOWN_CHARS)
+            .collect(),
+    });
+    Error::Service {
+        status: status.as_u16(),
+        code: error.error_code,
+        message: error.error_msg,
+        request_id: request_id.map(str::to_owned),
+    }
+}
+
+/// Declares the operations: each takes the ids in its path, then its query or
+/// its body, and returns its answer.
+macro_rules! calls {
+    ($(
+        $(#[$meta:meta])*
+        $name:ident = $operation:ident ( $( $id:ident : $id_type:ty ),* )
+            $( query $query:ident )? $( body $body:ident )? $( => $answer:ty )? ;
+    )+) => {
+        impl Client {$(
+            $(#[$meta])*
+            pub async fn $name(
+                &self,
+                $( $id: $id_type, )*
+                $( query: &$query, )?
+                $( body: &$body, )?
+            ) -> Result<calls!(@answer $($answer)?)> {
+                let parameters: &[(&str, &str)] = &[$( (stringify!($id), &$id.to_string()) ),*];
+                let request = Request::new(Operation::$operation, parameters);
+                $( let request = request.query(<$query>::write(query)); )?
+                $( let request = request.body::<$body>(body); )?
+                calls!(@finish self request $($answer)?)
+            }
+        )+}
+    };
+    (@answer) => { () };
+    (@answer $answer:ty) => { $answer };
+    (@finish $self:ident $request:ident) => { $self.send($request).await.map(drop) };
+    (@finish $self:ident $request:ident $answer:ty) => { $self.call($request).await };
+}
+
+calls! {
+    /// Lists vaults, one page.
+    list_vaults = ListVault() query ListVaultQuery => ListVaultResponse;
+    /// Creates a vault.
+    create_vault = CreateVault() body CreateVaultRequest => VaultResponse;
+    /// Shows a vault.
+    show_vault = ShowVault(vault_id: VaultId) => VaultResponse;
+    /// Changes a vault.
+    update_vault = UpdateVault(vault_id: VaultId) body UpdateVaultRequest => VaultResponse;
+    /// Deletes a vault with all of its backups.
+    delete_vault = DeleteVault(vault_id: VaultId);
+    /// Binds resources to a vault.
+    add_vault_resources = AddVaultResource(vault_id: VaultId)
+        body AddVaultResourceRequest => AddVaultResourceResponse;
+    /// Takes resources out of a vault, with their backups.
+    remove_vault_resources = RemoveVaultResource(vault_id: VaultId)
+        body RemoveVaultResourceRequest => RemoveVaultResourceResponse;
+
+    /// Begins to back up a vault.
+    create_checkpoint = CreateCheckpoint() body CreateCheckpointRequest => CheckpointResponse;
+    /// Shows a checkpoint.
+    show_checkpoint = ShowCheckpoint(checkpoint_id: CheckpointId) => CheckpointResponse;
+
+    /// Lists backups, one page.
+    list_backups = ListBackups() query ListBackupsQuery => ListBackupsResponse;
+    /// Shows a backup.
+    show_backup = ShowBackup(backup_id: BackupId) => BackupResponse;
+    /// Renames a backup.
+    update_backup = UpdateBackup(backup_id: BackupId) body UpdateBackupRequest => BackupResponse;
+    /// Begins to delete a backup.
+    delete_backup = DeleteBackup(backup_id: BackupId);
+    /// Begins to restore a backup.
+    restore_backup = RestoreBackup(backup_id: BackupId)
+        body RestoreBackupRequest => RestoreBackupResponse;
+
+    /// Lists operation logs, one page.
+    list_operation_logs = ListOpLogs() query ListOpLogsQuery => ListOpLogsResponse;
+    /// Shows an operation log.
+    show_operation_log = ShowOpLog(operation_log_id: OperationLogId) => OperationLogResponse;
+
+    /// Lists what can be protected, one page.
+    list_protectables = ListProtectable(protectable_type: ProtectableType)
+        query ListProtectableQuery => ListProtectableResponse;
+    /// Shows something that can be protected.
+    show_protectable = ShowProtectable(protectable_type: ProtectableType, instance_id: ResourceId)
+        => ProtectableResponse;
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! The configuration: one TOML file, parsed once, with a default for everything.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use cairn_source::{ImagesConfig, SourceConfig};
+use serde::Deserialize;
+
+use crate::ServerArguments;
+
+/// How long running tasks may take to end by themselves when the server stops.
+const DRAIN_SECONDS: u64 = 5;
+/// Tasks at work at the same time.
+const TASKS: usize = 4;
+
+/// What the server runs on.
+#[derive(Debug)]
+pub struct Config {
+    /// Where catalogue, repository, keys and credentials are kept.
+    pub data_dir: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The address that clients use, if it is not the one listened on.
+    pub endpoint: Option<String>,
+    /// The region that this server is; also the name of the first project.
+    pub region: String,
+    /// The catalogue's database; a file in `data_dir` if not given.
+    pub database_url: Option<String>,
+    /// The repository's folder; one in `data_dir` if not given.
+    pub repository: Option<PathBuf>,
+    /// The file that holds the master key; one in `data_dir` if not given.
+    pub master_key_file: Option<PathBuf>,
+    /// Tasks at work at the same time.
+    pub tasks: usize,
+    /// How long running tasks may take to end by themselves when the server stops.
+    pub drain_seconds: u64,
+    /// What can be protected.
+    pub sources: Vec<ImagesConfig>,
+}
+
+/// The file as it is written.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    endpoint: Option<String>,
+    region: Option<String>,
+    #[serde(default)]
+    catalogue: Catalogue,
+    #[serde(default)]
+    repository: Repository,
+    #[serde(default)]
+    tasks: Tasks,
+    #[serde(default)]
+    source: Vec<SourceConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Catalogue {
+    url: Option<String>,
+    url_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Repository {
+    path: Option<PathBuf>,
+    master_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tasks {
+    concurrent: Option<usize>,
+    drain_seconds: Option<u64>,
+}
+
+/// Reads the configuration and the command line over it.
+pub fn load(arguments: &ServerArguments) -> Result<Config> {
+    let (file, base) = match &arguments.config {
+        Some(path) => (read(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
+        None => (File::default(), PathBuf::new()),
+    };
+    let base = std::path::absolute(if base.as_os_str().is_empty() { "." } else { "" })
+        .map(|here| if base.as_os_str().is_empty() { here } else { base.clone() })
+        .unwrap_or(base);
+    let inside = |path: PathBuf| base.join(path);
+    let database_url = match (file.catalogue.url, file.catalogue.url_file) {
+        (Some(_), Some(_)) => bail!("catalogue: give url or url_file, not both"),
+        (None, Some(path)) => {
+            let path = inside(path);
+            let text = std::fs::read_to_string(&path);
+            Some(text.with_context(|| format!("cannot read {}", path.display()))?.trim().to_owned())
+        }
+        (url, None) => url,
+    };
+    let mut sources = Vec::new();
+    for SourceConfig::Images(mut images) in file.source {
+        images.path = std::path::absolute(inside(images.path)).context("a source's path")?;
+        sources.push(images);
+    }
+    let tasks = file.tasks.concurrent.unwrap_or(TASKS);
+    if !(1..=64).contains(&tasks) {
+        bail!("tasks.concurrent: it takes 1 to 64");
+    }
+    let region = file.region.unwrap_or_else(|| "cairn-1".to_owned());
+    if region.is_empty() || !region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        bail!("region: it takes letters, digits and hyphens");
+    }
+    let data_dir = arguments.data_dir.clone().or(file.data_dir.map(inside));
+    Ok(Config {
+        data_dir: data_dir.unwrap_or_else(|| PathBuf::from("cairn-data")),
+        listen: arguments.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8774))),
+        endpoint: file.endpoint.map(|url| url.trim_end_matches('/').to_owned()),
+        region,
+        database_url,
+        repository: file.repository.path.map(inside),
+        master_key_file: file.repository.master_key_file.map(inside),
+        tasks,
+        drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
+        sources,
+    })
+}
+
+fn read(path: &Path) -> Result<File> {
+    let text = std::fs::read_to_string(path);
+    let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
+}
+
+impl Config {
+    /// The catalogue's URL.
+    pub fn database_url(&self) -> String {
+        match &self.database_url {
+            Some(url) => url.clone(),
+            None => {
+                let path = self.data_dir.join("catalogue.sqlite");
+                let path = path.to_string_lossy();
+                let path = percent_encoding::utf8_percent_encode(&path, URL_PATH);
+                format!("sqlite:{path}")
+            }
+        }
+    }
+
+    /// Whether no other server can use the same catalogue.
+    pub fn owns_catalogue(&self) -> bool {
+        self.database_url.is_none()
+    }
+
+    /// The repository's folder.
+    pub fn repository(&self) -> PathBuf {
+        self.repository.clone().unwrap_or_else(|| self.data_dir.join("repository"))
+    }
+
+    /// The file that holds the master key.
+    pub fn master_key_file(&self) -> PathBuf {
+        self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+    }
+}
+
+/// What has a meaning of its own in a URL's path.
+const URL_PATH: &percent_encoding::AsciiSet =
+    &percent_encoding::CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
+
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "data_dir = {:?}", self.data_dir)?;
+        writeln!(f, "listen = {:?}", self.listen.to_string())?;
+        if let Some(endpoint) = &self.endpoint {
+            writeln!(f, "endpoint = {endpoint:?}")?;
+        }
+        writeln!(f, "region = {:?}", self.region)?;
+        let url = if self.owns_catalogue() { self.database_url() } else { "(hidden)".to_owned() };
+        writeln!(f, "\n[catalogue]\nurl = {url:?}")?;
+        writeln!(f, "\n[repository]\npath = {:?}", self.repository())?;
+        writeln!(f, "master_key_file = {:?}", self.master_key_file())?;
+        writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
+        write!(f, "drain_seconds = {}", self.drain_seconds)?;
+        for source in &self.sources {
+            write!(f, "\n\n[[source]]\nkind = \"images\"\nname = {:?}", source.name)?;
+            write!(f, "\npath = {:?}", source.path)?;
+            for server in &source.server {
+                write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
+                write!(f, "\ndisks = {:?}", server.disks)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! The data directory: its lock, the master key, and the first credentials.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use cairn_core::FirstCredentials;
+use cairn_repo::MasterKey;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// A data directory that this process alone uses.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// What the first start makes, for clients: the file `credentials.json`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Credentials {
+    /// The service's address, without a path.
+    pub endpoint: String,
+    /// The identity service's address.
+    pub iam_endpoint: String,
+    /// The region.
+    pub region: String,
+    /// The domain's name.
+    pub domain_name: String,
+    /// The domain's id.
+    pub domain_id: String,
+    /// The project's name.
+    pub project_name: String,
+    /// The project's id.
+    pub project_id: String,
+    /// The user's name.
+    pub user_name: String,
+    /// The user's password.
+    pub password: String,
+    /// The public half of the user's key pair.
+    pub access_key: String,
+    /// The secret half.
+    pub secret_key: String,
+}
+
+impl Credentials {
+    /// The credentials of a new project on a server at `endpoint`.
+    pub fn new(first: &FirstCredentials, endpoint: &str, region: &str) -> Self {
+        Self {
+            endpoint: endpoint.to_owned(),
+            iam_endpoint: endpoint.to_owned(),
+            region: region.to_owned(),
+            domain_name: first.domain.name.clone(),
+            domain_id: first.domain.id.to_string(),
+            project_name: first.project.name.clone(),
+            project_id: first.project.id.to_string(),
+            user_name: first.user_name.clone(),
+            password: first.password.to_string(),
+            access_key: first.access_key.clone(),
+            secret_key: first.secret_key.to_string(),
+        }
+    }
+}
+
+impl DataDir {
+    /// Opens a data directory, makes it if it is not there, and locks it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .with_context(|| format!("cannot make the data directory {shown}"))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .with_context(|| format!("cannot write in the data directory {shown}"))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!("another server uses the data directory {shown}");
+        }
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Keeps the first credentials, durably, for the owner of the directory alone.
+    pub fn keep_credentials(&self, credentials: &Credentials) -> Result<()> {
+        let text = serde_json::to_string_pretty(credentials).expect("its keys are strings");
+        write_secret(&self.path.join("credentials.json"), &format!("{text}\n"))
+    }
+
+    /// Puts the address that the server has now into the credentials it made.
+    pub fn update_endpoint(&self, endpoint: &str) -> Result<()> {
+        let path = self.path.join("credentials.json");
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            read => read.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let mut credentials: Credentials = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not as it was written", path.display()))?;
+        if credentials.endpoint == endpoint {
+            return Ok(());
+        }
+        credentials.iam_endpoint = endpoint.to_owned();
+        credentials.endpoint = endpoint.to_owned();
+        self.keep_credentials(&credentials)
+    }
+}
+
+/// The master key in a file, made if neither it nor the repository is there.
+/// A repository without its key is never given another.
+pub fn master_key(file: &Path, repository: &Path) -> Result<MasterKey> {
+    match read_master_key(file) {
+        Err(error) if is_missing(&error) && !repository.join("config").exists() => {
+            let key = MasterKey::generate();
+            write_secret(file, &format!("{}\n", key.to_hex().as_str()))?;
+            Ok(key)
+        }
+        read => read,
+    }
+}
+
+/// The master key in a file: 64 hexadecimal digits.
+pub fn read_master_key(file: &Path) -> Result<MasterKey> {
+    let text = std::fs::read_to_string(file);
+    let text = text.with_context(|| format!("cannot read the master key {}", file.display()))?;
+    let text = zeroize::Zeroizing::new(text);
+    MasterKey::from_hex(text.trim())
+        .with_context(|| format!("{} holds no master key", file.display()))
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    let source = error.downcast_ref::<std::io::Error>();
+    source.is_some_and(|source| source.kind() == ErrorKind::NotFound)
+}
+
+/// Replaces a file as a whole; when this returns, it survives a power cut.
+fn write_secret(path: &Path, text: &str) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}

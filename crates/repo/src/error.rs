@@ -1,0 +1,279 @@
+//! Why the repository could not do what it was asked.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
+use cairn_types::disk::DiskError;
+use cairn_types::{BackupId, Kind, ProjectId};
+
+use crate::chunk::ChunkId;
+
+/// What the functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the repository could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A master key in text form is wrong.
+    #[error("a master key is 64 hexadecimal digits")]
+    InvalidMasterKey,
+    /// The repository was made with another master key.
+    #[error("the master key does not open {object}")]
+    WrongMasterKey {
+        /// What was to be opened.
+        object: String,
+    },
+    /// There is no repository in the store.
+    #[error("there is no repository here")]
+    NoRepository,
+    /// The store already holds a repository.
+    #[error("there is a repository here already")]
+    RepositoryExists,
+    /// An object was written by a newer version.
+    #[error("{object} has format {found}; this version reads format {known}")]
+    UnknownFormat {
+        /// The object.
+        object: String,
+        /// The format that it names.
+        found: u16,
+        /// The newest format that can be read.
+        known: u16,
+    },
+    /// The project has nothing in the repository.
+    #[error("project {project} has nothing in the repository")]
+    NoProject {
+        /// The project.
+        project: ProjectId,
+    },
+    /// There is no such backup.
+    #[error("there is no backup {backup}")]
+    NoBackup {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// The backup exists already, or is being written.
+    #[error("backup {backup} exists or is being written")]
+    BackupExists {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// A group has no bytes of its own to restore.
+    #[error("backup {backup} is a group of disks, not a disk")]
+    NotADisk {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// The target of a restore is smaller than the disk.
+    #[error("the target has {target_bytes} bytes, the disk {disk_bytes}")]
+    TargetTooSmall {
+        /// The target's size.
+        target_bytes: u64,
+        /// The disk's size.
+        disk_bytes: u64,
+    },
+    /// What was restored reads back as something else.
+    #[error("what was restored of backup {backup} does not read back as the disk that was saved")]
+    RestoreDiffers {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// An object is not what was stored.
+    #[error("{object} is damaged: {problem}")]
+    Damaged {
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// An object that something refers to is gone.
+    #[error("{object} is missing")]
+    Missing {
+        /// The object.
+        object: String,
+    },
+    /// A chunk that a backup needs is in no pack.
+    #[error("chunk {id} is in no pack")]
+    NoChunk {
+        /// The chunk.
+        id: ChunkId,
+    },
+    /// A stored chunk is not what its id names.
+    #[error("chunk {id} is damaged: {problem}")]
+    DamagedChunk {
+        /// The chunk.
+        id: ChunkId,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A group of more disks than a manifest takes.
+    #[error("a group of {disks} disks; {limit} is the limit")]
+    GroupTooLarge {
+        /// How many were given.
+        disks: usize,
+        /// How many may be.
+        limit: usize,
+    },
+    /// The disk gave other bytes when it was read again.
+    #[error("the disk changed at byte {offset} while it was read")]
+    DiskChanged {
+        /// Where, in bytes.
+        offset: u64,
+    },
+    /// Sealed bytes did not open to what went in; nothing was stored of them.
+    #[error("a frame did not open to what was sealed: this machine's memory or processor fails")]
+    FrameDiffers,
+    /// The object store failed.
+    #[error("cannot {action} {object}")]
+    Store {
+        /// What was being done.
+        action: &'static str,
+        /// To which object.
+        object: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The folder of a local store cannot be used.
+    #[error("cannot {action} {path}")]
+    Folder {
+        /// What was being done.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process works on the local store.
+    #[error("another process has {path} open for writing")]
+    FolderLocked {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// The disk could not be read or written.
+    #[error("the disk failed")]
+    Disk(#[from] DiskError),
+    /// The work was asked to stop.
+    #[error("stopped as asked")]
+    Cancelled,
+    /// A worker ended without an answer.
+    #[error("a worker thread ended without an answer")]
+    WorkerLost,
+}
+
+impl Error {
+    /// What a caller should do about it; the only thing callers branch on.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::InvalidMasterKey
+            | Self::UnknownFormat { .. }
+            | Self::NotADisk { .. }
+            | Self::GroupTooLarge { .. }
+            | Self::TargetTooSmall { .. } => Kind::Invalid,
+            Self::WrongMasterKey { .. } => Kind::Denied,
+            Self::NoRepository | Self::NoProject { .. } | Self::NoBackup { .. } => Kind::NotFound,
+            Self::RepositoryExists | Self::BackupExists { .. } | Self::FolderLocked { .. } => {
+                Kind::Conflict
+            }
+            Self::RestoreDiffers { .. }
+            | Self::Damaged { .. }
+            | Self::Missing { .. }
+            | Self::NoChunk { .. }
+            | Self::DamagedChunk { .. }
+            | Self::FrameDiffers => Kind::Corrupt,
+            Self::Store { source, .. } => store_kind(source),
+            Self::Folder { source, .. } => io_kind(source),
+            Self::Disk(failed) => io_kind(&failed.source),
+            Self::DiskChanged { .. } => Kind::Transient,
+            Self::Cancelled => Kind::Cancelled,
+            Self::WorkerLost => Kind::Bug,
+        }
+    }
+}
+
+/// What a failure of the object store asks of the caller. An object that is
+/// missing where one was named is `Transient` here: callers who know that it
+/// must exist, or may not, say so before they get here.
+fn store_kind(error: &object_store::Error) -> Kind {
+    use object_store::Error as Store;
+    match error {
+        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => Kind::Denied,
+        Store::AlreadyExists { .. } | Store::Precondition { .. } => Kind::Conflict,
+        Store::NotSupported { .. } | Store::NotImplemented { .. } => Kind::Invalid,
+        Store::InvalidPath { .. } => Kind::Bug,
+        other => io_cause(other).map_or(Kind::Transient, store_io_kind),
+    }
+}
+
+/// The system's error behind an error of the store, if there is one.
+fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// As `io_kind`, but the medium failing to give a stored object is tried again:
+/// what was read is checked anyway.
+fn store_io_kind(error: &io::Error) -> Kind {
+    match io_kind(error) {
+        Kind::Corrupt | Kind::NotFound => Kind::Transient,
+        kind => kind,
+    }
+}
+
+/// What a failed system call asks of the caller; a disk that does not give its bytes is `Corrupt`.
+fn io_kind(error: &io::Error) -> Kind {
+    use io::ErrorKind as Io;
+    match error.kind() {
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::OutOfMemory => Kind::Exhausted,
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => Kind::Denied,
+        Io::NotFound => Kind::NotFound,
+        Io::Interrupted
+        | Io::TimedOut
+        | Io::WouldBlock
+        | Io::ResourceBusy
+        | Io::BrokenPipe
+        | Io::ConnectionAborted
+        | Io::ConnectionRefused
+        | Io::ConnectionReset
+        | Io::NotConnected => Kind::Transient,
+        Io::InvalidInput => Kind::Invalid,
+        _ => Kind::Corrupt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store_error(kind: io::ErrorKind) -> Error {
+        Error::Store {
+            action: "write",
+            object: "x".into(),
+            source: object_store::Error::Generic {
+                store: "test",
+                source: io::Error::from(kind).into(),
+            },
+        }
+    }
+
+    #[test]
+    fn a_full_store_is_told_from_one_that_stumbled() {
+        assert_eq!(
+            store_error(io::ErrorKind::StorageFull).kind(),
+            Kind::Exhausted
+        );
+        assert_eq!(store_error(io::ErrorKind::Other).kind(), Kind::Transient);
+        assert_eq!(
+            store_error(io::ErrorKind::PermissionDenied).kind(),
+            Kind::Denied
+        );
+    }
+}

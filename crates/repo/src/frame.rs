@@ -1,0 +1,297 @@
+//! Frames: up to 1 MiB of chunks that are compressed and sealed together.
+//!
+//! A frame describes itself: behind its chunks its plain bytes hold a table of
+//! their kinds and lengths. On the wire a frame is a header in clear (codec,
+//! plain length, sealed length), which its seal covers, and the sealed bytes.
+
+use std::ops::Range;
+
+use zstd_safe::{CCtx, CParameter, DCtx};
+
+use crate::chunk::{ChunkId, ChunkKind};
+use crate::codec::{Malformed, Reader};
+use crate::error::{Error, Result};
+use crate::pack::{ChunkEntry, PackSeal};
+use crate::seal::{NotAuthentic, TAG_BYTES};
+
+/// Bytes of chunks in a frame at most.
+pub(crate) const FRAME_BYTES: usize = 1 << 20;
+/// Chunks in a frame at most.
+pub(crate) const FRAME_CHUNKS_MAX: usize = 1024;
+/// Bytes of a frame's header.
+pub(crate) const HEADER_BYTES: usize = 9;
+/// Bytes of a stored frame at most.
+pub(crate) const STORED_BYTES_MAX: usize = HEADER_BYTES + PLAIN_BYTES_MAX + TAG_BYTES;
+
+const PLAIN_BYTES_MAX: usize = FRAME_BYTES + 4 * FRAME_CHUNKS_MAX + 2;
+/// zstd level; the measurements behind it are of 1 MiB frames of disk images.
+const LEVEL: i32 = 3;
+const CODEC_RAW: u8 = 0;
+const CODEC_ZSTD: u8 = 1;
+const KIND_NODE: u32 = 1 << 31;
+
+/// A chunk's kind and length in one word, as frames and pack tables hold it.
+pub(crate) fn kind_and_length(kind: ChunkKind, length: u32) -> u32 {
+    match kind {
+        ChunkKind::Block => length,
+        ChunkKind::Node => length | KIND_NODE,
+    }
+}
+
+/// Reads what `kind_and_length` made.
+pub(crate) fn read_kind_and_length(word: u32) -> Result<(ChunkKind, u32), Malformed> {
+    let kind = if word & KIND_NODE == 0 {
+        ChunkKind::Block
+    } else {
+        ChunkKind::Node
+    };
+    match word & !KIND_NODE {
+        0 => Err(Malformed("a chunk is empty")),
+        length if length as usize > FRAME_BYTES => Err(Malformed("a chunk is larger than a frame")),
+        length => Ok((kind, length)),
+    }
+}
+
+/// Chunks gathered for a frame.
+#[derive(Debug, Default)]
+pub(crate) struct FrameBuilder {
+    plain: Vec<u8>,
+    chunks: Vec<ChunkEntry>,
+}
+
+impl FrameBuilder {
+    /// Whether a chunk of this length still fits.
+    pub fn fits(&self, length: usize) -> bool {
+        self.chunks.len() < FRAME_CHUNKS_MAX && self.plain.len() + length <= FRAME_BYTES
+    }
+
+    pub fn push(&mut self, id: ChunkId, kind: ChunkKind, plain: &[u8]) {
+        debug_assert!(
+            self.fits(plain.len()),
+            "the caller asks whether a chunk fits"
+        );
+        let length = u32::try_from(plain.len()).expect("a chunk fits a frame");
+        self.plain.extend_from_slice(plain);
+        self.chunks.push(ChunkEntry { id, kind, length });
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Bytes of chunks in it.
+    pub fn plain_bytes(&self) -> u64 {
+        self.chunks
+            .iter()
+            .map(|chunk| u64::from(chunk.length))
+            .sum()
+    }
+
+    pub fn chunks(&self) -> &[ChunkEntry] {
+        &self.chunks
+    }
+
+    /// Appends the table that makes the plain bytes complete.
+    fn close(&mut self) {
+        for chunk in &self.chunks {
+            let word = kind_and_length(chunk.kind, chunk.length);
+            self.plain.extend_from_slice(&word.to_le_bytes());
+        }
+        let count = u16::try_from(self.chunks.len()).expect("a frame's chunks are limited");
+        self.plain.extend_from_slice(&count.to_le_bytes());
+    }
+
+    /// Makes it empty, keeping its memory.
+    pub fn clear(&mut self) {
+        self.plain.clear();
+        self.chunks.clear();
+    }
+}
+
+/// Compresses, seals and opens frames, with memory that is used again.
+pub(crate) struct FrameCoder {
+    compressor: CCtx<'static>,
+    decompressor: DCtx<'static>,
+    sealed_text: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl FrameCoder {
+    pub fn new() -> Self {
+        let mut compressor = CCtx::create();
+        compressor
+            .set_parameter(CParameter::CompressionLevel(LEVEL))
+            .expect("the level is one of the codec's");
+        Self {
+            compressor,
+            decompressor: DCtx::create(),
+            sealed_text: Vec::new(),
+            plain: Vec::new(),
+        }
+    }
+
+    /// Appends the frame to `out` as number `number` of its pack, having opened
+    /// it again and compared it with the plain bytes.
+    ///
+    /// Errors: `Corrupt` what was sealed does not open to the same bytes.
+    pub fn seal(
+        &mut self,
+        frame: &mut FrameBuilder,
+        seal: &PackSeal,
+        number: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        frame.close();
+        let start = out.len();
+        out.resize(start + HEADER_BYTES, 0);
+        let codec = self.compress(&frame.plain, out);
+        let sealed_bytes = out.len() - start - HEADER_BYTES + TAG_BYTES;
+        let header = &mut out[start..start + HEADER_BYTES];
+        header[0] = codec;
+        header[1..5].copy_from_slice(&length_u32(frame.plain.len()).to_le_bytes());
+        header[5..9].copy_from_slice(&length_u32(sealed_bytes).to_le_bytes());
+        let bound = seal.bound_to_frame(number, header);
+        seal.key.seal(number, &bound, out, start + HEADER_BYTES);
+        match self.open(seal, number, &out[start..]) {
+            Ok(opened) if opened.plain == frame.plain => Ok(()),
+            _ => Err(Error::FrameDiffers),
+        }
+    }
+
+    /// Appends `plain` to `out`, compressed if that makes it smaller by a thirty-second at least.
+    fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
+        let start = out.len();
+        let limit = plain.len() - plain.len() / 32;
+        out.resize(start + limit, 0);
+        match self.compressor.compress2(&mut out[start..], plain) {
+            Ok(length) => {
+                out.truncate(start + length);
+                CODEC_ZSTD
+            }
+            Err(_) => {
+                // No room: the bytes do not compress.
+                out.truncate(start);
+                out.extend_from_slice(plain);
+                CODEC_RAW
+            }
+        }
+    }
+
+    /// Opens a stored frame.
+    pub fn open(
+        &mut self,
+        seal: &PackSeal,
+        number: u32,
+        stored: &[u8],
+    ) -> Result<PlainFrame<'_>, Malformed> {
+        let mut reader = Reader::new(stored);
+        let header = reader.take(HEADER_BYTES)?;
+        let mut fields = Reader::new(header);
+        let codec = fields.u8()?;
+        let plain_bytes = fields.length(PLAIN_BYTES_MAX)?;
+        let sealed_bytes = fields.length(STORED_BYTES_MAX)?;
+        let sealed = reader.take(sealed_bytes)?;
+        reader.finish()?;
+        let bound = seal.bound_to_frame(number, header);
+        let text = if codec == CODEC_RAW {
+            &mut self.plain
+        } else {
+            &mut self.sealed_text
+        };
+        seal.key
+            .open(number, &bound, sealed, text)
+            .map_err(|NotAuthentic| Malformed("a frame's seal is broken"))?;
+        match codec {
+            CODEC_RAW => {}
+            CODEC_ZSTD => {
+                self.plain.resize(plain_bytes, 0);
+                let length = self
+                    .decompressor
+                    .decompress(&mut self.plain[..], &self.sealed_text)
+                    .map_err(|_| Malformed("a frame does not decompress"))?;
+                self.plain.truncate(length);
+            }
+            _ => return Err(Malformed("a frame has an unknown codec")),
+        }
+        if self.plain.len() != plain_bytes {
+            return Err(Malformed("a frame has another length than it says"));
+        }
+        Ok(PlainFrame { plain: &self.plain })
+    }
+}
+
+fn length_u32(length: usize) -> u32 {
+    u32::try_from(length).expect("a frame is far smaller than 4 GiB")
+}
+
+/// An opened frame.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlainFrame<'a> {
+    plain: &'a [u8],
+}
+
+impl<'a> PlainFrame<'a> {
+    pub fn bytes(&self) -> &'a [u8] {
+        self.plain
+    }
+
+    /// The chunks in their order, as ranges of the bytes.
+    pub fn chunks(&self) -> Result<Vec<(ChunkKind, Range<usize>)>, Malformed> {
+        chunk_table(self.plain)
+    }
+
+    /// The frame as memory of its own.
+    pub fn to_owned(self) -> Result<OwnedFrame, Malformed> {
+        Ok(OwnedFrame {
+            chunks: self.chunks()?,
+            plain: self.plain.to_vec(),
+        })
+    }
+}
+
+/// An opened frame that is kept for a while.
+#[derive(Debug)]
+pub(crate) struct OwnedFrame {
+    plain: Vec<u8>,
+    chunks: Vec<(ChunkKind, Range<usize>)>,
+}
+
+impl OwnedFrame {
+    pub fn chunk(&self, slot: u16) -> Option<(ChunkKind, &[u8])> {
+        let (kind, range) = self.chunks.get(usize::from(slot))?;
+        Some((*kind, &self.plain[range.clone()]))
+    }
+}
+
+/// Reads the table at the end of a frame's plain bytes; it must account for every byte.
+fn chunk_table(plain: &[u8]) -> Result<Vec<(ChunkKind, Range<usize>)>, Malformed> {
+    let (front, count) = plain
+        .split_last_chunk::<2>()
+        .ok_or(Malformed("a frame is cut short"))?;
+    let count = usize::from(u16::from_le_bytes(*count));
+    if count > FRAME_CHUNKS_MAX {
+        return Err(Malformed("a frame has too many chunks"));
+    }
+    let table_start = front
+        .len()
+        .checked_sub(4 * count)
+        .ok_or(Malformed("a frame is cut short"))?;
+    let mut words = Reader::new(&front[table_start..]);
+    let mut chunks = Vec::with_capacity(count);
+    let mut start = 0;
+    for _ in 0..count {
+        let (kind, length) = read_kind_and_length(words.u32()?)?;
+        let end = start + length as usize;
+        chunks.push((kind, start..end));
+        start = end;
+    }
+    if start == table_start {
+        Ok(chunks)
+    } else {
+        Err(Malformed("a frame's table does not add up"))
+    }
+}
+
+#[cfg(test)]
+#[path = "frame/tests.rs"]
+mod tests;

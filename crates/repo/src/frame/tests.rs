@@ -1,0 +1,106 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::keys::{Place, ProjectKeys, RepositoryId};
+use crate::pack::PackId;
+
+fn seal_of(pack: u8) -> PackSeal {
+    let project = cairn_types::ProjectId::from_uuid(uuid::Uuid::from_bytes([1; 16]));
+    let place = Place {
+        repository: RepositoryId([2; 16]),
+        project,
+    };
+    PackSeal::new(&ProjectKeys::new(&[3; 32]), &place, PackId([pack; 16]))
+}
+
+fn frame_of(chunks: &[Vec<u8>]) -> FrameBuilder {
+    let mut frame = FrameBuilder::default();
+    for (n, chunk) in chunks.iter().enumerate() {
+        let kind = if n % 2 == 0 {
+            ChunkKind::Block
+        } else {
+            ChunkKind::Node
+        };
+        frame.push(ChunkId([n as u8; 32]), kind, chunk);
+    }
+    frame
+}
+
+proptest! {
+    #[test]
+    fn a_frame_opens_to_its_chunks(
+        chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..3000), 1..20),
+        compressible in any::<bool>(),
+    ) {
+        let chunks: Vec<Vec<u8>> = match compressible {
+            true => chunks.into_iter().map(|chunk| vec![7; chunk.len()]).collect(),
+            false => chunks,
+        };
+        let (mut coder, seal, mut stored) = (FrameCoder::new(), seal_of(0), b"front".to_vec());
+        coder.seal(&mut frame_of(&chunks), &seal, 9, &mut stored).unwrap();
+        let frame = coder.open(&seal, 9, &stored[5..]).unwrap().to_owned().unwrap();
+        for (slot, chunk) in chunks.iter().enumerate() {
+            prop_assert_eq!(frame.chunk(slot as u16).unwrap().1, &chunk[..]);
+        }
+        prop_assert!(frame.chunk(chunks.len() as u16).is_none());
+    }
+
+    #[test]
+    fn bytes_that_are_no_frame_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(FrameCoder::new().open(&seal_of(0), 0, &bytes).is_err());
+        let _ = chunk_table(&bytes);
+    }
+}
+
+#[test]
+fn a_frame_opens_only_unchanged_and_in_its_place() {
+    let (mut coder, seal, mut stored) = (FrameCoder::new(), seal_of(0), Vec::new());
+    coder
+        .seal(
+            &mut frame_of(&[b"some bytes".repeat(20)]),
+            &seal,
+            1,
+            &mut stored,
+        )
+        .unwrap();
+    assert!(coder.open(&seal, 1, &stored).is_ok());
+    assert!(coder.open(&seal, 2, &stored).is_err(), "another number");
+    assert!(coder.open(&seal_of(1), 1, &stored).is_err(), "another pack");
+    for at in 0..stored.len() {
+        let mut changed = stored.clone();
+        changed[at] ^= 0x10;
+        assert!(coder.open(&seal, 1, &changed).is_err(), "byte {at}");
+        assert!(coder.open(&seal, 1, &stored[..at]).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn what_does_not_compress_is_stored_as_it_is() {
+    let (mut coder, seal) = (FrameCoder::new(), seal_of(0));
+    let mut noise = [0; 4096];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let mut stored = Vec::new();
+    coder
+        .seal(&mut frame_of(&[noise.to_vec()]), &seal, 0, &mut stored)
+        .unwrap();
+    assert_eq!(stored.len(), HEADER_BYTES + noise.len() + 4 + 2 + TAG_BYTES);
+    stored.clear();
+    coder
+        .seal(&mut frame_of(&[vec![1; 4096]]), &seal, 0, &mut stored)
+        .unwrap();
+    assert!(stored.len() < 200);
+}
+
+#[test]
+fn a_frame_is_full_at_a_megabyte_or_its_limit_of_chunks() {
+    let mut frame = FrameBuilder::default();
+    while frame.fits(64 << 10) {
+        frame.push(ChunkId::ZERO, ChunkKind::Block, &vec![1; 64 << 10]);
+    }
+    assert_eq!(frame.plain_bytes(), FRAME_BYTES as u64);
+    frame.clear();
+    while frame.fits(1) {
+        frame.push(ChunkId::ZERO, ChunkKind::Node, &[1]);
+    }
+    assert_eq!(frame.chunks().len(), FRAME_CHUNKS_MAX);
+}

@@ -1,0 +1,336 @@
+//! Writing packs: frames go in, durable and indexed packs come out.
+//!
+//! Workers share the open packs: each takes one, adds its frame and puts it
+//! back, so there are at most as many as workers. A full pack is finished in
+//! the background. Only when the store has answered that all of a pack is
+//! there are its chunks made known to others.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use object_store::MultipartUpload;
+use object_store::path::Path;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::error::{Error, Result};
+use crate::frame::{FrameBuilder, FrameCoder};
+use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
+use crate::known::{Known, Session};
+use crate::pack::{self, PACK_BYTES, PackId, PackSeal, PackTable};
+use crate::project::Inner;
+use crate::store::{Folder, Objects, failed, object_path, pack_path};
+use crate::{random, seal};
+
+/// Bytes of a part of an upload; object stores take no smaller ones but the last.
+const PART_BYTES: usize = 5 << 20;
+/// Parts of one pack on their way to the store.
+const PARTS_IN_FLIGHT: usize = 2;
+/// Packs being finished at a time.
+const PACKS_FINISHING: usize = 2;
+
+/// Writes the packs and index objects of one session.
+pub(crate) struct Packer {
+    project: Arc<Inner>,
+    known: Arc<Known>,
+    session: Session,
+    handle: Handle,
+    open: Mutex<Vec<OpenPack>>,
+    finishing: Mutex<JoinSet<Result<IndexedPack>>>,
+    unindexed: Mutex<Vec<IndexedPack>>,
+    new_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        self.known.release(self.session);
+    }
+}
+
+impl Packer {
+    /// Must be called on a runtime.
+    pub fn new(project: Arc<Inner>, known: Arc<Known>) -> Self {
+        Self {
+            session: known.start_session(),
+            project,
+            known,
+            handle: Handle::current(),
+            open: Mutex::default(),
+            finishing: Mutex::default(),
+            unindexed: Mutex::default(),
+            new_bytes: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
+    /// Plain bytes of chunks stored so far.
+    pub fn new_bytes(&self) -> u64 {
+        self.new_bytes.load(Ordering::Relaxed)
+    }
+
+    /// By how much the repository has grown.
+    pub fn stored_bytes(&self) -> u64 {
+        self.stored_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn count_stored(&self, bytes: usize) {
+        self.stored_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Stores a frame's chunks and empties it. Blocks; called by workers.
+    pub fn store(&self, coder: &mut FrameCoder, frame: &mut FrameBuilder) -> Result<()> {
+        if frame.is_empty() {
+            return Ok(());
+        }
+        let taken = lock(&self.open).pop();
+        let mut pack = taken.unwrap_or_else(|| OpenPack::new(&self.project));
+        self.new_bytes
+            .fetch_add(frame.plain_bytes(), Ordering::Relaxed);
+        if let Err(error) = self.fill(&mut pack, coder, frame) {
+            self.handle.block_on(pack.abort());
+            return Err(error);
+        }
+        if pack.is_full() {
+            self.finish_later(pack)
+        } else {
+            lock(&self.open).push(pack);
+            Ok(())
+        }
+    }
+
+    fn fill(
+        &self,
+        pack: &mut OpenPack,
+        coder: &mut FrameCoder,
+        frame: &mut FrameBuilder,
+    ) -> Result<()> {
+        pack.append(coder, frame)?;
+        while pack.pending.len() >= PART_BYTES {
+            self.handle
+                .block_on(pack.send_part(&self.project.objects))?;
+        }
+        Ok(())
+    }
+
+    /// Starts to finish a pack; waits where too many are being finished. Blocks.
+    fn finish_later(&self, pack: OpenPack) -> Result<()> {
+        let mut finishing = lock(&self.finishing);
+        while finishing.len() >= PACKS_FINISHING {
+            let ended = self.handle.block_on(finishing.join_next());
+            let ended = ended.map_or(Err(Error::WorkerLost), |joined| {
+                joined.unwrap_or(Err(Error::WorkerLost))
+            });
+            self.handle.block_on(self.finished(ended?))?;
+        }
+        let objects = self.project.objects.clone();
+        finishing.spawn_on(pack.finish(objects), &self.handle);
+        Ok(())
+    }
+
+    /// Makes the chunks of a pack that is durable known, and writes an index object when it is time.
+    async fn finished(&self, pack: IndexedPack) -> Result<()> {
+        self.stored_bytes
+            .fetch_add(pack.stored_bytes, Ordering::Relaxed);
+        self.known.publish(&pack);
+        let full = {
+            let mut unindexed = lock(&self.unindexed);
+            unindexed.push(pack);
+            let bytes: usize = unindexed
+                .iter()
+                .map(|pack| pack.table.encoded_bytes())
+                .sum();
+            (bytes >= INDEX_BYTES).then(|| std::mem::take(&mut *unindexed))
+        };
+        match full {
+            Some(packs) => self.write_index(&packs).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Finishes every open pack; when it returns, all that was stored is durable and known.
+    pub async fn finish_packs(&self) -> Result<()> {
+        let mut finishing = std::mem::take(&mut *lock(&self.finishing));
+        let open = std::mem::take(&mut *lock(&self.open));
+        for pack in open {
+            finishing.spawn(pack.finish(self.project.objects.clone()));
+        }
+        while let Some(ended) = finishing.join_next().await {
+            self.finished(ended.unwrap_or(Err(Error::WorkerLost))?)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the index of what no index object names yet.
+    pub async fn finish_index(&self) -> Result<()> {
+        let packs = std::mem::take(&mut *lock(&self.unindexed));
+        if packs.is_empty() {
+            Ok(())
+        } else {
+            self.write_index(&packs).await
+        }
+    }
+
+    async fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
+        let stored = self.project.write_index(packs).await?;
+        self.count_stored(stored);
+        Ok(())
+    }
+
+    /// Gives up what was begun, as far as the store lets us.
+    pub async fn abandon(&self) {
+        lock(&self.finishing).abort_all();
+        let open = std::mem::take(&mut *lock(&self.open));
+        for mut pack in open {
+            pack.abort().await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    /// Writes one index object that names these packs, which must be durable.
+    /// Returns its size.
+    pub async fn write_index(&self, packs: &[IndexedPack]) -> Result<usize> {
+        let name = hex::encode(random::bytes::<16>());
+        let bound = self.place.bound(&name);
+        let plain = index::encode(packs);
+        let object = seal::seal_object(&self.keys.objects, INDEX_MAGIC, &bound, &plain);
+        let stored = object.len();
+        let path = object_path(self.place.project, Folder::Index, &name);
+        self.objects.put(&path, object).await?;
+        Ok(stored)
+    }
+}
+
+/// A pack that takes frames.
+struct OpenPack {
+    id: PackId,
+    path: Path,
+    seal: PackSeal,
+    table: PackTable,
+    /// Bytes of the pack so far.
+    length: u64,
+    /// Those of them that are not on their way to the store yet.
+    pending: Vec<u8>,
+    /// Begun with the first part; a small pack needs none.
+    upload: Option<Box<dyn MultipartUpload>>,
+    parts: JoinSet<object_store::Result<()>>,
+}
+
+impl OpenPack {
+    fn new(project: &Inner) -> Self {
+        let id = PackId::random();
+        let pending = pack::header(id);
+        Self {
+            id,
+            path: pack_path(project.place.project, id),
+            seal: PackSeal::new(&project.keys, &project.place, id),
+            table: PackTable::default(),
+            length: pending.len() as u64,
+            pending,
+            upload: None,
+            parts: JoinSet::new(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.length >= PACK_BYTES || !self.table.has_room()
+    }
+
+    fn append(&mut self, coder: &mut FrameCoder, frame: &mut FrameBuilder) -> Result<()> {
+        let number = u32::try_from(self.table.frames.len()).expect("a pack's frames are limited");
+        let before = self.pending.len();
+        coder.seal(frame, &self.seal, number, &mut self.pending)?;
+        let stored = self.pending.len() - before;
+        self.table.push(self.length, stored, frame.chunks());
+        self.length += stored as u64;
+        frame.clear();
+        Ok(())
+    }
+
+    /// Sends one part's worth of pending bytes, or all if there are fewer.
+    async fn send_part(&mut self, objects: &Objects) -> Result<()> {
+        let rest = self.pending.split_off(self.pending.len().min(PART_BYTES));
+        let part = Bytes::from(std::mem::replace(&mut self.pending, rest));
+        while self.parts.len() >= PARTS_IN_FLIGHT {
+            self.join_part().await?;
+        }
+        if self.upload.is_none() {
+            self.upload = Some(objects.upload(&self.path).await?);
+        }
+        let upload = self.upload.as_mut().expect("it was begun above");
+        self.parts.spawn(upload.put_part(part.into()));
+        Ok(())
+    }
+
+    async fn join_part(&mut self) -> Result<()> {
+        match self.parts.join_next().await {
+            None => Ok(()),
+            Some(Err(_)) => Err(Error::WorkerLost),
+            Some(Ok(done)) => done.map_err(|source| failed("write", &self.path, source)),
+        }
+    }
+
+    /// Writes the table and returns when the whole pack is durable.
+    async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
+        let ending = pack::ending(&self.table, &self.seal);
+        self.length += ending.len() as u64;
+        self.pending.extend_from_slice(&ending);
+        if let Err(error) = self.complete(&objects).await {
+            self.abort().await;
+            return Err(error);
+        }
+        let found = objects.size(&self.path).await?;
+        if found != self.length {
+            let object = self.path.to_string();
+            return Err(Error::Damaged {
+                object,
+                problem: "the store cut it short",
+            });
+        }
+        Ok(IndexedPack {
+            id: self.id,
+            stored_bytes: self.length,
+            table: self.table,
+        })
+    }
+
+    async fn complete(&mut self, objects: &Objects) -> Result<()> {
+        if self.upload.is_none() && self.pending.len() <= PART_BYTES {
+            return objects
+                .put(&self.path, std::mem::take(&mut self.pending))
+                .await;
+        }
+        while !self.pending.is_empty() {
+            self.send_part(objects).await?;
+        }
+        while !self.parts.is_empty() {
+            self.join_part().await?;
+        }
+        let Some(upload) = self.upload.as_mut() else {
+            return Ok(());
+        };
+        let done = upload.complete().await;
+        done.map(|_| ())
+            .map_err(|source| failed("finish", &self.path, source))
+    }
+
+    async fn abort(&mut self) {
+        self.parts.shutdown().await;
+        if let Some(upload) = self.upload.as_mut()
+            && let Err(error) = upload.abort().await
+        {
+            tracing::warn!(%error, pack.id = %self.id, "An unfinished upload stays in the store.");
+        }
+    }
+}

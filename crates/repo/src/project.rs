@@ -1,0 +1,384 @@
+//! One project's part of the repository: its backups, and who may work on them
+//! at the same time.
+//!
+//! Everything but collection shares the gate; collection has it alone. The
+//! index is loaded when it is first needed and dropped by collection.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use cairn_types::disk::DiskWriter;
+use cairn_types::{BackupId, BackupInfo, Progress};
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+use crate::error::{Error, Result};
+use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
+use crate::keys::{Place, ProjectKeys};
+use crate::known::Known;
+use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
+use crate::pack::{self, PACK_HEADER_BYTES, PackId, PackSeal, TRAILER_BYTES};
+use crate::receipt::Receipt;
+use crate::restore::{self, Restored};
+use crate::seal::{self, FORMAT, OpenError};
+use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
+use crate::tree::Root;
+use crate::workers;
+use crate::write::{self, WriteDisk, Written};
+
+/// Small objects that are read at a time.
+const READS: usize = 8;
+
+/// One tenant's part of a repository: key ring, index, packs. Clones share it.
+#[derive(Clone)]
+pub struct Project {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub place: Place,
+    pub objects: Objects,
+    pub keys: ProjectKeys,
+    /// Shared by all work, held alone by collection.
+    pub gate: Arc<RwLock<()>>,
+    known: tokio::sync::Mutex<Option<Arc<Known>>>,
+    /// Backups that are being written.
+    writing: Mutex<HashSet<BackupId>>,
+}
+
+/// An acknowledged backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// What it is a backup of.
+    pub info: BackupInfo,
+    /// The name of its content.
+    pub root: Root,
+    /// The size of the disk, or of all disks of a group.
+    pub size_bytes: u64,
+    /// The backup that it was said to follow.
+    pub parent: Option<BackupId>,
+    /// The disks of a group.
+    pub children: Vec<Child>,
+}
+
+impl Project {
+    pub(crate) fn new(place: Place, objects: Objects, keys: ProjectKeys) -> Self {
+        let inner = Inner {
+            place,
+            objects,
+            keys,
+            gate: Arc::default(),
+            known: tokio::sync::Mutex::default(),
+            writing: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Saves a disk. The backup exists when this returns, and not before.
+    ///
+    /// May be repeated after a failure with the same backup's id. If the caller
+    /// goes away the work stops, and leaves only what collection finds.
+    ///
+    /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
+    pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
+        write::write_disk(&self.inner, job).await
+    }
+
+    /// Saves the backup of a server: the names of its disks' backups.
+    ///
+    /// Errors: `NotFound` no such backup of a disk; `Conflict` as `write_disk`.
+    pub async fn write_group(&self, info: BackupInfo, children: Vec<BackupId>) -> Result<Written> {
+        write::write_group(&self.inner, info, children).await
+    }
+
+    /// Writes a disk's bytes to `target` and returns once they have been read
+    /// back there and are the ones that were saved. A larger target keeps what
+    /// it has behind the disk's end.
+    ///
+    /// Errors: `NotFound`; `Invalid` a group, or too small a target; `Corrupt`; `Cancelled`.
+    pub async fn restore_disk(
+        &self,
+        backup: BackupId,
+        target: Arc<dyn DiskWriter>,
+        progress: Arc<Progress>,
+    ) -> Result<Restored> {
+        restore::restore_disk(&self.inner, backup, target, progress).await
+    }
+
+    /// Every acknowledged backup, oldest first.
+    ///
+    /// Errors: `Corrupt` names the first whose receipt or manifest is not whole;
+    /// `verify` names all.
+    pub async fn list(&self) -> Result<Vec<Listed>> {
+        let _gate = self.inner.enter().await;
+        let found = self.inner.receipts().await?;
+        let reads = found.into_iter().map(|backup| self.inner.listed(backup));
+        let mut listed: Vec<Listed> = stream::iter(reads).buffered(READS).try_collect().await?;
+        listed.sort_by_key(|backup| (backup.info.created_at, backup.info.id));
+        Ok(listed)
+    }
+
+    /// One acknowledged backup.
+    ///
+    /// Errors: `NotFound`; `Corrupt`.
+    pub async fn find(&self, backup: BackupId) -> Result<Listed> {
+        let _gate = self.inner.enter().await;
+        self.inner.listed(backup).await
+    }
+
+    /// Deletes a backup: from the moment its receipt is gone it does not exist.
+    /// What only it needed stays until the next collection. A backup that is
+    /// not there is fine.
+    pub async fn delete(&self, backup: BackupId) -> Result<()> {
+        let _gate = self.inner.enter().await;
+        let _mine = self.inner.reserve(backup)?;
+        let (project, objects) = (self.inner.place.project, &self.inner.objects);
+        objects.delete(&receipt_path(project, backup)).await?;
+        objects.delete(&manifest_path(project, backup)).await
+    }
+}
+
+/// A backup's id that nobody else may write or delete meanwhile.
+pub(crate) struct Reserved {
+    inner: Arc<Inner>,
+    backup: BackupId,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut writing = self
+            .inner
+            .writing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        writing.remove(&self.backup);
+    }
+}
+
+impl Inner {
+    /// Waits until no collection runs, and keeps it out.
+    pub async fn enter(&self) -> OwnedRwLockReadGuard<()> {
+        self.gate.clone().read_owned().await
+    }
+
+    /// Keeps others from writing or deleting the same backup.
+    pub fn reserve(self: &Arc<Self>, backup: BackupId) -> Result<Reserved> {
+        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if writing.insert(backup) {
+            Ok(Reserved {
+                inner: self.clone(),
+                backup,
+            })
+        } else {
+            Err(Error::BackupExists { backup })
+        }
+    }
+
+    /// The ids of all receipts.
+    pub async fn receipts(&self) -> Result<Vec<BackupId>> {
+        let found = self
+            .objects
+            .list(self.place.project, Folder::Receipts)
+            .await?;
+        Ok(found
+            .iter()
+            .filter_map(|object| object.name.parse().ok())
+            .collect())
+    }
+
+    /// A backup's receipt, or nothing if it does not exist.
+    pub async fn receipt(&self, backup: BackupId) -> Result<Option<Receipt>> {
+        let path = receipt_path(self.place.project, backup);
+        let Some(object) = self.objects.get(&path).await? else {
+            return Ok(None);
+        };
+        let receipt = Receipt::read(&self.keys.receipts, &self.place, &object)
+            .map_err(|error| unreadable(path.to_string(), error))?;
+        if receipt.backup == backup {
+            Ok(Some(receipt))
+        } else {
+            Err(Error::Damaged {
+                object: path.to_string(),
+                problem: "it is another backup's",
+            })
+        }
+    }
+
+    /// The manifest of an acknowledged backup, checked against its receipt.
+    pub async fn manifest(&self, backup: BackupId) -> Result<(Manifest, Root)> {
+        let receipt = self
+            .receipt(backup)
+            .await?
+            .ok_or(Error::NoBackup { backup })?;
+        let path = manifest_path(self.place.project, backup);
+        let object = self.objects.get(&path).await?;
+        let object = object.ok_or_else(|| Error::Missing {
+            object: path.to_string(),
+        })?;
+        let damaged = |problem| Error::Damaged {
+            object: path.to_string(),
+            problem,
+        };
+        if *blake3::hash(&object).as_bytes() != receipt.manifest {
+            return Err(damaged("it is not the one its receipt names"));
+        }
+        let bound = self.place.bound(&backup.to_string());
+        let plain = seal::open_object(&self.keys.objects, MANIFEST_MAGIC, &bound, &object)
+            .map_err(|error| unreadable(path.to_string(), error))?;
+        let manifest = Manifest::decode(&plain).map_err(|problem| damaged(problem.0))?;
+        if manifest.content.root(&self.keys.hasher) != receipt.root {
+            return Err(damaged("its content is not the one its receipt names"));
+        }
+        Ok((manifest, receipt.root))
+    }
+
+    pub async fn listed(&self, backup: BackupId) -> Result<Listed> {
+        let (manifest, root) = self.manifest(backup).await?;
+        Ok(Listed {
+            root,
+            size_bytes: manifest.content.size_bytes(),
+            parent: manifest.content.parent(),
+            children: manifest.content.children().to_vec(),
+            info: manifest.info,
+        })
+    }
+
+    /// What is known of the project's chunks, read from the store the first time.
+    pub async fn known(&self) -> Result<Arc<Known>> {
+        let mut known = self.known.lock().await;
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let loaded = Arc::new(Known::new(self.load_index().await?));
+        *known = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    /// Makes the next user read the index anew.
+    pub async fn forget_known(&self) {
+        *self.known.lock().await = None;
+    }
+
+    /// Reads the index: what its objects say of packs that are there in full,
+    /// and the tables of packs that no object names.
+    async fn load_index(&self) -> Result<Index> {
+        let packs = self.objects.list(self.place.project, Folder::Packs).await?;
+        let objects = self.objects.list(self.place.project, Folder::Index).await?;
+        let present: std::collections::HashMap<PackId, &Found> = packs
+            .iter()
+            .filter_map(|found| Some((PackId::from_hex(&found.name)?, found)))
+            .collect();
+        let mut index = Index::default();
+        let mut reads =
+            stream::iter(objects.iter().map(|found| self.read_index(found))).buffered(READS);
+        while let Some(read) = reads.next().await {
+            let Some(packs) = skip_corrupt(read)? else {
+                continue;
+            };
+            for pack in packs {
+                let there = present.get(&pack.id);
+                if there.is_some_and(|found| found.size_bytes == pack.stored_bytes) {
+                    index.insert(&pack);
+                }
+            }
+        }
+        let unnamed = present.iter().filter(|(id, _)| !index.has_pack(**id));
+        let tables: Vec<_> = unnamed
+            .map(|(id, found)| self.read_pack_table(*id, found.size_bytes))
+            .collect();
+        let mut reads = stream::iter(tables).buffered(READS);
+        while let Some(read) = reads.next().await {
+            if let Some(pack) = skip_corrupt(read)? {
+                index.insert(&pack);
+            }
+        }
+        Ok(index)
+    }
+
+    /// Reads an index object.
+    pub async fn read_index(&self, found: &Found) -> Result<Vec<IndexedPack>> {
+        let object = self.objects.get(&found.path).await?;
+        let name = found.path.to_string();
+        let object = object.ok_or(Error::Missing {
+            object: name.clone(),
+        })?;
+        let bound = self.place.bound(&found.name);
+        let secret = zeroize::Zeroizing::new(self.keys.objects);
+        workers::one(move || {
+            let plain = seal::open_object(&secret, INDEX_MAGIC, &bound, &object)
+                .map_err(|error| unreadable(name.clone(), error))?;
+            index::decode(&plain).map_err(|problem| Error::Damaged {
+                object: name,
+                problem: problem.0,
+            })
+        })
+        .await
+    }
+
+    /// Reads the table at the end of a pack.
+    pub async fn read_pack_table(&self, id: PackId, stored_bytes: u64) -> Result<IndexedPack> {
+        let path = pack_path(self.place.project, id);
+        let damaged = |problem| Error::Damaged {
+            object: path.to_string(),
+            problem,
+        };
+        if stored_bytes < (PACK_HEADER_BYTES + TRAILER_BYTES) as u64 {
+            return Err(damaged("it is cut short"));
+        }
+        let header: Bytes = self
+            .objects
+            .get_range(&path, 0..PACK_HEADER_BYTES as u64)
+            .await?;
+        pack::check_header(id, &header).map_err(|error| unreadable(path.to_string(), error))?;
+        let trailer_at = stored_bytes - TRAILER_BYTES as u64;
+        let trailer = self
+            .objects
+            .get_range(&path, trailer_at..stored_bytes)
+            .await?;
+        let length = pack::read_trailer(&trailer).map_err(|problem| damaged(problem.0))?;
+        let table_at = trailer_at
+            .checked_sub(length as u64)
+            .ok_or(damaged("it is cut short"))?;
+        let sealed = self.objects.get_range(&path, table_at..trailer_at).await?;
+        let seal = PackSeal::new(&self.keys, &self.place, id);
+        let table =
+            pack::open_table(&seal, &sealed, stored_bytes).map_err(|problem| damaged(problem.0))?;
+        Ok(IndexedPack {
+            id,
+            stored_bytes,
+            table,
+        })
+    }
+}
+
+/// A damaged index object or table is one we do without: packs tell what they
+/// hold, and what nobody can tell is stored anew. Any other failure is an error.
+fn skip_corrupt<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.kind() == cairn_types::Kind::Corrupt => {
+            tracing::error!(%error, "A damaged part of the index is left out.");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The error for an object of the project that does not open.
+pub(crate) fn unreadable(object: String, error: OpenError) -> Error {
+    match error {
+        OpenError::Newer(found) => Error::UnknownFormat {
+            object,
+            found,
+            known: FORMAT,
+        },
+        OpenError::Malformed(problem) => Error::Damaged { object, problem },
+        OpenError::NotAuthentic => Error::Damaged {
+            object,
+            problem: "its seal is broken",
+        },
+    }
+}

@@ -1,0 +1,166 @@
+//! Reading chunks and trees out of packs. Blocks; called by workers.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use crate::chunk::{ChunkId, ChunkKind};
+use crate::error::{Error, Result};
+use crate::frame::{FrameCoder, OwnedFrame};
+use crate::index::Location;
+use crate::known::Known;
+use crate::pack::PackSeal;
+use crate::project::Inner;
+use crate::store::pack_path;
+use crate::tree::{FANOUT, Geometry, decode_node};
+
+/// Frames that are kept after use: neighbouring nodes share them.
+const FRAMES_KEPT: usize = 8;
+
+/// Reads single chunks, each checked against its id.
+pub(crate) struct ChunkReader {
+    project: Arc<Inner>,
+    known: Arc<Known>,
+    handle: Handle,
+    coder: FrameCoder,
+    kept: VecDeque<((u32, u16), OwnedFrame)>,
+}
+
+impl ChunkReader {
+    /// Must be called on a runtime.
+    pub fn new(project: Arc<Inner>, known: Arc<Known>) -> Self {
+        let (coder, kept) = (FrameCoder::new(), VecDeque::new());
+        Self {
+            project,
+            known,
+            handle: Handle::current(),
+            coder,
+            kept,
+        }
+    }
+
+    /// The children of a node.
+    pub fn node(&mut self, id: ChunkId, level: u8) -> Result<[ChunkId; FANOUT]> {
+        let place = self
+            .known
+            .index(|index| index.get(&id.key()))
+            .ok_or(Error::NoChunk { id })?;
+        let at = self.keep_frame(place)?;
+        let project = self.project.clone();
+        let damaged = |problem| Error::DamagedChunk { id, problem };
+        let (kind, plain) = self.kept[at]
+            .1
+            .chunk(place.slot)
+            .ok_or(damaged("its frame is short"))?;
+        if kind != ChunkKind::Node || project.keys.hasher.id(kind, plain) != id {
+            return Err(damaged("its bytes are others"));
+        }
+        decode_node(level, plain).map_err(|problem| damaged(problem.0))
+    }
+
+    /// Makes sure that the frame at a place is among those kept.
+    fn keep_frame(&mut self, place: Location) -> Result<usize> {
+        let wanted = (place.pack, place.frame);
+        if let Some(at) = self.kept.iter().position(|(have, _)| *have == wanted) {
+            return Ok(at);
+        }
+        let (pack, frame) = self.known.index(|index| {
+            let pack = index.pack(place.pack);
+            (pack.id, pack.frames[usize::from(place.frame)])
+        });
+        let path = pack_path(self.project.place.project, pack);
+        let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
+        let stored = self
+            .handle
+            .block_on(self.project.objects.get_range(&path, range))?;
+        let seal = PackSeal::new(&self.project.keys, &self.project.place, pack);
+        let opened = self.coder.open(&seal, u32::from(place.frame), &stored);
+        let opened = opened
+            .and_then(|frame| frame.to_owned())
+            .map_err(|problem| Error::Damaged {
+                object: path.to_string(),
+                problem: problem.0,
+            })?;
+        if self.kept.len() == FRAMES_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back((wanted, opened));
+        Ok(self.kept.len() - 1)
+    }
+
+    /// Visits a disk's tree in the disk's order.
+    pub fn walk(&mut self, geometry: Geometry, top: ChunkId, visit: &mut dyn Visit) -> Result<()> {
+        if geometry.size_bytes == 0 {
+            return Ok(());
+        }
+        self.walk_node(geometry, (top, geometry.height()), 0, visit)
+    }
+
+    fn walk_node(
+        &mut self,
+        geometry: Geometry,
+        (id, level): (ChunkId, u8),
+        index: u64,
+        visit: &mut dyn Visit,
+    ) -> Result<()> {
+        let span = geometry.span(level);
+        let start = index.saturating_mul(span);
+        if start >= geometry.size_bytes {
+            return if id.is_zero() {
+                Ok(())
+            } else {
+                Err(behind_the_end(id))
+            };
+        }
+        if id.is_zero() {
+            return visit.zeros(start..start.saturating_add(span).min(geometry.size_bytes));
+        }
+        if level == 0 {
+            return visit.block(index, id);
+        }
+        if !visit.enter(id) {
+            return Ok(());
+        }
+        let children = match self.node(id, level) {
+            Ok(children) => children,
+            Err(error) => return visit.unreadable(error),
+        };
+        for (slot, child) in (0..).zip(children) {
+            self.walk_node(
+                geometry,
+                (child, level - 1),
+                index * FANOUT as u64 + slot,
+                visit,
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn behind_the_end(id: ChunkId) -> Error {
+    Error::DamagedChunk {
+        id,
+        problem: "it lies behind the end of the disk",
+    }
+}
+
+/// What is done at the places of a tree.
+pub(crate) trait Visit {
+    /// Whether to go into a node.
+    fn enter(&mut self, _node: ChunkId) -> bool {
+        true
+    }
+
+    /// Bytes of the disk that are zero.
+    fn zeros(&mut self, range: Range<u64>) -> Result<()>;
+
+    /// A block that is not zero.
+    fn block(&mut self, block: u64, id: ChunkId) -> Result<()>;
+
+    /// A node that cannot be read.
+    fn unreadable(&mut self, error: Error) -> Result<()> {
+        Err(error)
+    }
+}

@@ -1,0 +1,149 @@
+//! The repository as a whole: its config, and the projects in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cairn_types::ProjectId;
+use object_store::ObjectStore;
+use tokio::sync::Mutex;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::keys::{MasterKey, Place, ProjectKeys, RepositoryId};
+use crate::project::Project;
+use crate::random;
+use crate::store::{Objects, config_path, key_path};
+
+/// A repository in an object store, open with its master key. Clones share it.
+///
+/// One process at a time may open a repository for writing, and once only:
+/// what keeps collection and writers apart lives in memory.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    objects: Objects,
+    master: MasterKey,
+    id: RepositoryId,
+    projects: Mutex<HashMap<ProjectId, Project>>,
+}
+
+impl Repository {
+    /// Makes a new repository.
+    ///
+    /// Errors: `Conflict` there is one already.
+    pub async fn create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+        let (objects, id) = (Objects::new(store), RepositoryId::random());
+        if objects
+            .create(&config_path(), master.seal_config(&id))
+            .await?
+        {
+            Ok(Self::new(objects, master, id))
+        } else {
+            Err(Error::RepositoryExists)
+        }
+    }
+
+    /// Opens a repository. Writes nothing.
+    ///
+    /// Errors: `NotFound` there is none; `Denied` another master key; `Invalid` a newer format.
+    pub async fn open(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+        let objects = Objects::new(store);
+        let config = objects
+            .get(&config_path())
+            .await?
+            .ok_or(Error::NoRepository)?;
+        let id = master.open_config(&config)?;
+        Ok(Self::new(objects, master, id))
+    }
+
+    /// Opens the repository, or makes it where there is none.
+    pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+        let objects = Objects::new(store.clone());
+        if objects.get(&config_path()).await?.is_none() {
+            let config = master.seal_config(&RepositoryId::random());
+            // Somebody may have been faster; then theirs is opened.
+            objects.create(&config_path(), config).await?;
+        }
+        Self::open(store, master).await
+    }
+
+    fn new(objects: Objects, master: MasterKey, id: RepositoryId) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                objects,
+                master,
+                id,
+                projects: Mutex::default(),
+            }),
+        }
+    }
+
+    /// A project's part, made if need be.
+    pub async fn project(&self, project: ProjectId) -> Result<Project> {
+        let objects = &self.inner.objects;
+        let mut projects = self.inner.projects.lock().await;
+        if let Some(open) = projects.get(&project) {
+            return Ok(open.clone());
+        }
+        let path = key_path(project);
+        let place = self.place(project);
+        let data_key = match objects.get(&path).await? {
+            Some(wrapped) => self.inner.master.unwrap(&place, &wrapped)?,
+            None => {
+                let fresh = Zeroizing::new(random::bytes());
+                if !objects
+                    .create(&path, self.inner.master.wrap(&place, &fresh))
+                    .await?
+                {
+                    return Err(Error::Missing {
+                        object: path.to_string(),
+                    });
+                }
+                fresh
+            }
+        };
+        Ok(self.remember(&mut projects, place, &data_key))
+    }
+
+    /// A project's part, if it has one. Writes nothing.
+    ///
+    /// Errors: `NotFound`.
+    pub async fn existing_project(&self, project: ProjectId) -> Result<Project> {
+        let mut projects = self.inner.projects.lock().await;
+        if let Some(open) = projects.get(&project) {
+            return Ok(open.clone());
+        }
+        let place = self.place(project);
+        let wrapped = self.inner.objects.get(&key_path(project)).await?;
+        let wrapped = wrapped.ok_or(Error::NoProject { project })?;
+        let data_key = self.inner.master.unwrap(&place, &wrapped)?;
+        Ok(self.remember(&mut projects, place, &data_key))
+    }
+
+    /// Every project that has something here.
+    pub async fn projects(&self) -> Result<Vec<ProjectId>> {
+        self.inner.objects.projects().await
+    }
+
+    fn place(&self, project: ProjectId) -> Place {
+        Place {
+            repository: self.inner.id,
+            project,
+        }
+    }
+
+    fn remember(
+        &self,
+        projects: &mut HashMap<ProjectId, Project>,
+        place: Place,
+        data_key: &[u8; 32],
+    ) -> Project {
+        let keys = ProjectKeys::new(data_key);
+        let project = Project::new(place, self.inner.objects.clone(), keys);
+        projects.insert(place.project, project.clone());
+        project
+    }
+}

@@ -1,0 +1,376 @@
+//! Restoring a disk, and proving that it is the one that was saved.
+//!
+//! The tree is walked in windows. Zeros go to the target at once; the blocks of
+//! a window are sorted by where they are stored, so that each frame is read and
+//! opened once, neighbours in one request. Every block is checked against its
+//! id before it is written. In the end the target is flushed and read back,
+//! and its root must be the backup's.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use cairn_types::disk::{DiskReader, DiskWriter};
+use cairn_types::{BackupId, Progress};
+use tokio::runtime::Handle;
+use tokio::sync::OwnedRwLockReadGuard;
+
+use crate::chunk::{ChunkId, ChunkKind};
+use crate::error::{Error, Result};
+use crate::frame::FrameCoder;
+use crate::index::{Index, Location};
+use crate::known::Known;
+use crate::manifest::Content;
+use crate::pack::{FrameEntry, PackId, PackSeal};
+use crate::project::Inner;
+use crate::read::{ChunkReader, Visit};
+use crate::scan::Scan;
+use crate::store::pack_path;
+use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
+use crate::workers::{self, Stop, StopOnDrop};
+
+/// Blocks that are planned at a time: 32 GiB of disk in 24 MiB of memory.
+const WINDOW_BLOCKS: usize = 512 << 10;
+/// Bytes that are read from a pack at a time.
+const READ_BYTES: u64 = 4 << 20;
+/// Bytes that are read for nothing rather than making one more request.
+const GAP_BYTES: u64 = 256 << 10;
+
+/// A disk that is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restored {
+    /// The name of the content, as it was read back from the target.
+    pub root: Root,
+    /// The size of the disk.
+    pub size_bytes: u64,
+    /// Bytes of data that were written; the rest is zeros.
+    pub data_bytes: u64,
+}
+
+/// What the workers of one restore share.
+struct Session {
+    /// Keeps collection out for as long as any worker lives.
+    _gate: OwnedRwLockReadGuard<()>,
+    project: Arc<Inner>,
+    known: Arc<Known>,
+    handle: Handle,
+    geometry: Geometry,
+    target: Arc<dyn DiskWriter>,
+    stop: Arc<Stop>,
+    data_bytes: AtomicU64,
+}
+
+pub(crate) async fn restore_disk(
+    project: &Arc<Inner>,
+    backup: BackupId,
+    target: Arc<dyn DiskWriter>,
+    progress: Arc<Progress>,
+) -> Result<Restored> {
+    let gate = project.enter().await;
+    let (manifest, root) = project.manifest(backup).await?;
+    let Content::Disk { geometry, top, .. } = manifest.content else {
+        return Err(Error::NotADisk { backup });
+    };
+    let (target_bytes, disk_bytes) = (target.size_bytes(), geometry.size_bytes);
+    if target_bytes < disk_bytes {
+        return Err(Error::TargetTooSmall {
+            target_bytes,
+            disk_bytes,
+        });
+    }
+    // Every byte is written or made zero once, and read back once.
+    progress.set_total(disk_bytes.saturating_mul(2));
+    let stop = Stop::new(progress);
+    let _stop = StopOnDrop(stop.clone());
+    let session = Arc::new(Session {
+        _gate: gate,
+        known: project.known().await?,
+        project: project.clone(),
+        handle: Handle::current(),
+        geometry,
+        target,
+        stop,
+        data_bytes: AtomicU64::new(0),
+    });
+    let this = session.clone();
+    workers::one(move || this.write_all(top)).await?;
+    if session.read_back().await? != root {
+        return Err(Error::RestoreDiffers { backup });
+    }
+    session.stop.complete();
+    let data_bytes = session.data_bytes.load(Ordering::Relaxed);
+    Ok(Restored {
+        root,
+        size_bytes: disk_bytes,
+        data_bytes,
+    })
+}
+
+impl Session {
+    fn write_all(self: &Arc<Self>, top: ChunkId) -> Result<()> {
+        let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
+        let mut window = Window {
+            session: self,
+            zeros: 0..0,
+            blocks: Vec::new(),
+        };
+        reader.walk(self.geometry, top, &mut window)?;
+        window.write_zeros()?;
+        window.write_blocks()?;
+        Ok(self.target.flush()?)
+    }
+
+    /// Reads the target back and returns the root of what it holds.
+    async fn read_back(self: &Arc<Self>) -> Result<Root> {
+        let reader: Arc<dyn DiskReader> = self.target.clone();
+        let scan = Arc::new(Scan::new(reader, self.geometry));
+        let tree = Arc::new(Mutex::new(TreeBuilder::default()));
+        let (this, leaves) = (self.clone(), tree.clone());
+        let pieces = self.geometry.size_bytes.div_ceil(self.geometry.span(1));
+        workers::run(workers::count(pieces), &self.stop, move || {
+            this.hash(&scan, &leaves)
+        })
+        .await?;
+        let tree = std::mem::take(&mut *tree.lock().unwrap_or_else(PoisonError::into_inner));
+        let hasher = &self.project.keys.hasher;
+        let top = tree.build(self.geometry, hasher, |_, _| Ok::<_, Error>(()))?;
+        Ok(self.geometry.root(hasher, top))
+    }
+
+    fn hash(&self, scan: &Scan, leaves: &Mutex<TreeBuilder>) -> Result<()> {
+        let hasher = &self.project.keys.hasher;
+        let mut buffer = Vec::new();
+        while let Some(piece) = scan.next_piece()? {
+            let ids = scan.read_piece(&piece, hasher, &self.stop, &mut buffer, |_, _, _| Ok(()))?;
+            if let Some(encoded) = encode_node(1, &ids) {
+                let id = hasher.id(ChunkKind::Node, &encoded);
+                leaves
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .set_leaf(piece.index, id);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block to be written, and where its bytes are.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    place: Location,
+    block: u64,
+    id: ChunkId,
+}
+
+/// The part of the disk that is being planned.
+struct Window<'s> {
+    session: &'s Arc<Session>,
+    /// Zeros that no write has been made for yet.
+    zeros: Range<u64>,
+    blocks: Vec<Wanted>,
+}
+
+impl Visit for Window<'_> {
+    fn zeros(&mut self, range: Range<u64>) -> Result<()> {
+        if self.zeros.end != range.start {
+            self.write_zeros()?;
+            self.zeros = range;
+        } else {
+            self.zeros.end = range.end;
+        }
+        Ok(())
+    }
+
+    fn block(&mut self, block: u64, id: ChunkId) -> Result<()> {
+        let place = self.session.known.index(|index| index.get(&id.key()));
+        let place = place.ok_or(Error::NoChunk { id })?;
+        self.blocks.push(Wanted { place, block, id });
+        if self.blocks.len() < WINDOW_BLOCKS {
+            Ok(())
+        } else {
+            self.write_blocks()
+        }
+    }
+}
+
+impl Window<'_> {
+    fn write_zeros(&mut self) -> Result<()> {
+        let range = std::mem::replace(&mut self.zeros, 0..0);
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.session.stop.check()?;
+        let length = range.end - range.start;
+        self.session.target.write_zeroes(range.start, length)?;
+        self.session.stop.progress().advance(length);
+        Ok(())
+    }
+
+    /// Writes the blocks gathered so far, on all cores.
+    fn write_blocks(&mut self) -> Result<()> {
+        if self.blocks.is_empty() {
+            return Ok(());
+        }
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.sort_unstable_by_key(|wanted| (wanted.place, wanted.block));
+        let requests = self.session.known.index(|index| plan(&blocks, index));
+        let count = workers::count(requests.len() as u64);
+        let next = AtomicUsize::new(0);
+        let session = self.session.clone();
+        let work = move || {
+            let mut coder = FrameCoder::new();
+            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
+                session.stop.check()?;
+                session.fulfil(request, &blocks, &mut coder)?;
+            }
+            Ok(())
+        };
+        self.session
+            .handle
+            .block_on(workers::run(count, &self.session.stop, work))
+    }
+}
+
+/// Frames of a pack that are read together.
+#[derive(Debug)]
+struct Request {
+    pack: PackId,
+    range: Range<u64>,
+    frames: Vec<FrameWanted>,
+}
+
+/// A frame, and which of the wanted blocks are in it.
+#[derive(Debug)]
+struct FrameWanted {
+    number: u16,
+    entry: FrameEntry,
+    blocks: Range<usize>,
+}
+
+/// Cuts sorted blocks into requests: near frames of one pack go together.
+fn plan(blocks: &[Wanted], index: &Index) -> Vec<Request> {
+    let mut requests: Vec<Request> = Vec::new();
+    let mut start = 0;
+    for group in
+        blocks.chunk_by(|a, b| (a.place.pack, a.place.frame) == (b.place.pack, b.place.frame))
+    {
+        let place = group[0].place;
+        let pack = index.pack(place.pack);
+        let entry = pack.frames[usize::from(place.frame)];
+        let stored = u64::from(entry.offset)..u64::from(entry.offset) + u64::from(entry.length);
+        let frame = FrameWanted {
+            number: place.frame,
+            entry,
+            blocks: start..start + group.len(),
+        };
+        start += group.len();
+        match requests.last_mut() {
+            Some(last)
+                if last.pack == pack.id
+                    && stored.start - last.range.end <= GAP_BYTES
+                    && stored.end - last.range.start <= READ_BYTES =>
+            {
+                last.range.end = stored.end;
+                last.frames.push(frame);
+            }
+            _ => requests.push(Request {
+                pack: pack.id,
+                range: stored,
+                frames: vec![frame],
+            }),
+        }
+    }
+    requests
+}
+
+impl Session {
+    fn fulfil(&self, request: &Request, blocks: &[Wanted], coder: &mut FrameCoder) -> Result<()> {
+        let path = pack_path(self.project.place.project, request.pack);
+        let objects = &self.project.objects;
+        let stored: Bytes = self
+            .handle
+            .block_on(objects.get_range(&path, request.range.clone()))?;
+        let seal = PackSeal::new(&self.project.keys, &self.project.place, request.pack);
+        for frame in &request.frames {
+            let start = (u64::from(frame.entry.offset) - request.range.start) as usize;
+            let sealed = &stored[start..start + frame.entry.length as usize];
+            let damaged = |problem: crate::codec::Malformed| Error::Damaged {
+                object: path.to_string(),
+                problem: problem.0,
+            };
+            let opened = coder
+                .open(&seal, u32::from(frame.number), sealed)
+                .map_err(damaged)?;
+            let chunks = opened.chunks().map_err(damaged)?;
+            let wanted = &blocks[frame.blocks.clone()];
+            self.write_chunks(opened.bytes(), &chunks, wanted)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the wanted chunks of a frame, each checked against its id;
+    /// neighbours in the frame that are neighbours on the disk in one piece.
+    fn write_chunks(
+        &self,
+        plain: &[u8],
+        chunks: &[(ChunkKind, Range<usize>)],
+        wanted: &[Wanted],
+    ) -> Result<()> {
+        let hasher = &self.project.keys.hasher;
+        let mut run = Run::default();
+        let mut checked = None;
+        for block in wanted {
+            let damaged = |problem| Error::DamagedChunk {
+                id: block.id,
+                problem,
+            };
+            let slot = usize::from(block.place.slot);
+            let (kind, range) = chunks
+                .get(slot)
+                .ok_or(damaged("its frame is short"))?
+                .clone();
+            let whole = self.geometry.block_range(block.block);
+            if checked != Some(block.id) && hasher.id(kind, &plain[range.clone()]) != block.id {
+                return Err(damaged("its bytes are others"));
+            }
+            if kind != ChunkKind::Block || range.len() as u64 != whole.end - whole.start {
+                return Err(damaged("its length is not its place's"));
+            }
+            checked = Some(block.id);
+            if run.plain.end == range.start && run.disk.end == whole.start {
+                (run.plain.end, run.disk.end) = (range.end, whole.end);
+            } else {
+                self.write_run(
+                    plain,
+                    std::mem::replace(
+                        &mut run,
+                        Run {
+                            plain: range,
+                            disk: whole,
+                        },
+                    ),
+                )?;
+            }
+        }
+        self.write_run(plain, run)
+    }
+
+    fn write_run(&self, plain: &[u8], run: Run) -> Result<()> {
+        if run.plain.is_empty() {
+            return Ok(());
+        }
+        let length = run.disk.end - run.disk.start;
+        self.target.write_at(run.disk.start, &plain[run.plain])?;
+        self.data_bytes.fetch_add(length, Ordering::Relaxed);
+        self.stop.progress().advance(length);
+        Ok(())
+    }
+}
+
+/// Bytes of a frame that go to the disk in one piece.
+#[derive(Debug, Default)]
+struct Run {
+    plain: Range<usize>,
+    disk: Range<u64>,
+}

@@ -1,0 +1,226 @@
+//! The objects of a repository: their names, and the few things that are done
+//! with them.
+//!
+//! Any failure of the store is an error here; only an answer of "not found" is
+//! taken for absence, and only where the function says so.
+
+mod local;
+
+pub use local::LocalStore;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cairn_types::{BackupId, ProjectId};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::error::{Error, Result};
+use crate::pack::PackId;
+
+/// The object that makes a store a repository.
+const CONFIG: &str = "config";
+/// The folder of all projects.
+const PROJECTS: &str = "projects";
+
+/// The folders of a project.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Folder {
+    Packs,
+    Index,
+    Manifests,
+    Receipts,
+}
+
+impl Folder {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Packs => "packs",
+            Self::Index => "index",
+            Self::Manifests => "manifests",
+            Self::Receipts => "receipts",
+        }
+    }
+}
+
+/// An object as a listing shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// The last part of its path.
+    pub name: String,
+    pub path: Path,
+    pub size_bytes: u64,
+}
+
+/// The objects of a repository.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    store: Arc<dyn ObjectStore>,
+}
+
+/// Where the repository's config lies.
+pub(crate) fn config_path() -> Path {
+    Path::from(CONFIG)
+}
+
+/// Where the wrapped data key of a project lies.
+pub(crate) fn key_path(project: ProjectId) -> Path {
+    Path::from(format!("{PROJECTS}/{project}/keys/1"))
+}
+
+/// The path of an object in one of a project's folders.
+pub(crate) fn object_path(project: ProjectId, folder: Folder, name: &str) -> Path {
+    Path::from(format!("{PROJECTS}/{project}/{}/{name}", folder.name()))
+}
+
+/// The path of a pack; a folder level of its first byte keeps listings of a folder short.
+pub(crate) fn pack_path(project: ProjectId, pack: PackId) -> Path {
+    let name = pack.to_string();
+    object_path(project, Folder::Packs, &format!("{}/{name}", &name[..2]))
+}
+
+/// The path of a backup's manifest.
+pub(crate) fn manifest_path(project: ProjectId, backup: BackupId) -> Path {
+    object_path(project, Folder::Manifests, &backup.to_string())
+}
+
+/// The path of a backup's receipt.
+pub(crate) fn receipt_path(project: ProjectId, backup: BackupId) -> Path {
+    object_path(project, Folder::Receipts, &backup.to_string())
+}
+
+impl Objects {
+    pub fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store }
+    }
+
+    /// The whole object, or nothing if there is none.
+    pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
+        let read = async { self.store.get(path).await?.bytes().await };
+        match read.await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed("read", path, source)),
+        }
+    }
+
+    /// A part of an object that must exist and be long enough.
+    ///
+    /// Errors: `Corrupt` it is gone or shorter.
+    pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
+        let (wanted, end) = (range.end - range.start, range.end);
+        match self.store.get_range(path, range).await {
+            Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
+            Ok(_) => Err(Error::Damaged {
+                object: path.to_string(),
+                problem: "it is cut short",
+            }),
+            Err(object_store::Error::NotFound { .. }) => Err(Error::Missing {
+                object: path.to_string(),
+            }),
+            Err(source) => self.range_failed(path, end, source).await,
+        }
+    }
+
+    /// Stores answer a range behind the end of an object in words of their own,
+    /// so its size tells whether it was cut short or the store failed.
+    async fn range_failed(
+        &self,
+        path: &Path,
+        end: u64,
+        source: object_store::Error,
+    ) -> Result<Bytes> {
+        match self.store.head(path).await {
+            Ok(meta) if meta.size < end => Err(Error::Damaged {
+                object: path.to_string(),
+                problem: "it is cut short",
+            }),
+            Err(object_store::Error::NotFound { .. }) => Err(Error::Missing {
+                object: path.to_string(),
+            }),
+            _ => Err(failed("read", path, source)),
+        }
+    }
+
+    /// Stores an object, replacing what was there.
+    pub async fn put(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<()> {
+        let done = self.store.put(path, bytes.into()).await;
+        done.map(|_| ())
+            .map_err(|source| failed("write", path, source))
+    }
+
+    /// Stores an object that must not exist yet; false if it does.
+    pub async fn create(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<bool> {
+        let options = PutOptions::from(PutMode::Create);
+        match self.store.put_opts(path, bytes.into(), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(source) => Err(failed("create", path, source)),
+        }
+    }
+
+    /// Starts an upload in parts.
+    pub async fn upload(&self, path: &Path) -> Result<Box<dyn MultipartUpload>> {
+        let started = self.store.put_multipart(path).await;
+        started.map_err(|source| failed("write", path, source))
+    }
+
+    /// The size of an object that must exist.
+    ///
+    /// Errors: `Corrupt` it is gone.
+    pub async fn size(&self, path: &Path) -> Result<u64> {
+        match self.store.head(path).await {
+            Ok(meta) => Ok(meta.size),
+            Err(object_store::Error::NotFound { .. }) => Err(Error::Missing {
+                object: path.to_string(),
+            }),
+            Err(source) => Err(failed("look at", path, source)),
+        }
+    }
+
+    /// Removes an object; one that is not there is fine.
+    pub async fn delete(&self, path: &Path) -> Result<()> {
+        match self.store.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(failed("delete", path, source)),
+        }
+    }
+
+    /// Every object in one of a project's folders, by path.
+    pub async fn list(&self, project: ProjectId, folder: Folder) -> Result<Vec<Found>> {
+        let prefix = Path::from(format!("{PROJECTS}/{project}/{}", folder.name()));
+        let listed = self.store.list(Some(&prefix)).map_ok(|meta| Found {
+            name: meta.location.filename().unwrap_or_default().to_owned(),
+            path: meta.location,
+            size_bytes: meta.size,
+        });
+        let mut found: Vec<Found> = listed
+            .try_collect()
+            .await
+            .map_err(|source| failed("list", &prefix, source))?;
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// Every project that has a folder.
+    pub async fn projects(&self) -> Result<Vec<ProjectId>> {
+        let prefix = Path::from(PROJECTS);
+        let listed = self.store.list_with_delimiter(Some(&prefix)).await;
+        let listed = listed.map_err(|source| failed("list", &prefix, source))?;
+        let names = listed.common_prefixes.iter().filter_map(Path::filename);
+        let mut projects: Vec<ProjectId> = names.filter_map(|name| name.parse().ok()).collect();
+        projects.sort();
+        Ok(projects)
+    }
+}
+
+/// The error for a store that failed at an object.
+pub(crate) fn failed(action: &'static str, path: &Path, source: object_store::Error) -> Error {
+    Error::Store {
+        action,
+        object: path.to_string(),
+        source,
+    }
+}

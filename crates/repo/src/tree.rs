@@ -1,0 +1,186 @@
+//! The Merkle tree of a disk's plain bytes.
+//!
+//! A disk is cut into aligned blocks; the last may be short. A node names 256
+//! children: blocks at level 1, nodes above. The id of a node is the keyed hash
+//! of its encoding, which holds its level and its children's ids and no
+//! locations, so equal parts of two disks are the same node. A child that is
+//! all zero, or lies behind the end of the disk, has the zero id, and so has a
+//! node of nothing but such children: an empty disk of any size has no nodes.
+//! The root binds the top node to the size of the disk and of its blocks.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use crate::chunk::{BLOCK_BYTES, ChunkId, ChunkKind, Hasher};
+use crate::codec::{Malformed, Reader};
+
+/// Children of a node.
+pub(crate) const FANOUT: usize = 256;
+/// Bytes of an encoded node at most.
+pub(crate) const NODE_BYTES_MAX: usize = 1 + FANOUT / 8 + FANOUT * 32;
+
+/// The name of a disk's exact bytes and size, or of a group of disks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Root(pub [u8; 32]);
+
+impl fmt::Display for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Root({self})")
+    }
+}
+
+/// The size of a disk and of the blocks it is cut into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub size_bytes: u64,
+    pub block_bytes: u32,
+}
+
+impl Geometry {
+    /// A disk of this size in blocks of the usual size.
+    pub fn new(size_bytes: u64) -> Self {
+        Self {
+            size_bytes,
+            block_bytes: BLOCK_BYTES as u32,
+        }
+    }
+
+    /// How many blocks there are, the short one included.
+    pub fn blocks(&self) -> u64 {
+        self.size_bytes.div_ceil(u64::from(self.block_bytes))
+    }
+
+    /// The level of the top node: the least, from 1, whose node covers the disk.
+    pub fn height(&self) -> u8 {
+        let mut height = 1;
+        let mut covered = FANOUT as u64;
+        while covered < self.blocks() {
+            covered = covered.saturating_mul(FANOUT as u64);
+            height += 1;
+        }
+        height
+    }
+
+    /// Bytes of the disk that a node of this level covers; 0 is a block.
+    pub fn span(&self, level: u8) -> u64 {
+        let mut span = u64::from(self.block_bytes);
+        for _ in 0..level {
+            span = span.saturating_mul(FANOUT as u64);
+        }
+        span
+    }
+
+    /// Where a block lies on the disk.
+    pub fn block_range(&self, block: u64) -> Range<u64> {
+        let start = block * u64::from(self.block_bytes);
+        start..(start + u64::from(self.block_bytes)).min(self.size_bytes)
+    }
+
+    /// The name of the disk with this top node.
+    pub fn root(&self, hasher: &Hasher, top: ChunkId) -> Root {
+        let mut description = b"disk".to_vec();
+        description.extend_from_slice(&self.size_bytes.to_le_bytes());
+        description.extend_from_slice(&self.block_bytes.to_le_bytes());
+        description.push(self.height());
+        description.extend_from_slice(&top.0);
+        Root(hasher.root(&description))
+    }
+}
+
+/// Encodes a node, or returns nothing for one of zeros only.
+pub(crate) fn encode_node(level: u8, children: &[ChunkId; FANOUT]) -> Option<Vec<u8>> {
+    let mut bitmap = [0; FANOUT / 8];
+    let mut out = Vec::with_capacity(NODE_BYTES_MAX);
+    out.push(level);
+    out.extend_from_slice(&bitmap);
+    for (slot, child) in children.iter().enumerate() {
+        if !child.is_zero() {
+            bitmap[slot / 8] |= 1 << (slot % 8);
+            out.extend_from_slice(&child.0);
+        }
+    }
+    out[1..=bitmap.len()].copy_from_slice(&bitmap);
+    (bitmap != [0; FANOUT / 8]).then_some(out)
+}
+
+/// Reads a node of this level; there is one encoding only of the same children.
+pub(crate) fn decode_node(level: u8, bytes: &[u8]) -> Result<[ChunkId; FANOUT], Malformed> {
+    let mut reader = Reader::new(bytes);
+    if reader.u8()? != level {
+        return Err(Malformed("a node has another level than its place"));
+    }
+    let bitmap: [u8; FANOUT / 8] = reader.array()?;
+    let mut children = [ChunkId::ZERO; FANOUT];
+    for (slot, child) in children.iter_mut().enumerate() {
+        if bitmap[slot / 8] & (1 << (slot % 8)) != 0 {
+            *child = ChunkId(reader.array()?);
+            if child.is_zero() {
+                return Err(Malformed("a node names zeros in full"));
+            }
+        }
+    }
+    reader.finish()?;
+    if bitmap == [0; FANOUT / 8] {
+        Err(Malformed("a node is empty"))
+    } else {
+        Ok(children)
+    }
+}
+
+/// Gathers the nodes of level 1 and builds the tree above them.
+#[derive(Debug, Default)]
+pub(crate) struct TreeBuilder {
+    leaves: BTreeMap<u64, ChunkId>,
+}
+
+impl TreeBuilder {
+    /// Sets the node of level 1 at this place in the line of such nodes.
+    pub fn set_leaf(&mut self, index: u64, id: ChunkId) {
+        if !id.is_zero() {
+            self.leaves.insert(index, id);
+        }
+    }
+
+    /// Builds the nodes above, gives each to `emit`, and returns the top.
+    pub fn build<E>(
+        self,
+        geometry: Geometry,
+        hasher: &Hasher,
+        mut emit: impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
+    ) -> Result<ChunkId, E> {
+        let mut below = self.leaves;
+        for level in 2..=geometry.height() {
+            let mut nodes: BTreeMap<u64, [ChunkId; FANOUT]> = BTreeMap::new();
+            let mut this = BTreeMap::new();
+            while let Some((index, id)) = below.pop_first() {
+                let place = index / FANOUT as u64;
+                let slot = (index % FANOUT as u64) as usize;
+                nodes.entry(place).or_insert([ChunkId::ZERO; FANOUT])[slot] = id;
+                let complete = below
+                    .first_key_value()
+                    .is_none_or(|(next, _)| next / FANOUT as u64 > place);
+                if complete
+                    && let Some((place, children)) = nodes.pop_first()
+                    && let Some(encoded) = encode_node(level, &children)
+                {
+                    let id = hasher.id(ChunkKind::Node, &encoded);
+                    emit(id, &encoded)?;
+                    this.insert(place, id);
+                }
+            }
+            below = this;
+        }
+        Ok(below.pop_first().map_or(ChunkId::ZERO, |(_, top)| top))
+    }
+}
+
+#[cfg(test)]
+#[path = "tree/tests.rs"]
+mod tests;

@@ -1,0 +1,103 @@
+//! Threads for the heavy work, and how they are stopped.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_types::Progress;
+use tokio::task::JoinSet;
+
+use crate::error::{Error, Result};
+
+/// Workers at most, however many cores there are: each holds some 20 MiB.
+const WORKERS_MAX: usize = 8;
+
+/// The two reasons for work to stop early: somebody asked, or another worker failed.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    failed: AtomicBool,
+    progress: Arc<Progress>,
+}
+
+impl Stop {
+    pub fn new(progress: Arc<Progress>) -> Arc<Self> {
+        Arc::new(Self {
+            failed: AtomicBool::new(false),
+            progress,
+        })
+    }
+
+    /// Called between pieces of work.
+    pub fn check(&self) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) || self.progress.is_cancelled() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Counts what is left as done: holes are met that nobody had to look at.
+    pub fn complete(&self) {
+        self.progress
+            .advance(self.progress.total().saturating_sub(self.progress.done()));
+    }
+}
+
+/// Stops the work when whoever waits for it is gone.
+pub(crate) struct StopOnDrop(pub Arc<Stop>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.failed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// How many workers there are for this many pieces of work.
+pub(crate) fn count(pieces: u64) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
+    cores.min(WORKERS_MAX).min(pieces).max(1)
+}
+
+/// Runs `work` on `count` threads and returns when all have ended; the first
+/// error stops the others and is the one returned.
+pub(crate) async fn run(
+    count: usize,
+    stop: &Arc<Stop>,
+    work: impl Fn() -> Result<()> + Send + Sync + 'static,
+) -> Result<()> {
+    let work = Arc::new(work);
+    let first = Arc::new(Mutex::new(None));
+    let mut threads = JoinSet::new();
+    for _ in 0..count {
+        let (work, first, stop) = (work.clone(), first.clone(), stop.clone());
+        threads.spawn_blocking(move || {
+            if let Err(error) = work() {
+                let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(error);
+                stop.failed.store(true, Ordering::Relaxed);
+            }
+        });
+    }
+    while let Some(ended) = threads.join_next().await {
+        if ended.is_err() {
+            stop.failed.store(true, Ordering::Relaxed);
+            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
+            first.get_or_insert(Error::WorkerLost);
+        }
+    }
+    let error = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    error.map_or(Ok(()), Err)
+}
+
+/// Runs one piece of blocking work.
+pub(crate) async fn one<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Error::WorkerLost))
+}

@@ -1,0 +1,406 @@
+//! Writing a backup: from a disk's bytes to a receipt.
+//!
+//! Identical workers each take the next 16 MiB that hold data, read them, leave
+//! out zeros, and hash what remains. Blocks that nobody stored yet go into the
+//! worker's own frame, and frames into packs. Then the tree is closed and its
+//! new nodes stored, and packs, index, manifest and receipt become durable in
+//! this order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_types::disk::DiskReader;
+use cairn_types::{BackupId, BackupInfo, Progress};
+use tokio::sync::OwnedRwLockReadGuard;
+
+use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
+use crate::error::{Error, Result};
+use crate::frame::{FrameBuilder, FrameCoder};
+use crate::known::{Known, Standing};
+use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
+use crate::packer::Packer;
+use crate::project::Inner;
+use crate::receipt::Receipt;
+use crate::scan::{Piece, Scan};
+use crate::seal;
+use crate::store::{manifest_path, receipt_path};
+use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
+use crate::workers::{self, Stop, StopOnDrop};
+
+/// Blocks that may wait for other sessions to store them; more are stored again.
+const DEFERRED_MAX: usize = 1 << 20;
+
+/// A disk to be saved.
+pub struct WriteDisk {
+    /// What the backup is of; its id must be new.
+    pub info: BackupInfo,
+    /// The backup of the same disk that it follows: kept in the manifest.
+    pub parent: Option<BackupId>,
+    /// The disk.
+    pub reader: Arc<dyn DiskReader>,
+    /// How far it is, and the wish to stop.
+    pub progress: Arc<Progress>,
+    /// Read all data even where the disk can tell what has changed since the
+    /// parent. No disk can yet: every backup reads all data and stores what is new.
+    pub reread_all: bool,
+}
+
+/// A backup that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// The name of its content.
+    pub root: Root,
+    /// The size of the disk, or of all disks of a group.
+    pub size_bytes: u64,
+    /// Bytes that were read.
+    pub data_bytes: u64,
+    /// Plain bytes of chunks that the repository did not hold.
+    pub new_bytes: u64,
+    /// By how much the repository has grown.
+    pub stored_bytes: u64,
+}
+
+/// What the workers of one backup share.
+struct Session {
+    /// Keeps collection out for as long as any worker lives.
+    _gate: OwnedRwLockReadGuard<()>,
+    project: Arc<Inner>,
+    known: Arc<Known>,
+    packer: Packer,
+    scan: Scan,
+    stop: Arc<Stop>,
+    tree: Mutex<TreeBuilder>,
+    deferred: Mutex<Vec<Deferred>>,
+    data_bytes: AtomicU64,
+}
+
+/// A block that another session was storing when this one met it.
+#[derive(Debug, Clone, Copy)]
+struct Deferred {
+    key: ChunkKey,
+    block: u64,
+}
+
+pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<Written> {
+    let gate = project.enter().await;
+    let _mine = project.reserve(job.info.id)?;
+    project.must_be_new(job.info.id).await?;
+    let known = project.known().await?;
+    let stop = Stop::new(job.progress);
+    let _stop = StopOnDrop(stop.clone());
+    let geometry = Geometry::new(job.reader.size_bytes());
+    let session = Arc::new(Session {
+        _gate: gate,
+        packer: Packer::new(project.clone(), known.clone()),
+        project: project.clone(),
+        known,
+        scan: Scan::new(job.reader, geometry),
+        stop,
+        tree: Mutex::default(),
+        deferred: Mutex::default(),
+        data_bytes: AtomicU64::new(0),
+    });
+    match session.store_all().await {
+        Ok(top) => {
+            let content = Content::Disk {
+                geometry,
+                top,
+                parent: job.parent,
+            };
+            let manifest = Manifest {
+                info: job.info,
+                content,
+            };
+            let (root, stored) = project.acknowledge(&manifest).await?;
+            session.packer.count_stored(stored);
+            session.stop.complete();
+            Ok(session.written(root))
+        }
+        Err(error) => {
+            session.packer.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+pub(crate) async fn write_group(
+    project: &Arc<Inner>,
+    info: BackupInfo,
+    backups: Vec<BackupId>,
+) -> Result<Written> {
+    let _gate = project.enter().await;
+    let _mine = project.reserve(info.id)?;
+    project.must_be_new(info.id).await?;
+    if backups.len() > CHILDREN_MAX {
+        return Err(Error::GroupTooLarge {
+            disks: backups.len(),
+            limit: CHILDREN_MAX,
+        });
+    }
+    let mut children = Vec::with_capacity(backups.len());
+    for backup in backups {
+        let disk = project.listed(backup).await?;
+        children.push(Child {
+            backup,
+            root: disk.root,
+            size_bytes: disk.size_bytes,
+        });
+    }
+    let content = Content::Group(children);
+    let size_bytes = content.size_bytes();
+    let (root, stored) = project.acknowledge(&Manifest { info, content }).await?;
+    Ok(Written {
+        root,
+        size_bytes,
+        data_bytes: 0,
+        new_bytes: 0,
+        stored_bytes: stored as u64,
+    })
+}
+
+impl Inner {
+    async fn must_be_new(&self, backup: BackupId) -> Result<()> {
+        match self.receipt(backup).await? {
+            Some(_) => Err(Error::BackupExists { backup }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes manifest and receipt; everything they need must be durable.
+    /// Returns the root, and the bytes that were stored.
+    async fn acknowledge(&self, manifest: &Manifest) -> Result<(Root, usize)> {
+        let backup = manifest.info.id;
+        let root = manifest.content.root(&self.keys.hasher);
+        let bound = self.place.bound(&backup.to_string());
+        let plain = manifest.encode();
+        let object = seal::seal_object(&self.keys.objects, MANIFEST_MAGIC, &bound, &plain);
+        let receipt = Receipt {
+            backup,
+            root,
+            size_bytes: manifest.content.size_bytes(),
+            manifest: *blake3::hash(&object).as_bytes(),
+            created_at: manifest.info.created_at,
+        };
+        let receipt = receipt.sign(&self.keys.receipts, &self.place);
+        let stored = object.len() + receipt.len();
+        // A manifest without a receipt is what an interrupted attempt left.
+        self.objects
+            .put(&manifest_path(self.place.project, backup), object)
+            .await?;
+        if self
+            .objects
+            .create(&receipt_path(self.place.project, backup), receipt)
+            .await?
+        {
+            Ok((root, stored))
+        } else {
+            Err(Error::BackupExists { backup })
+        }
+    }
+}
+
+impl Session {
+    /// Stores all of the disk and returns its top node once everything is durable and indexed.
+    async fn store_all(self: &Arc<Self>) -> Result<ChunkId> {
+        let this = self.clone();
+        let data_bytes = workers::one(move || Ok(this.scan.data_bytes()?)).await?;
+        self.stop.progress().set_total(data_bytes);
+        let this = self.clone();
+        let pieces = data_bytes.div_ceil(self.scan.geometry.span(1));
+        workers::run(workers::count(pieces), &self.stop, move || {
+            Worker::new(&this).run()
+        })
+        .await?;
+        let this = self.clone();
+        let top = workers::one(move || this.close_tree()).await?;
+        self.packer.finish_packs().await?;
+        self.settle_deferred().await?;
+        self.packer.finish_index().await?;
+        let this = self.clone();
+        workers::one(move || Ok(this.scan.reader.check_unchanged()?)).await?;
+        self.stop.check()?;
+        Ok(top)
+    }
+
+    /// Builds the tree above the nodes of level 1 and stores its new nodes.
+    fn close_tree(&self) -> Result<ChunkId> {
+        let tree = std::mem::take(&mut *self.tree.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut worker = Worker::new(self);
+        let top = tree.build(
+            self.scan.geometry,
+            &self.project.keys.hasher,
+            |id, encoded| worker.store_node(id, encoded),
+        )?;
+        worker.flush()?;
+        Ok(top)
+    }
+
+    /// Waits for the blocks that other sessions were storing, and stores those
+    /// that they gave up. All that this session claimed is stored by now, so no
+    /// two sessions wait for each other.
+    async fn settle_deferred(self: &Arc<Self>) -> Result<()> {
+        let mut waiting = std::mem::take(&mut *self.lock_deferred());
+        while !waiting.is_empty() {
+            self.stop.check()?;
+            let changed = self.known.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let session = self.packer.session();
+            let (theirs, mine): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|d| self.known.is_elsewhere(session, &d.key));
+            waiting = theirs;
+            let this = self.clone();
+            workers::one(move || Worker::new(&this).store_given_up(&mine)).await?;
+            self.packer.finish_packs().await?;
+            waiting.append(&mut self.lock_deferred());
+            if !waiting.is_empty() {
+                changed.await;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock_deferred(&self) -> std::sync::MutexGuard<'_, Vec<Deferred>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self, root: Root) -> Written {
+        Written {
+            root,
+            size_bytes: self.scan.geometry.size_bytes,
+            data_bytes: self.data_bytes.load(Ordering::Relaxed),
+            new_bytes: self.packer.new_bytes(),
+            stored_bytes: self.packer.stored_bytes(),
+        }
+    }
+}
+
+/// One thread's part: its frames and the memory it uses again.
+struct Worker<'s> {
+    session: &'s Session,
+    coder: FrameCoder,
+    blocks: FrameBuilder,
+    nodes: FrameBuilder,
+}
+
+impl<'s> Worker<'s> {
+    fn new(session: &'s Session) -> Self {
+        let (blocks, nodes) = Default::default();
+        Self {
+            session,
+            coder: FrameCoder::new(),
+            blocks,
+            nodes,
+        }
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut buffer = Vec::new();
+        while let Some(piece) = self.session.scan.next_piece()? {
+            self.session.stop.check()?;
+            self.store_piece(&piece, &mut buffer)?;
+        }
+        self.flush()
+    }
+
+    fn store_piece(&mut self, piece: &Piece, buffer: &mut Vec<u8>) -> Result<()> {
+        let session = self.session;
+        let hasher = &session.project.keys.hasher;
+        let scan = &session.scan;
+        let ids = scan.read_piece(piece, hasher, &session.stop, buffer, |block, id, plain| {
+            self.store_block(block, id, plain)
+        })?;
+        let read = piece.runs.iter().map(|run| {
+            scan.geometry.block_range(run.end - 1).end - scan.geometry.block_range(run.start).start
+        });
+        session.data_bytes.fetch_add(read.sum(), Ordering::Relaxed);
+        if let Some(encoded) = encode_node(1, &ids) {
+            let id = hasher.id(ChunkKind::Node, &encoded);
+            self.store_node(id, &encoded)?;
+            let mut tree = session.tree.lock().unwrap_or_else(PoisonError::into_inner);
+            tree.set_leaf(piece.index, id);
+        }
+        Ok(())
+    }
+
+    fn store_block(&mut self, block: u64, id: ChunkId, plain: &[u8]) -> Result<()> {
+        let (known, session) = (&self.session.known, self.session.packer.session());
+        let key = id.key();
+        let mut standing = known.claim(session, key);
+        if standing == Standing::Elsewhere {
+            let mut deferred = self.session.lock_deferred();
+            if deferred.len() < DEFERRED_MAX {
+                deferred.push(Deferred { key, block });
+            } else {
+                standing = Standing::Claimed;
+            }
+        }
+        if standing != Standing::Claimed {
+            return Ok(());
+        }
+        push(
+            &mut self.blocks,
+            &mut self.coder,
+            &self.session.packer,
+            (id, ChunkKind::Block),
+            plain,
+        )
+    }
+
+    /// Nodes are small: one that another session is storing is stored again.
+    fn store_node(&mut self, id: ChunkId, encoded: &[u8]) -> Result<()> {
+        let packer = &self.session.packer;
+        match self.session.known.claim_anyway(packer.session(), id.key()) {
+            Standing::Claimed => push(
+                &mut self.nodes,
+                &mut self.coder,
+                packer,
+                (id, ChunkKind::Node),
+                encoded,
+            ),
+            Standing::Settled | Standing::Elsewhere => Ok(()),
+        }
+    }
+
+    /// Reads again and stores the blocks that another session did not get to store.
+    fn store_given_up(mut self, blocks: &[Deferred]) -> Result<()> {
+        let mut buffer = Vec::new();
+        let session = self.session;
+        for deferred in blocks {
+            session.stop.check()?;
+            let block = deferred.block;
+            let plain = session.scan.read_blocks(block..block + 1, &mut buffer)?;
+            let id = session.project.keys.hasher.id(ChunkKind::Block, plain);
+            if id.key() != deferred.key {
+                return Err(Error::DiskChanged {
+                    offset: session.scan.geometry.block_range(block).start,
+                });
+            }
+            self.store_block(block, id, plain)?;
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.session
+            .packer
+            .store(&mut self.coder, &mut self.blocks)?;
+        self.session.packer.store(&mut self.coder, &mut self.nodes)
+    }
+}
+
+/// Adds a chunk to a frame, storing the frame first where it does not fit.
+fn push(
+    frame: &mut FrameBuilder,
+    coder: &mut FrameCoder,
+    packer: &Packer,
+    (id, kind): (ChunkId, ChunkKind),
+    plain: &[u8],
+) -> Result<()> {
+    if !frame.fits(plain.len()) {
+        packer.store(coder, frame)?;
+    }
+    frame.push(id, kind, plain);
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Who asks: a signature by an access key, or a token.
+
+use cairn_api::sign::{Authorization, SignatureError, SignedRequest, within_window};
+use cairn_api::ErrorCode;
+use cairn_core::{Caller, Refusal};
+use cairn_types::{ProjectId, UserId};
+
+use crate::App;
+use crate::error::{Failure, Result};
+use crate::request::Request;
+
+/// Who asks, proven.
+pub(crate) struct Identified {
+    pub(crate) user: UserId,
+    /// The project that the token is scoped to; signatures carry none.
+    scope: Option<ProjectId>,
+}
+
+/// Proves who asks.
+///
+/// Errors: 401 `APIGW.0301`, whatever is wrong with the proof.
+pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified> {
+    if let Some(token) = request.header("x-auth-token") {
+        let (user, scope) = app.service.user_of_token(token).await?;
+        return Ok(Identified { user, scope });
+    }
+    let header = request.header("authorization").ok_or(Refusal::NotAuthenticated)?;
+    let authorization = Authorization::parse(header).map_err(|error| not_proven(&error))?;
+    let (user, secret) = app.service.secret_of(&authorization.access_key).await?;
+    let secret = std::str::from_utf8(&secret).map_err(|_| Refusal::NotAuthenticated)?;
+    let signed = SignedRequest {
+        method: request.parts.method.as_str(),
+        path: request.parts.uri.path(),
+        query: request.query(),
+        headers: &request.parts.headers,
+        body: &request.body,
+    };
+    let signed_at = authorization.verify(&signed, secret).map_err(|error| not_proven(&error))?;
+    if !within_window(signed_at, app.clock.now()) {
+        let why = "the time of signing is more than 15 minutes from the server's";
+        return Err(Failure::code_with(ErrorCode::BadCredentials, why));
+    }
+    Ok(Identified { user, scope: None })
+}
+
+/// Proves who asks, and that they may work in the project of the path.
+///
+/// Errors: 401 as [`identify`]; 403 `APIGW.0302`, the same for a project that
+/// the caller has no role in and one that does not exist.
+pub(crate) async fn enter_project(app: &App, request: &Request) -> Result<Caller> {
+    let identified = identify(app, request).await?;
+    let project: ProjectId = request.path("project_id")?;
+    if identified.scope.is_some_and(|scope| scope != project) {
+        return Err(Refusal::NotAllowed.into());
+    }
+    Ok(app.service.enter(identified.user, project, &request.id).await?)
+}
+
+fn not_proven(error: &SignatureError) -> Failure {
+    Failure::code_with(ErrorCode::BadCredentials, error)
+}

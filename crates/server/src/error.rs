@@ -1,0 +1,150 @@
+//! Failures as answers: the one table from what the service refuses to the
+//! codes of the contract.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use cairn_api::{ErrorBody, ErrorCode, Invalid};
+use cairn_core::records::SkipReason;
+use cairn_core::{Error, Refusal};
+use cairn_types::{Kind, ResourceType};
+
+/// What a handler gives.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: u16,
+    body: ErrorBody,
+}
+
+impl Failure {
+    /// The plain answer with a code.
+    pub(crate) fn code(code: ErrorCode) -> Self {
+        Self { status: code.status(), body: code.body() }
+    }
+
+    /// The answer with a code and what it is about.
+    pub(crate) fn code_with(code: ErrorCode, about: impl std::fmt::Display) -> Self {
+        Self { status: code.status(), body: code.body_with(about) }
+    }
+
+    /// The answer to a value that cannot be.
+    pub(crate) fn invalid(key: &str) -> Self {
+        Invalid::key(key).into()
+    }
+
+    fn message(code: ErrorCode, message: String) -> Self {
+        let body = ErrorBody { error_code: code.code().to_owned(), error_msg: message };
+        Self { status: code.status(), body }
+    }
+
+    /// As an answer of the identity service: OpenStack's clients look for
+    /// `error`, CBR's for `error_code`, so it has both.
+    pub(crate) fn into_identity_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let title = status.canonical_reason().unwrap_or("Error");
+        let body = serde_json::json!({
+            "error": { "code": self.status, "message": self.body.error_msg, "title": title },
+            "error_code": self.body.error_code,
+            "error_msg": self.body.error_msg,
+        });
+        (status, Json(body)).into_response()
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, Json(self.body)).into_response()
+    }
+}
+
+impl From<Invalid> for Failure {
+    fn from(invalid: Invalid) -> Self {
+        Self { status: ErrorCode::InvalidRequest.status(), body: invalid.body() }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let code = code_of(&refusal);
+        Self::message(code, refusal.to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        if let Error::Refused(refusal) = error {
+            return refusal.into();
+        }
+        tracing::error!(
+            error = &error as &(dyn std::error::Error + 'static),
+            "a request could not be served"
+        );
+        match error.kind() {
+            Kind::Transient | Kind::Exhausted => {
+                let mut failure = Self::code(ErrorCode::Unknown);
+                failure.status = 503;
+                failure
+            }
+            _ => Self::code(ErrorCode::Unknown),
+        }
+    }
+}
+
+/// The code of each refusal; the text is the refusal's own.
+fn code_of(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::NotAuthenticated => ErrorCode::BadCredentials,
+        Refusal::NotAllowed => ErrorCode::NotAuthorized,
+        Refusal::Invalid(_) => ErrorCode::InvalidRequest,
+        Refusal::VaultNotFound => ErrorCode::VaultNotFound,
+        Refusal::BackupNotFound => ErrorCode::BackupNotFound,
+        Refusal::CheckpointNotFound => ErrorCode::CheckpointNotFound,
+        Refusal::OperationLogNotFound => ErrorCode::OperationLogNotFound,
+        Refusal::ResourceNotFound { .. } => ErrorCode::ResourceNotFound,
+        Refusal::ResourceTypeMismatch => ErrorCode::ResourceTypeMismatch,
+        Refusal::ResourceInOtherVault => ErrorCode::ResourceInOtherVault,
+        Refusal::ResourceInVault { resource_type: ResourceType::Server, .. } => {
+            ErrorCode::ServerInVault
+        }
+        Refusal::ResourceInVault { .. } => ErrorCode::DiskInVault,
+        Refusal::DuplicateResource => ErrorCode::DuplicateResource,
+        Refusal::TooManyResources { .. } => ErrorCode::ResourceLimit,
+        Refusal::VaultTooSmall => ErrorCode::VaultSizeInvalid,
+        Refusal::ResourcesTooLarge => ErrorCode::VaultResourceSize,
+        Refusal::VaultTakesNoResources { .. } => ErrorCode::VaultTakesNoResource,
+        Refusal::NoVolumeLeft { .. } => ErrorCode::ServerWithoutDisk,
+        Refusal::ResourceNotInVault { .. } => ErrorCode::ResourceNotInVault,
+        Refusal::ResourceRemoving { .. } => ErrorCode::ResourceRemoving,
+        Refusal::VaultState { .. } => ErrorCode::VaultStateWrong,
+        Refusal::VaultStateForbidsBackup { .. } => ErrorCode::VaultStateForbidsBackup,
+        Refusal::VaultFull => ErrorCode::VaultFull,
+        Refusal::VaultMakesNoBackups => ErrorCode::VaultTypeForbidsBackup,
+        Refusal::CannotUnlock | Refusal::VaultLocked => ErrorCode::VaultImmutable,
+        Refusal::NothingToBackUp => ErrorCode::NothingToDo,
+        Refusal::BackupBusy { .. } => ErrorCode::BackupRunning,
+        Refusal::BackupIsChild { .. } => ErrorCode::BackupUndeletable,
+        Refusal::BackupLocked => ErrorCode::BackupLocked,
+        Refusal::BackupStateForbidsRestore { .. } => ErrorCode::BackupStateForbidsRestore,
+        Refusal::ResourceBackingUp { .. } => ErrorCode::RestoreBlockedByBackup,
+        Refusal::ResourceRestoring { .. } => ErrorCode::ResourceRestoring,
+        Refusal::RestoreElsewhere => ErrorCode::RestoreToOther,
+        Refusal::TargetTooSmall { .. } => ErrorCode::TargetTooSmall,
+        Refusal::UnknownMapping => ErrorCode::DisksNotRestorable,
+        Refusal::DataOntoSystemDisk => ErrorCode::DataToSystemDisk,
+        Refusal::DiskState { .. } => ErrorCode::DiskStateForbidsRestore,
+    }
+}
+
+/// The code and sentence for a resource that a checkpoint leaves out.
+pub(crate) const fn skip_reason(reason: SkipReason) -> (ErrorCode, &'static str) {
+    match reason {
+        SkipReason::Gone => (ErrorCode::ResourceNotFound, "The resource no longer exists."),
+        SkipReason::Protecting => (ErrorCode::BackupTaskRunning, "It is being backed up."),
+        SkipReason::Restoring => (ErrorCode::ResourceRestoring, "It is being restored."),
+        SkipReason::Removing => (ErrorCode::ResourceRemoving, "It is being removed."),
+    }
+}

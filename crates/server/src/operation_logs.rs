@@ -1,0 +1,46 @@
+//! Operation logs over HTTP.
+
+use cairn_api::operation_log::{ListOpLogsQuery, ListOpLogsResponse, OperationLogResponse};
+use cairn_core::Caller;
+use cairn_core::records::OperationLogFilter;
+
+use crate::App;
+use crate::convert;
+use crate::error::Result;
+use crate::request::Request;
+
+pub(crate) async fn list(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+) -> Result<ListOpLogsResponse> {
+    let query = ListOpLogsQuery::parse(request.query())?;
+    let wanted = query.page();
+    let page = convert::page(&wanted);
+    let filter = OperationLogFilter {
+        status: query.status,
+        operation_type: query.operation_type.map(|word| word.to_string()),
+        vault: query.vault_id,
+        vault_name: query.vault_name,
+        resource: query.resource_id,
+        resource_name: query.resource_name,
+        created_from: query.start_time,
+        created_until: query.end_time,
+    };
+    let (logs, count) = app.service.operation_logs(caller, &filter, &page).await?;
+    Ok(ListOpLogsResponse {
+        operation_logs: logs.into_iter().map(convert::operation_log).collect(),
+        count,
+        limit: wanted.limit,
+        offset: wanted.offset,
+    })
+}
+
+pub(crate) async fn show(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+) -> Result<OperationLogResponse> {
+    let log = app.service.operation_log(caller, request.path("operation_log_id")?).await?;
+    Ok(OperationLogResponse { operation_log: convert::operation_log(log) })
+}

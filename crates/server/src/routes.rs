@@ -1,0 +1,148 @@
+//! The routes: every operation of the contract's table, the identity calls,
+//! and the two questions of a supervisor.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, get, on};
+use axum::{Json, Router};
+use cairn_api::{ErrorCode, Operation};
+use cairn_core::Caller;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::error::{Failure, Result};
+use crate::request::Request;
+use crate::{App, auth, backups, checkpoints, identity, operation_logs, protectables, vaults};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Everything this server answers.
+pub fn router(app: App) -> Router {
+    let mut paths: BTreeMap<&str, MethodRouter<App>> = BTreeMap::new();
+    for operation in Operation::ALL {
+        let spec = operation.spec();
+        let handler = move |State(app): State<App>, request: HttpRequest<Body>| {
+            serve(app, *operation, request)
+        };
+        let route = paths.remove(spec.path).unwrap_or_default();
+        paths.insert(spec.path, route.on(filter(&spec.method), handler));
+    }
+    let mut router = identity::routes();
+    for (path, route) in paths {
+        router = router.route(path, route.fallback(no_such_api));
+    }
+    router
+        .route("/healthz", get(async || StatusCode::OK))
+        .route("/readyz", on(MethodFilter::GET, ready))
+        .fallback(no_such_api)
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| {
+            Failure::code(ErrorCode::Unknown).into_response()
+        }))
+        .layer(axum::middleware::from_fn(number_requests))
+        .with_state(app)
+}
+
+fn filter(method: &Method) -> MethodFilter {
+    MethodFilter::try_from(method.clone()).expect("the contract uses the usual methods only")
+}
+
+/// Gives every request an id, and every answer the id of its request.
+async fn number_requests(
+    mut request: HttpRequest<Body>,
+    next: axum::middleware::Next,
+) -> Response {
+    let id = format!("req-{}", Uuid::new_v4());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    let status = response.status().as_u16();
+    tracing::debug!(request.id = %id, %method, path, status, "answered a request");
+    let value = HeaderValue::from_str(&id).expect("an id is plain text");
+    response.headers_mut().insert(REQUEST_ID, value);
+    response
+}
+
+/// The id that [`number_requests`] gave.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
+pub(crate) fn id_of(request: &HttpRequest<Body>) -> String {
+    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}
+
+async fn ready(State(app): State<App>) -> StatusCode {
+    match app.service.ready().await {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+async fn no_such_api() -> Failure {
+    Failure::code(ErrorCode::NoSuchApi)
+}
+
+async fn serve(app: App, operation: Operation, request: HttpRequest<Body>) -> Response {
+    let id = id_of(&request);
+    let answer = async {
+        let request = Request::read(request, &id).await?;
+        let caller = match operation.spec().is_in_project() {
+            true => auth::enter_project(&app, &request).await?,
+            false => return Err(Failure::code(ErrorCode::NoSuchApi)),
+        };
+        call(&app, operation, &caller, &request).await
+    };
+    answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The operations that are served, each by its handler.
+async fn call(
+    app: &App,
+    operation: Operation,
+    caller: &Caller,
+    request: &Request,
+) -> Result<Response> {
+    use Operation as Op;
+    match operation {
+        Op::ListVault => answer(operation, vaults::list(app, caller, request).await?),
+        Op::CreateVault => answer(operation, vaults::create(app, caller, request).await?),
+        Op::ShowVault => answer(operation, vaults::show(app, caller, request).await?),
+        Op::UpdateVault => answer(operation, vaults::update(app, caller, request).await?),
+        Op::DeleteVault => done(operation, vaults::delete(app, caller, request).await?),
+        Op::AddVaultResource => {
+            answer(operation, vaults::add_resources(app, caller, request).await?)
+        }
+        Op::RemoveVaultResource => {
+            answer(operation, vaults::remove_resources(app, caller, request).await?)
+        }
+        Op::CreateCheckpoint => answer(operation, checkpoints::create(app, caller, request).await?),
+        Op::ShowCheckpoint => answer(operation, checkpoints::show(app, caller, request).await?),
+        Op::ListBackups => answer(operation, backups::list(app, caller, request).await?),
+        Op::ShowBackup => answer(operation, backups::show(app, caller, request).await?),
+        Op::UpdateBackup => answer(operation, backups::update(app, caller, request).await?),
+        Op::DeleteBackup => done(operation, backups::delete(app, caller, request).await?),
+        Op::RestoreBackup => answer(operation, backups::restore(app, caller, request).await?),
+        Op::ListOpLogs => answer(operation, operation_logs::list(app, caller, request).await?),
+        Op::ShowOpLog => answer(operation, operation_logs::show(app, caller, request).await?),
+        Op::ListProtectable => answer(operation, protectables::list(app, caller, request).await?),
+        Op::ShowProtectable => answer(operation, protectables::show(app, caller, request).await?),
+        _ => Err(Failure::code(ErrorCode::NoSuchApi)),
+    }
+}
+
+/// An answer with a body, in the operation's status.
+fn answer(operation: Operation, body: impl Serialize) -> Result<Response> {
+    Ok((status(operation), Json(body)).into_response())
+}
+
+/// An answer without one.
+fn done(operation: Operation, (): ()) -> Result<Response> {
+    Ok(status(operation).into_response())
+}
+
+fn status(operation: Operation) -> StatusCode {
+    StatusCode::from_u16(operation.spec().success_status).expect("the table holds real statuses")
+}
