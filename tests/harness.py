@@ -105,6 +105,18 @@ class Server:
         self.credentials = json.loads(self.credentials_file.read_text(encoding="utf-8"))
         return self
 
+    def repository(self):
+        """The options that name the repository to `cairn repo`."""
+        return [
+            "--repository", self.data / "repository",
+            "--master-key-file", self.data / "master.key",
+        ]
+
+    def packs(self):
+        """The files that hold the backups' data."""
+        found = (self.data / "repository").glob("projects/*/packs/**/*")
+        return sorted(path.name for path in found if path.is_file())
+
     def is_ready(self):
         if self.process.poll() is not None:
             raise AssertionError(f"the server ended by itself:\n{self.log_tail()}")

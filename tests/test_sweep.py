@@ -210,7 +210,7 @@ class Sweep:
         self.server.stop()
         repository = self.server.repository()
         verified = run(CAIRN, "repo", "verify", "--full", *repository)
-        listed = run(CAIRN, "repo", "list", "-o", "json", *repository).stdout
+        listed = run(CAIRN, "repo", "list", "--json", *repository).stdout
         for backup in self.expected:
             assert backup in listed, f"{backup}\n{verified.stdout}"
         self.server.start()
