@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from harness import MIB, Disk, Server, ago
+from harness import CAIRN, MIB, Disk, Server, ago, run
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
@@ -212,14 +212,55 @@ def test_a_recorded_request_cannot_carry_another_body(world):
     assert state(world) == before
 
 
-def test_another_project_is_as_one_that_does_not_exist(world):
+def test_a_project_that_does_not_exist_is_as_one_of_others(world, stranger):
     before = state(world)
-    token = {"X-Auth-Token": world.token()}
-    for path in ("/vaults", f"/vaults/{world.vault}", f"/backups/{world.backup['id']}"):
-        answer = world.call("GET", path, project="f" * 32)
+    token = {"X-Auth-Token": world.token(), "authorization": ""}
+    for project in ("f" * 32, stranger["project_id"]):
+        for headers in ({}, token):
+            answer = world.call("GET", "/vaults", project=project, headers=headers)
+            assert_refused(answer, 403, "APIGW.0302")
+    assert world.call("GET", "/vaults", headers=token).status_code == 200
+    assert state(world) == before
+
+
+@pytest.fixture(scope="module", name="stranger")
+def fixture_stranger(world):
+    """The credentials of another project on the same server."""
+    made = run(
+        CAIRN, "project", "create", "stranger", "--config", world.config, "--data-dir", world.data
+    )
+    return json.loads(made.stdout)
+
+
+def test_the_ids_of_another_project_are_as_unknown_ones(world, stranger):
+    keys = {key: stranger[key] for key in ("access_key", "secret_key")}
+    before = state(world)
+    log = world.ok("GET", "/operation-logs")["operation_logs"][0]["id"]
+    backup = world.backup["id"]
+    restore = {"restore": {"volume_id": world.disk["id"]}}
+    for method, path, body, code in (
+        ("GET", f"/vaults/{world.vault}", None, "6105"),
+        ("PUT", f"/vaults/{world.vault}", {"vault": {"name": "mine"}}, "6105"),
+        ("DELETE", f"/vaults/{world.vault}", None, "6105"),
+        ("POST", f"/vaults/{world.vault}/addresources", {"resources": [disk(world)]}, "6105"),
+        ("POST", f"/vaults/{world.vault}/removeresources", {"resource_ids": [world.disk["id"]]}, "6105"),
+        ("POST", "/checkpoints", checkpoint(world), "6105"),
+        ("GET", f"/checkpoints/{world.backup['checkpoint_id']}", None, "6217"),
+        ("GET", f"/backups/{backup}", None, "6200"),
+        ("PUT", f"/backups/{backup}", {"backup": {"name": "mine"}}, "6200"),
+        ("DELETE", f"/backups/{backup}", None, "6200"),
+        ("POST", f"/backups/{backup}/restore", restore, "6200"),
+        ("GET", f"/operation-logs/{log}", None, "6500"),
+        ("POST", "/vaults", vault([disk(world)]), "6214"),
+    ):
+        answer = world.call(method, path, body, sign=keys, project=stranger["project_id"])
+        assert_refused(answer, 404, f"BackupService.{code}")
+        # And there is no way in through the owner's project either.
+        answer = world.call(method, path, body, sign=keys)
         assert_refused(answer, 403, "APIGW.0302")
-        answer = world.call("GET", path, project="f" * 32, headers=token)
-        assert_refused(answer, 403, "APIGW.0302")
+    for path in ("/vaults", "/backups", "/operation-logs", "/protectables/disk/instances"):
+        listed = world.ok("GET", path, sign=keys, project=stranger["project_id"])
+        assert listed["count"] == 0, path
     assert state(world) == before
 
 
