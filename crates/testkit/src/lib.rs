@@ -2,8 +2,10 @@
 //! make backups of.
 
 mod disk;
+mod faulty;
 
 pub use disk::MemoryDisk;
+pub use faulty::{Fault, FaultyStore};
 
 use cairn_types::{
     BackupId, BackupInfo, CheckpointId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
