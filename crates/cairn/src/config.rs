@@ -81,11 +81,20 @@ struct Tasks {
 /// Reads the configuration and the command line over it.
 pub fn load(arguments: &ServerArguments) -> Result<Config> {
     let (file, base) = match &arguments.config {
-        Some(path) => (read(path)?, path.parent().unwrap_or(Path::new("")).to_owned()),
+        Some(path) => (
+            read(path)?,
+            path.parent().unwrap_or(Path::new("")).to_owned(),
+        ),
         None => (File::default(), PathBuf::new()),
     };
     let base = std::path::absolute(if base.as_os_str().is_empty() { "." } else { "" })
-        .map(|here| if base.as_os_str().is_empty() { here } else { base.clone() })
+        .map(|here| {
+            if base.as_os_str().is_empty() {
+                here
+            } else {
+                base.clone()
+            }
+        })
         .unwrap_or(base);
     let inside = |path: PathBuf| base.join(path);
     let database_url = match (file.catalogue.url, file.catalogue.url_file) {
@@ -93,7 +102,11 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         (None, Some(path)) => {
             let path = inside(path);
             let text = std::fs::read_to_string(&path);
-            Some(text.with_context(|| format!("cannot read {}", path.display()))?.trim().to_owned())
+            Some(
+                text.with_context(|| format!("cannot read {}", path.display()))?
+                    .trim()
+                    .to_owned(),
+            )
         }
         (url, None) => url,
     };
@@ -107,14 +120,23 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         bail!("tasks.concurrent: it takes 1 to 64");
     }
     let region = file.region.unwrap_or_else(|| "cairn-1".to_owned());
-    if region.is_empty() || !region.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+    if region.is_empty()
+        || !region
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-')
+    {
         bail!("region: it takes letters, digits and hyphens");
     }
     let data_dir = arguments.data_dir.clone().or(file.data_dir.map(inside));
     Ok(Config {
         data_dir: data_dir.unwrap_or_else(|| PathBuf::from("cairn-data")),
-        listen: arguments.listen.or(file.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8774))),
-        endpoint: file.endpoint.map(|url| url.trim_end_matches('/').to_owned()),
+        listen: arguments
+            .listen
+            .or(file.listen)
+            .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8774))),
+        endpoint: file
+            .endpoint
+            .map(|url| url.trim_end_matches('/').to_owned()),
         region,
         database_url,
         repository: file.repository.path.map(inside),
@@ -152,18 +174,25 @@ impl Config {
 
     /// The repository's folder.
     pub fn repository(&self) -> PathBuf {
-        self.repository.clone().unwrap_or_else(|| self.data_dir.join("repository"))
+        self.repository
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("repository"))
     }
 
     /// The file that holds the master key.
     pub fn master_key_file(&self) -> PathBuf {
-        self.master_key_file.clone().unwrap_or_else(|| self.data_dir.join("master.key"))
+        self.master_key_file
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("master.key"))
     }
 }
 
 /// What has a meaning of its own in a URL's path.
-const URL_PATH: &percent_encoding::AsciiSet =
-    &percent_encoding::CONTROLS.add(b' ').add(b'%').add(b'?').add(b'#');
+const URL_PATH: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS
+    .add(b' ')
+    .add(b'%')
+    .add(b'?')
+    .add(b'#');
 
 impl std::fmt::Display for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -173,14 +202,22 @@ impl std::fmt::Display for Config {
             writeln!(f, "endpoint = {endpoint:?}")?;
         }
         writeln!(f, "region = {:?}", self.region)?;
-        let url = if self.owns_catalogue() { self.database_url() } else { "(hidden)".to_owned() };
+        let url = if self.owns_catalogue() {
+            self.database_url()
+        } else {
+            "(hidden)".to_owned()
+        };
         writeln!(f, "\n[catalogue]\nurl = {url:?}")?;
         writeln!(f, "\n[repository]\npath = {:?}", self.repository())?;
         writeln!(f, "master_key_file = {:?}", self.master_key_file())?;
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
         write!(f, "drain_seconds = {}", self.drain_seconds)?;
         for source in &self.sources {
-            write!(f, "\n\n[[source]]\nkind = \"images\"\nname = {:?}", source.name)?;
+            write!(
+                f,
+                "\n\n[[source]]\nkind = \"images\"\nname = {:?}",
+                source.name
+            )?;
             write!(f, "\npath = {:?}", source.path)?;
             for server in &source.server {
                 write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;

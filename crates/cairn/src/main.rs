@@ -7,8 +7,10 @@ mod project;
 mod repo;
 mod server;
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -18,6 +20,8 @@ use clap::{Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    client: cairn_cli::Options,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,10 +63,15 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.expect("the system has threads and a poller to give");
     let done = match arguments.command {
-        Command::Client(command) => return runtime.block_on(cairn_cli::run(command)),
+        Command::Client(command) => {
+            let run = cairn_cli::run(command, arguments.client, Arc::new(clock::SystemClock));
+            return runtime.block_on(run);
+        }
         Command::Server(arguments) => {
             start_log();
             config::load(&arguments).and_then(|config| runtime.block_on(server::run(config)))
@@ -86,5 +95,9 @@ fn main() -> ExitCode {
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CAIRN_LOG");
     let filter = filter.unwrap_or_else(|_| "info,sqlx=warn,hyper=warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(ansi);
+    log.with_writer(std::io::stderr).init();
 }

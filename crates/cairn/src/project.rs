@@ -30,12 +30,18 @@ pub async fn run(command: ProjectCommand) -> Result<()> {
     let config = crate::config::load(&server)?;
     let file = config.data_dir.join("credentials.json");
     let text = std::fs::read_to_string(&file);
-    let text = text.with_context(|| format!("{} holds no server's data", config.data_dir.display()))?;
+    let text =
+        text.with_context(|| format!("{} holds no server's data", config.data_dir.display()))?;
     let admin: Credentials = serde_json::from_str(&text)?;
     let parts: Parts = crate::server::open_parts(&config).await?;
     let meta = parts.meta.clone();
-    let service = Service::new(Parts { wake: Arc::default(), ..parts });
-    let made = service.add_project(&name, user.as_deref().unwrap_or(&name)).await?;
+    let service = Service::new(Parts {
+        wake: Arc::default(),
+        ..parts
+    });
+    let made = service
+        .add_project(&name, user.as_deref().unwrap_or(&name))
+        .await?;
     meta.close().await;
     let credentials = Credentials::new(&made, &admin.endpoint, &admin.region);
     println!("{}", serde_json::to_string_pretty(&credentials)?);

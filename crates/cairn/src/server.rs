@@ -41,18 +41,29 @@ pub async fn run(config: Config) -> Result<()> {
     let stop = CancellationToken::new();
     let worker = Arc::new(Worker::new(service.clone(), inventory));
     let owner = uuid::Uuid::new_v4().to_string();
-    let engine = Engine::new(meta.clone(), worker, Arc::clone(&clock), owner, wake, stop.clone());
+    let engine = Engine::new(
+        meta.clone(),
+        worker,
+        Arc::clone(&clock),
+        owner,
+        wake,
+        stop.clone(),
+    );
     if config.owns_catalogue() && engine.take_over().await? > 0 {
         // An earlier process ended in the middle: what it left half-written goes.
         service.collect_all().await?;
     }
-    let site = Site { endpoint: endpoint.clone(), region: config.region.clone() };
+    let site = Site {
+        endpoint: endpoint.clone(),
+        region: config.region.clone(),
+    };
     let app = cairn_server::router(App::new(service, clock, site));
 
     let mut running = JoinSet::new();
     let grace = Duration::from_secs(config.drain_seconds);
     running.spawn(async move { engine.run(config.tasks, grace).await });
-    let requests = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let requests =
+        axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     let mut requests = std::pin::pin!(requests.into_future());
     tracing::info!(%endpoint, "cairn is ready");
     tokio::select! {
@@ -62,7 +73,10 @@ pub async fn run(config: Config) -> Result<()> {
     tracing::info!("cairn is stopping");
     stop.cancel();
     // A client that keeps its connection open does not keep the server from ending.
-    if tokio::time::timeout(DRAIN_REQUESTS, requests).await.is_err() {
+    if tokio::time::timeout(DRAIN_REQUESTS, requests)
+        .await
+        .is_err()
+    {
         tracing::warn!("some requests were still under way");
     }
     while running.join_next().await.is_some() {}
@@ -78,7 +92,9 @@ pub async fn open_parts(config: &Config) -> Result<Parts> {
     let store = LocalStore::open(&folder).context("cannot open the repository")?;
     let repository = Repository::open_or_create(Arc::new(store), repository_key).await;
     Ok(Parts {
-        meta: Meta::open(&config.database_url()).await.context("cannot open the catalogue")?,
+        meta: Meta::open(&config.database_url())
+            .await
+            .context("cannot open the catalogue")?,
         repository: repository.context("cannot open the repository")?,
         inventory: Arc::new(Inventory::new(config.sources.clone())?),
         clock: Arc::new(SystemClock) as Arc<dyn Clock>,

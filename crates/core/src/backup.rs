@@ -43,7 +43,10 @@ impl Service {
         let all = tx.children_of(&parents).await?;
         let views = backups.into_iter().map(|backup| {
             let of_this = |child: &&Backup| child.parent == Some(backup.id);
-            BackupView { children: all.iter().filter(of_this).cloned().collect(), backup }
+            BackupView {
+                children: all.iter().filter(of_this).cloned().collect(),
+                backup,
+            }
         });
         Ok((views.collect(), count))
     }
@@ -54,7 +57,10 @@ impl Service {
     /// CBR: `ShowBackup`, `GET /v3/{project_id}/backups/{backup_id}`.
     pub async fn backup(&self, caller: &Caller, id: BackupId) -> Result<BackupView> {
         let mut tx = self.meta().read().await?;
-        let backup = tx.backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        let backup = tx
+            .backup(caller.project, id)
+            .await?
+            .ok_or(Refusal::BackupNotFound)?;
         view(&mut tx, backup).await
     }
 
@@ -69,7 +75,10 @@ impl Service {
         name: String,
     ) -> Result<BackupView> {
         let mut tx = self.meta().begin().await?;
-        let mut backup = tx.lock_backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        let mut backup = tx
+            .lock_backup(caller.project, id)
+            .await?
+            .ok_or(Refusal::BackupNotFound)?;
         backup.name = name;
         backup.updated_at = self.now();
         tx.update_backup(&backup).await?;
@@ -85,30 +94,45 @@ impl Service {
     /// CBR: `DeleteBackup`, `DELETE /v3/{project_id}/backups/{backup_id}`.
     pub async fn delete_backup(&self, caller: &Caller, id: BackupId) -> Result<()> {
         let mut tx = self.meta().begin().await?;
-        let mut backup = tx.lock_backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        let mut backup = tx
+            .lock_backup(caller.project, id)
+            .await?
+            .ok_or(Refusal::BackupNotFound)?;
         if backup.parent.is_some() {
             return Err(Refusal::BackupIsChild { id }.into());
         }
         if backup.status.is_busy() {
             return Err(Refusal::BackupBusy { id }.into());
         }
-        let vault = tx.vault(caller.project, backup.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .vault(caller.project, backup.vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         if vault.locked && backup.auto_trigger {
             return Err(Refusal::BackupLocked.into());
         }
         backup.status = BackupStatus::WaitingDelete;
         backup.updated_at = self.now();
         tx.update_backup(&backup).await?;
-        let task = Task::DeleteBackup { project: caller.project, backup: id };
-        let resource =
-            Some((backup.resource, backup.resource_name.clone(), backup.resource_type));
+        let task = Task::DeleteBackup {
+            project: caller.project,
+            backup: id,
+        };
+        let resource = Some((
+            backup.resource,
+            backup.resource_name.clone(),
+            backup.resource_type,
+        ));
         let operation = NewOperation {
             id: OperationLogId::random(),
             vault: &vault,
             checkpoint: Some(backup.checkpoint),
             operation_type: OperationType::Delete,
             resource,
-            detail: OperationDetail::Delete { backup: id, backup_name: backup.name.clone() },
+            detail: OperationDetail::Delete {
+                backup: id,
+                backup_name: backup.name.clone(),
+            },
         };
         self.enqueue(&mut tx, caller, &task, operation).await?;
         tx.commit().await?;

@@ -4,7 +4,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cairn_meta::{Backup, BoundResource, Checkpoint, SkipReason, Skipped, Tx, Vault};
 use cairn_source::Protectable;
 use cairn_types::{
-    BackupId, BackupStatus, BYTES_PER_GB, CheckpointId, CheckpointStatus, OperationLogId,
+    BYTES_PER_GB, BackupId, BackupStatus, CheckpointId, CheckpointStatus, OperationLogId,
     OperationType, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
 };
 
@@ -69,7 +69,10 @@ impl Service {
     ) -> Result<CheckpointView> {
         let inventory = self.inventory_of(caller, &new).await?;
         let mut tx = self.meta().begin().await?;
-        let vault = tx.lock_vault(caller.project, new.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .lock_vault(caller.project, new.vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         refuse_backup(&mut tx, &vault).await?;
         let bound = tx.resources_of(vault.id).await?;
         let (chosen, skipped) = choose(&new, bound, &inventory)?;
@@ -85,13 +88,23 @@ impl Service {
                 true => format!("{}_{:04}", checkpoint.name, position + 1),
                 false => checkpoint.name.clone(),
             };
-            let planned = Planned { vault: &vault, checkpoint: &checkpoint, new: &new, name };
-            self.plan_backup(&mut tx, caller, &planned, resource, protectable).await?;
+            let planned = Planned {
+                vault: &vault,
+                checkpoint: &checkpoint,
+                new: &new,
+                name,
+            };
+            self.plan_backup(&mut tx, caller, &planned, resource, protectable)
+                .await?;
         }
         tx.commit().await?;
         self.wake_engine();
         // The answer shows the resources as they stood when they were called for.
-        Ok(CheckpointView { checkpoint, status: CheckpointStatus::Protecting, resources: chosen })
+        Ok(CheckpointView {
+            checkpoint,
+            status: CheckpointStatus::Protecting,
+            resources: chosen,
+        })
     }
 
     /// One of the project's checkpoints.
@@ -100,12 +113,21 @@ impl Service {
     /// CBR: `ShowCheckpoint`, `GET /v3/{project_id}/checkpoints/{checkpoint_id}`.
     pub async fn checkpoint(&self, caller: &Caller, id: CheckpointId) -> Result<CheckpointView> {
         let mut tx = self.meta().read().await?;
-        let checkpoint =
-            tx.checkpoint(caller.project, id).await?.ok_or(Refusal::CheckpointNotFound)?;
+        let checkpoint = tx
+            .checkpoint(caller.project, id)
+            .await?
+            .ok_or(Refusal::CheckpointNotFound)?;
         let backups = tx.backups_of_checkpoint(id).await?;
         let bound = tx.resources_of(checkpoint.vault).await?;
-        let resources = backups.iter().map(|backup| covered(backup, &bound)).collect();
-        Ok(CheckpointView { status: status_of(&backups), checkpoint, resources })
+        let resources = backups
+            .iter()
+            .map(|backup| covered(backup, &bound))
+            .collect();
+        Ok(CheckpointView {
+            status: status_of(&backups),
+            checkpoint,
+            resources,
+        })
     }
 
     /// The protectables behind the resources that the checkpoint may take.
@@ -172,7 +194,11 @@ impl Service {
         };
         if let Some(found) = protectable {
             let whole = disks.iter().map(|disk| disk.size_bytes).sum();
-            backup.size_bytes = if disks.is_empty() { found.size_bytes } else { whole };
+            backup.size_bytes = if disks.is_empty() {
+                found.size_bytes
+            } else {
+                whole
+            };
         }
         tx.insert_backup(&backup).await?;
         for disk in &disks {
@@ -271,7 +297,10 @@ fn choose(
         .map(|choice| choice.id.to_string())
         .collect();
     if !strangers.is_empty() {
-        return Err(Refusal::ResourceNotInVault { ids: strangers.join(",") }.into());
+        return Err(Refusal::ResourceNotInVault {
+            ids: strangers.join(","),
+        }
+        .into());
     }
     let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
     for resource in bound {
@@ -289,8 +318,18 @@ fn choose(
                 continue;
             }
         };
-        let BoundResource { id, resource_type, name, .. } = resource;
-        skipped.push(Skipped { id, resource_type, name, reason });
+        let BoundResource {
+            id,
+            resource_type,
+            name,
+            ..
+        } = resource;
+        skipped.push(Skipped {
+            id,
+            resource_type,
+            name,
+            reason,
+        });
     }
     Ok((chosen, skipped))
 }
@@ -313,7 +352,8 @@ async fn refuse_backup(tx: &mut Tx, vault: &Vault) -> Result<()> {
 
 /// A checkpoint's status, from the states of its backups.
 fn status_of(backups: &[Backup]) -> CheckpointStatus {
-    let any = |states: &[BackupStatus]| backups.iter().any(|backup| states.contains(&backup.status));
+    let any =
+        |states: &[BackupStatus]| backups.iter().any(|backup| states.contains(&backup.status));
     if any(&[BackupStatus::WaitingProtect, BackupStatus::Protecting]) {
         CheckpointStatus::Protecting
     } else if any(&[BackupStatus::WaitingDelete, BackupStatus::Deleting]) {
@@ -350,7 +390,9 @@ fn covered(backup: &Backup, bound: &[BoundResource]) -> BoundResource {
 /// Source: CBR's concepts: `manualbk_xxxx` and `autobk_xxxx`, four hexadecimal digits.
 fn default_name(auto_trigger: bool, prefix: &str) -> Result<String> {
     let mut digits = [0; 2];
-    SystemRandom::new().fill(&mut digits).map_err(|_| Error::Random)?;
+    SystemRandom::new()
+        .fill(&mut digits)
+        .map_err(|_| Error::Random)?;
     let digits = hex::encode(digits);
     Ok(match (auto_trigger, prefix) {
         (false, _) => format!("manualbk_{digits}"),

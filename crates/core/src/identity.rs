@@ -1,8 +1,8 @@
 //! Who asks: users, projects, passwords, tokens and access keys.
 
+use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::Argon2;
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cairn_meta::{AccessKey, Domain, Grant, Project, Token, Tx, User};
@@ -125,14 +125,14 @@ impl Service {
         Ok(tx.commit().await.map_err(Error::from)?)
     }
 
-    async fn first_credentials(
-        &self,
-        tx: &mut Tx,
-        names: &FirstNames,
-    ) -> Result<FirstCredentials> {
-        let domain = Domain { id: DomainId::random(), name: names.domain.clone() };
+    async fn first_credentials(&self, tx: &mut Tx, names: &FirstNames) -> Result<FirstCredentials> {
+        let domain = Domain {
+            id: DomainId::random(),
+            name: names.domain.clone(),
+        };
         tx.insert_domain(&domain).await?;
-        self.new_tenant(tx, domain, &names.project, &names.user).await
+        self.new_tenant(tx, domain, &names.project, &names.user)
+            .await
     }
 
     /// Makes a further project with an administrator of its own, in the first domain.
@@ -141,7 +141,12 @@ impl Service {
     pub async fn add_project(&self, project: &str, user: &str) -> Result<FirstCredentials> {
         let taken = || Refusal::Invalid("the project or the user exists already".to_owned());
         let mut tx = self.meta().begin().await?;
-        let domain = tx.domains().await?.into_iter().next().ok_or(Refusal::NotAuthenticated)?;
+        let domain = tx
+            .domains()
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(Refusal::NotAuthenticated)?;
         let made = match self.new_tenant(&mut tx, domain, project, user).await {
             Err(Error::Meta(error)) if error.is_duplicate() => return Err(taken().into()),
             made => made?,
@@ -162,7 +167,12 @@ impl Service {
         let password_hash = hash_password(password.clone()).await?;
         let now = self.now();
         let name = project.to_owned();
-        let project = Project { id: ProjectId::random(), domain: domain.id, name, created_at: now };
+        let project = Project {
+            id: ProjectId::random(),
+            domain: domain.id,
+            name,
+            created_at: now,
+        };
         tx.insert_project(&project).await?;
         let user_name = user.to_owned();
         let user = User {
@@ -174,9 +184,21 @@ impl Service {
         };
         tx.insert_user(&user).await?;
         let role = ADMINISTRATOR.to_owned();
-        tx.insert_grant(&Grant { user: user.id, project: project.id, role }).await?;
+        tx.insert_grant(&Grant {
+            user: user.id,
+            project: project.id,
+            role,
+        })
+        .await?;
         let (access_key, secret_key) = self.new_access_key(tx, user.id).await?;
-        Ok(FirstCredentials { domain, project, user_name, password, access_key, secret_key })
+        Ok(FirstCredentials {
+            domain,
+            project,
+            user_name,
+            password,
+            access_key,
+            secret_key,
+        })
     }
 
     async fn new_access_key(
@@ -202,7 +224,10 @@ impl Service {
     /// Errors: `Denied` if there is no such key.
     pub async fn secret_of(&self, access_key: &str) -> Result<(UserId, Zeroizing<Vec<u8>>)> {
         let mut tx = self.meta().read().await?;
-        let key = tx.access_key(access_key).await?.ok_or(Refusal::NotAuthenticated)?;
+        let key = tx
+            .access_key(access_key)
+            .await?
+            .ok_or(Refusal::NotAuthenticated)?;
         let sealed = hex::decode(&key.sealed_secret).map_err(|_| Refusal::NotAuthenticated)?;
         let secret = self.master_key().open(SECRET_CONTEXT, &sealed)?;
         Ok((key.user, secret))
@@ -241,7 +266,10 @@ impl Service {
         let now = self.now();
         let mut tx = self.meta().begin().await?;
         let project = find_project(&mut tx, &user, scope).await?;
-        let domain = tx.domain(user.domain).await?.ok_or(Refusal::NotAuthenticated)?;
+        let domain = tx
+            .domain(user.domain)
+            .await?
+            .ok_or(Refusal::NotAuthenticated)?;
         let role = match &project {
             Some(project) => tx.grant(user.id, project.id).await?.map(|grant| grant.role),
             None => None,
@@ -272,11 +300,18 @@ impl Service {
     pub async fn describe_token(&self, token: &str) -> Result<IssuedToken> {
         let (held, user) = self.token(token).await?;
         let mut tx = self.meta().read().await?;
-        let domain = tx.domain(user.domain).await?.ok_or(Refusal::NotAuthenticated)?;
+        let domain = tx
+            .domain(user.domain)
+            .await?
+            .ok_or(Refusal::NotAuthenticated)?;
         let (mut project, mut role) = (None, String::new());
         if let Some(id) = held.project {
             project = tx.project(id).await?;
-            role = tx.grant(user.id, id).await?.map(|grant| grant.role).unwrap_or_default();
+            role = tx
+                .grant(user.id, id)
+                .await?
+                .map(|grant| grant.role)
+                .unwrap_or_default();
         }
         Ok(IssuedToken {
             secret: token.to_owned(),
@@ -291,7 +326,10 @@ impl Service {
 
     async fn token(&self, token: &str) -> Result<(Token, User)> {
         let mut tx = self.meta().read().await?;
-        let held = tx.token(&token_digest(token)).await?.ok_or(Refusal::NotAuthenticated)?;
+        let held = tx
+            .token(&token_digest(token))
+            .await?
+            .ok_or(Refusal::NotAuthenticated)?;
         if held.expires_at <= self.now() {
             return Err(Refusal::NotAuthenticated.into());
         }
@@ -316,7 +354,11 @@ impl Service {
     ) -> Result<Caller> {
         let mut tx = self.meta().read().await?;
         tx.grant(user, project).await?.ok_or(Refusal::NotAllowed)?;
-        Ok(Caller { user, project, request_id: request_id.to_owned() })
+        Ok(Caller {
+            user,
+            project,
+            request_id: request_id.to_owned(),
+        })
     }
 
     /// The projects that a user has a role in.
@@ -328,13 +370,23 @@ impl Service {
     pub async fn user_and_domain(&self, user: UserId) -> Result<(User, Domain)> {
         let mut tx = self.meta().read().await?;
         let user = tx.user(user).await?.ok_or(Refusal::NotAuthenticated)?;
-        let domain = tx.domain(user.domain).await?.ok_or(Refusal::NotAuthenticated)?;
+        let domain = tx
+            .domain(user.domain)
+            .await?
+            .ok_or(Refusal::NotAuthenticated)?;
         Ok((user, domain))
     }
 
     /// The first project of the catalogue: the owner of sources that name none.
     pub async fn first_project(&self) -> Result<Option<Project>> {
-        Ok(self.meta().read().await?.projects().await?.into_iter().next())
+        Ok(self
+            .meta()
+            .read()
+            .await?
+            .projects()
+            .await?
+            .into_iter()
+            .next())
     }
 }
 
@@ -380,8 +432,13 @@ async fn find_project(tx: &mut Tx, user: &User, scope: &Scope) -> Result<Option<
 fn random_text<const N: usize>() -> Result<String> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| Error::Random)?;
-    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Error::Random)?;
+    Ok(bytes
+        .iter()
+        .map(|byte| char::from(LETTERS[usize::from(byte % 32)]))
+        .collect())
 }
 
 fn token_digest(token: &str) -> String {
@@ -391,7 +448,9 @@ fn token_digest(token: &str) -> String {
 /// Hashing is slow by design, so it runs off the async threads.
 async fn hash_password(password: Zeroizing<String>) -> Result<String> {
     off_thread(move || {
-        let hash = Argon2::default().hash_password(password.as_bytes()).map_err(Error::Password)?;
+        let hash = Argon2::default()
+            .hash_password(password.as_bytes())
+            .map_err(Error::Password)?;
         Ok(hash.to_string())
     })
     .await
@@ -401,7 +460,9 @@ async fn password_matches(password: Zeroizing<String>, hash: String) -> Result<b
     off_thread(move || {
         let hash = PasswordHash::new(&hash)
             .map_err(|_| Error::Password(argon2::password_hash::Error::PasswordInvalid))?;
-        Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+        Ok(Argon2::default()
+            .verify_password(password.as_bytes(), &hash)
+            .is_ok())
     })
     .await
 }
@@ -410,5 +471,7 @@ async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Error::Panicked { what: "password hashing" })?
+    done.map_err(|_| Error::Panicked {
+        what: "password hashing",
+    })?
 }

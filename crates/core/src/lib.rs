@@ -30,7 +30,7 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 pub mod records {
     pub use cairn_meta::{
         Backup, BackupFilter, BackupSort, BoundResource, Checkpoint, Domain, OperationLog,
-        OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason, Skipped, Usage, User, Vault,
-        VaultFilter, VolumeChoice,
+        OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason, Skipped, Usage, User,
+        Vault, VaultFilter, VolumeChoice,
     };
 }

@@ -63,7 +63,9 @@ impl Service {
         id: ResourceId,
     ) -> Result<Protectable> {
         let missing = || Refusal::ResourceNotFound { id };
-        let found = self.ask_inventory(move |inventory| inventory.find(id)).await;
+        let found = self
+            .ask_inventory(move |inventory| inventory.find(id))
+            .await;
         let protectable = match found {
             Err(error) if error.kind() == cairn_types::Kind::NotFound => {
                 return Err(missing().into());

@@ -47,14 +47,23 @@ impl Service {
         let resource = self.restorable(caller, id, target).await?;
         let protectable = self.own_protectable(caller.project, resource).await?;
         let mut tx = self.meta().begin().await?;
-        let mut backup = tx.lock_backup(caller.project, id).await?.ok_or(Refusal::BackupNotFound)?;
+        let mut backup = tx
+            .lock_backup(caller.project, id)
+            .await?
+            .ok_or(Refusal::BackupNotFound)?;
         if backup.status != BackupStatus::Available {
             let state = backup.status.to_string();
             return Err(Refusal::BackupStateForbidsRestore { state }.into());
         }
-        let vault = tx.lock_vault(caller.project, backup.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .lock_vault(caller.project, backup.vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
-            return Err(Refusal::VaultState { state: vault.status.to_string() }.into());
+            return Err(Refusal::VaultState {
+                state: vault.status.to_string(),
+            }
+            .into());
         }
         let children = tx.children_of(&[id]).await?;
         let mappings = match backup.resource_type {
@@ -66,13 +75,21 @@ impl Service {
         backup.updated_at = self.now();
         tx.update_backup(&backup).await?;
         let log = OperationLogId::random();
-        let task = Task::Restore { project: caller.project, backup: id, mappings };
+        let task = Task::Restore {
+            project: caller.project,
+            backup: id,
+            mappings,
+        };
         let operation = NewOperation {
             id: log,
             vault: &vault,
             checkpoint: Some(backup.checkpoint),
             operation_type: OperationType::Restore,
-            resource: Some((backup.resource, backup.resource_name.clone(), backup.resource_type)),
+            resource: Some((
+                backup.resource,
+                backup.resource_name.clone(),
+                backup.resource_type,
+            )),
             detail: OperationDetail::Restore {
                 backup: id,
                 backup_name: backup.name.clone(),
@@ -115,7 +132,10 @@ impl Service {
 
 fn map_volume(backup: &Backup, volume: &Protectable) -> Result<Vec<DiskMapping>> {
     check_disk(backup, volume)?;
-    Ok(vec![DiskMapping { backup: backup.id, volume: volume.id }])
+    Ok(vec![DiskMapping {
+        backup: backup.id,
+        volume: volume.id,
+    }])
 }
 
 fn map_server(
@@ -123,11 +143,21 @@ fn map_server(
     server: &Protectable,
     wishes: &[DiskMapping],
 ) -> Result<Vec<DiskMapping>> {
-    let own = children.iter().map(|child| DiskMapping { backup: child.id, volume: child.resource });
-    let mappings = if wishes.is_empty() { own.collect() } else { wishes.to_vec() };
+    let own = children.iter().map(|child| DiskMapping {
+        backup: child.id,
+        volume: child.resource,
+    });
+    let mappings = if wishes.is_empty() {
+        own.collect()
+    } else {
+        wishes.to_vec()
+    };
     for (position, mapping) in mappings.iter().enumerate() {
         let child = children.iter().find(|child| child.id == mapping.backup);
-        let disk = server.children.iter().find(|disk| disk.id == mapping.volume);
+        let disk = server
+            .children
+            .iter()
+            .find(|disk| disk.id == mapping.volume);
         let (Some(child), Some(disk)) = (child, disk) else {
             return Err(Refusal::UnknownMapping.into());
         };
@@ -155,7 +185,11 @@ fn check_disk(backup: &Backup, disk: &Protectable) -> Result<()> {
     }
     if disk.size_bytes < backup.size_bytes {
         let target = ByteCount(disk.size_bytes);
-        return Err(Refusal::TargetTooSmall { target, backup: ByteCount(backup.size_bytes) }.into());
+        return Err(Refusal::TargetTooSmall {
+            target,
+            backup: ByteCount(backup.size_bytes),
+        }
+        .into());
     }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use cairn_meta::{Meta, Tx};
 use cairn_meta::tasks::Task as TaskRow;
+use cairn_meta::{Meta, Tx};
 use cairn_repo::{MasterKey, Repository};
 use cairn_source::Inventory;
 use cairn_types::{Clock, OperationLogId, ProjectId};
@@ -38,7 +38,9 @@ pub struct Service {
 impl Service {
     /// The service over these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts) }
+        Self {
+            parts: Arc::new(parts),
+        }
     }
 
     /// Whether the service can serve: the catalogue answers.
@@ -69,7 +71,9 @@ impl Service {
     ) -> Result<T> {
         let inventory = Arc::clone(&self.parts.inventory);
         let answer = tokio::task::spawn_blocking(move || ask(&inventory)).await;
-        Ok(answer.map_err(|_| Error::Panicked { what: "the inventory" })??)
+        Ok(answer.map_err(|_| Error::Panicked {
+            what: "the inventory",
+        })??)
     }
 
     /// Adds a task and its public record to the transaction that makes them necessary.

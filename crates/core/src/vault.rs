@@ -115,7 +115,9 @@ impl Service {
     /// Errors: `NotFound` resource; `Invalid` type, duplicates, or a size below what they need.
     /// CBR: `CreateVault`, `POST /v3/{project_id}/vaults`.
     pub async fn create_vault(&self, caller: &Caller, new: NewVault) -> Result<VaultView> {
-        let found = self.resources_to_bind(caller, new.object_type, &new.resources).await?;
+        let found = self
+            .resources_to_bind(caller, new.object_type, &new.resources)
+            .await?;
         let now = self.now();
         let vault = Vault {
             id: VaultId::random(),
@@ -178,7 +180,10 @@ impl Service {
     /// CBR: `ShowVault`, `GET /v3/{project_id}/vaults/{vault_id}`.
     pub async fn vault(&self, caller: &Caller, vault: VaultId) -> Result<VaultView> {
         let mut tx = self.meta().read().await?;
-        let vault = tx.vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .vault(caller.project, vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         view(&mut tx, vault).await
     }
 
@@ -194,7 +199,10 @@ impl Service {
         change: VaultChange,
     ) -> Result<VaultView> {
         let mut tx = self.meta().begin().await?;
-        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .lock_vault(caller.project, vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         let mut view = view(&mut tx, vault).await?;
         refuse_unless_available(&view.vault)?;
         apply_change(&mut view, change)?;
@@ -210,12 +218,20 @@ impl Service {
     /// CBR: `DeleteVault`, `DELETE /v3/{project_id}/vaults/{vault_id}`.
     pub async fn delete_vault(&self, caller: &Caller, vault: VaultId) -> Result<()> {
         let mut tx = self.meta().begin().await?;
-        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .lock_vault(caller.project, vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         let mut view = view(&mut tx, vault).await?;
         match view.vault.status {
             VaultStatus::Deleting => return Ok(()),
             VaultStatus::Available | VaultStatus::Error => {}
-            state => return Err(Refusal::VaultState { state: state.to_string() }.into()),
+            state => {
+                return Err(Refusal::VaultState {
+                    state: state.to_string(),
+                }
+                .into());
+            }
         }
         let backups = tx.backups_of_vault(view.vault.id, None).await?;
         if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
@@ -231,14 +247,20 @@ impl Service {
         view.vault.status = VaultStatus::Deleting;
         view.vault.updated_at = self.now();
         tx.update_vault(&view.vault).await?;
-        let task = Task::DeleteVault { project: caller.project, vault: view.vault.id };
+        let task = Task::DeleteVault {
+            project: caller.project,
+            vault: view.vault.id,
+        };
         let operation = NewOperation {
             id: OperationLogId::random(),
             vault: &view.vault,
             checkpoint: None,
             operation_type: OperationType::VaultDelete,
             resource: None,
-            detail: OperationDetail::VaultDelete { failed: 0, total: view.usage.backups },
+            detail: OperationDetail::VaultDelete {
+                failed: 0,
+                total: view.usage.backups,
+            },
         };
         self.enqueue(&mut tx, caller, &task, operation).await?;
         tx.commit().await?;
@@ -260,16 +282,25 @@ impl Service {
         let object_type = self.vault(caller, vault).await?.vault.object_type;
         let found = self.resources_to_bind(caller, object_type, wishes).await?;
         let mut tx = self.meta().begin().await?;
-        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .lock_vault(caller.project, vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
-            return Err(Refusal::VaultState { state: vault.status.to_string() }.into());
+            return Err(Refusal::VaultState {
+                state: vault.status.to_string(),
+            }
+            .into());
         }
         for (wish, protectable) in wishes.iter().zip(&found) {
             self.bind(&mut tx, &vault, wish, protectable).await?;
         }
         let view = view(&mut tx, vault).await?;
         if view.resources.len() > MAX_RESOURCES {
-            return Err(Refusal::TooManyResources { limit: MAX_RESOURCES }.into());
+            return Err(Refusal::TooManyResources {
+                limit: MAX_RESOURCES,
+            }
+            .into());
         }
         if view.allocated_gb() > view.vault.size_gb {
             return Err(Refusal::ResourcesTooLarge.into());
@@ -290,7 +321,10 @@ impl Service {
         ids: &[ResourceId],
     ) -> Result<Vec<ResourceId>> {
         let mut tx = self.meta().begin().await?;
-        let vault = tx.lock_vault(caller.project, vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .lock_vault(caller.project, vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         if vault.locked {
             return Err(Refusal::VaultLocked.into());
         }
@@ -302,23 +336,37 @@ impl Service {
             .map(ToString::to_string)
             .collect();
         if !missing.is_empty() {
-            return Err(Refusal::ResourceNotInVault { ids: missing.join(",") }.into());
+            return Err(Refusal::ResourceNotInVault {
+                ids: missing.join(","),
+            }
+            .into());
         }
         for resource in &mut bound {
             self.mark_for_removal(&mut tx, resource).await?;
         }
-        let listed = bound.iter().map(|r| (r.id, r.resource_type, r.name.clone())).collect();
+        let listed = bound
+            .iter()
+            .map(|r| (r.id, r.resource_type, r.name.clone()))
+            .collect();
         let removed: Vec<ResourceId> = bound.iter().map(|resource| resource.id).collect();
         let total = bound.len() as u64;
         let (project, vault_id, resources) = (caller.project, vault.id, removed.clone());
-        let task = Task::RemoveResources { project, vault: vault_id, resources };
+        let task = Task::RemoveResources {
+            project,
+            vault: vault_id,
+            resources,
+        };
         let operation = NewOperation {
             id: OperationLogId::random(),
             vault: &vault,
             checkpoint: None,
             operation_type: OperationType::RemoveResource,
             resource: None,
-            detail: OperationDetail::RemoveResources { failed: 0, total, resources: listed },
+            detail: OperationDetail::RemoveResources {
+                failed: 0,
+                total,
+                resources: listed,
+            },
         };
         self.enqueue(&mut tx, caller, &task, operation).await?;
         tx.commit().await?;
@@ -330,7 +378,9 @@ impl Service {
         if resource.removing {
             return Err(Refusal::ResourceRemoving { id: resource.id }.into());
         }
-        let backups = tx.backups_of_vault(resource.vault, Some(resource.id)).await?;
+        let backups = tx
+            .backups_of_vault(resource.vault, Some(resource.id))
+            .await?;
         if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
             return Err(Refusal::BackupBusy { id: busy.id }.into());
         }
@@ -346,16 +396,24 @@ impl Service {
         wishes: &[ResourceToBind],
     ) -> Result<Vec<Protectable>> {
         if wishes.len() > MAX_RESOURCES {
-            return Err(Refusal::TooManyResources { limit: MAX_RESOURCES }.into());
+            return Err(Refusal::TooManyResources {
+                limit: MAX_RESOURCES,
+            }
+            .into());
         }
-        let takes_some = ResourceType::ALL.iter().any(|kind| object_type.accepts(*kind));
+        let takes_some = ResourceType::ALL
+            .iter()
+            .any(|kind| object_type.accepts(*kind));
         if !wishes.is_empty() && !takes_some {
             let object_type = object_type.to_string();
             return Err(Refusal::VaultTakesNoResources { object_type }.into());
         }
         let mut found = Vec::with_capacity(wishes.len());
         for (position, wish) in wishes.iter().enumerate() {
-            if wishes[..position].iter().any(|earlier| earlier.id == wish.id) {
+            if wishes[..position]
+                .iter()
+                .any(|earlier| earlier.id == wish.id)
+            {
                 return Err(Refusal::DuplicateResource.into());
             }
             if !object_type.accepts(wish.resource_type) {
@@ -379,23 +437,28 @@ impl Service {
         protectable: &Protectable,
     ) -> Result<()> {
         match tx.binding(wish.id).await? {
-            Some(bound) if bound.vault != vault.id => {
-                Err(Refusal::ResourceInOtherVault.into())
-            }
+            Some(bound) if bound.vault != vault.id => Err(Refusal::ResourceInOtherVault.into()),
             Some(mut bound) if bound.resource_type == ResourceType::Server && !bound.removing => {
                 bound.extra_info = wish.extra_info.clone();
                 Ok(tx.update_binding(&bound).await?)
             }
             Some(bound) => {
                 let resource_type = bound.resource_type;
-                Err(Refusal::ResourceInVault { id: bound.id, resource_type }.into())
+                Err(Refusal::ResourceInVault {
+                    id: bound.id,
+                    resource_type,
+                }
+                .into())
             }
             None => {
                 let bound = BoundResource {
                     id: wish.id,
                     vault: vault.id,
                     resource_type: wish.resource_type,
-                    name: wish.name.clone().unwrap_or_else(|| protectable.name.clone()),
+                    name: wish
+                        .name
+                        .clone()
+                        .unwrap_or_else(|| protectable.name.clone()),
                     size_bytes: protectable.size_bytes,
                     removing: false,
                     auto_protect: true,
@@ -412,29 +475,46 @@ impl Service {
 }
 
 fn allocated_gb(resources: &[BoundResource]) -> u64 {
-    resources.iter().map(|resource| ByteCount(resource.size_bytes).gb_ceil()).sum()
+    resources
+        .iter()
+        .map(|resource| ByteCount(resource.size_bytes).gb_ceil())
+        .sum()
 }
 
 pub(crate) async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
     let resources = tx.resources_of(vault.id).await?;
     let usage = tx.vault_usage(vault.id).await?;
-    Ok(VaultView { vault, resources, usage })
+    Ok(VaultView {
+        vault,
+        resources,
+        usage,
+    })
 }
 
 fn refuse_unless_available(vault: &Vault) -> Result<()> {
     match vault.status {
         VaultStatus::Available => Ok(()),
-        state => Err(Refusal::VaultState { state: state.to_string() }.into()),
+        state => Err(Refusal::VaultState {
+            state: state.to_string(),
+        }
+        .into()),
     }
 }
 
 /// At least one disk of a server stays protected, and each that is named is the server's.
 fn check_volume_choice(protectable: &Protectable, choice: &ResourceExtraInfo) -> Result<()> {
     let of_server = |id: &ResourceId| protectable.children.iter().any(|disk| disk.id == *id);
-    if let Some(stranger) = choice.include_volumes.iter().find(|volume| !of_server(&volume.id)) {
+    if let Some(stranger) = choice
+        .include_volumes
+        .iter()
+        .find(|volume| !of_server(&volume.id))
+    {
         return Err(Refusal::ResourceNotFound { id: stranger.id }.into());
     }
-    let left = protectable.children.iter().any(|disk| choice_takes(choice, disk.id));
+    let left = protectable
+        .children
+        .iter()
+        .any(|disk| choice_takes(choice, disk.id));
     if !protectable.children.is_empty() && !left {
         return Err(Refusal::NoVolumeLeft { id: protectable.id }.into());
     }
@@ -444,7 +524,10 @@ fn check_volume_choice(protectable: &Protectable, choice: &ResourceExtraInfo) ->
 /// Whether a choice of disks takes this one.
 pub(crate) fn choice_takes(choice: &ResourceExtraInfo, disk: ResourceId) -> bool {
     let included = choice.include_volumes.is_empty()
-        || choice.include_volumes.iter().any(|volume| volume.id == disk);
+        || choice
+            .include_volumes
+            .iter()
+            .any(|volume| volume.id == disk);
     included && !choice.exclude_volumes.contains(&disk)
 }
 
@@ -471,7 +554,9 @@ fn apply_change(view: &mut VaultView, change: VaultChange) -> Result<()> {
         }
         vault.consistent_level = level;
     }
-    vault.name = change.name.unwrap_or_else(|| std::mem::take(&mut vault.name));
+    vault.name = change
+        .name
+        .unwrap_or_else(|| std::mem::take(&mut vault.name));
     vault.auto_bind = change.auto_bind.unwrap_or(vault.auto_bind);
     vault.auto_expand = change.auto_expand.unwrap_or(vault.auto_expand);
     vault.smn_notify = change.smn_notify.unwrap_or(vault.smn_notify);

@@ -22,15 +22,30 @@ use crate::{Error, Result, Service};
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Task {
     /// Makes one resource's backup.
-    BackUp { project: ProjectId, backup: BackupId, reread_all: bool },
+    BackUp {
+        project: ProjectId,
+        backup: BackupId,
+        reread_all: bool,
+    },
     /// Writes a backup over the disks it came from.
-    Restore { project: ProjectId, backup: BackupId, mappings: Vec<DiskMapping> },
+    Restore {
+        project: ProjectId,
+        backup: BackupId,
+        mappings: Vec<DiskMapping>,
+    },
     /// Deletes a backup.
-    DeleteBackup { project: ProjectId, backup: BackupId },
+    DeleteBackup {
+        project: ProjectId,
+        backup: BackupId,
+    },
     /// Deletes a vault with its backups.
     DeleteVault { project: ProjectId, vault: VaultId },
     /// Takes resources out of a vault, with their backups in it.
-    RemoveResources { project: ProjectId, vault: VaultId, resources: Vec<ResourceId> },
+    RemoveResources {
+        project: ProjectId,
+        vault: VaultId,
+        resources: Vec<ResourceId>,
+    },
     /// Gives back the space of what no backup of a project needs any more.
     Collect { project: ProjectId },
 }
@@ -77,7 +92,11 @@ pub struct Worker {
 impl Worker {
     /// A worker for the tasks of this service.
     pub fn new(service: Service, inventory: Arc<Inventory>) -> Self {
-        Self { service, inventory, byte_movers: Semaphore::new(BYTE_MOVERS) }
+        Self {
+            service,
+            inventory,
+            byte_movers: Semaphore::new(BYTE_MOVERS),
+        }
     }
 
     /// Waits for a turn to move bytes.
@@ -85,32 +104,49 @@ impl Worker {
         self.byte_movers.acquire().await.expect("nobody closes it")
     }
 
-    async fn run_step(
-        &self,
-        row: &TaskRow,
-        step: usize,
-        progress: &Arc<Progress>,
-    ) -> Result<()> {
+    async fn run_step(&self, row: &TaskRow, step: usize, progress: &Arc<Progress>) -> Result<()> {
         match read(row)? {
-            Task::BackUp { project, backup, reread_all } => {
-                let work = backup::BackUp { worker: self, project, backup, reread_all };
+            Task::BackUp {
+                project,
+                backup,
+                reread_all,
+            } => {
+                let work = backup::BackUp {
+                    worker: self,
+                    project,
+                    backup,
+                    reread_all,
+                };
                 work.run(step, progress).await
             }
-            Task::Restore { project, backup, mappings } => {
-                let work = restore::Restore { worker: self, project, backup, mappings: &mappings };
+            Task::Restore {
+                project,
+                backup,
+                mappings,
+            } => {
+                let work = restore::Restore {
+                    worker: self,
+                    project,
+                    backup,
+                    mappings: &mappings,
+                };
                 work.run(step, progress).await
             }
             Task::DeleteBackup { project, backup } => {
                 delete::backup(&self.service, project, backup).await
             }
             Task::DeleteVault { project, vault } => match step {
-                0 => delete::backups_of_vault(&self.service, row.id, project, vault, progress).await,
+                0 => {
+                    delete::backups_of_vault(&self.service, row.id, project, vault, progress).await
+                }
                 _ => delete::vault(&self.service, project, vault).await,
             },
-            Task::RemoveResources { project, vault, resources } => match step {
-                0 => {
-                    delete::backups_of(&self.service, project, vault, &resources, progress).await
-                }
+            Task::RemoveResources {
+                project,
+                vault,
+                resources,
+            } => match step {
+                0 => delete::backups_of(&self.service, project, vault, &resources, progress).await,
                 _ => delete::unbind(&self.service, vault, &resources).await,
             },
             Task::Collect { project } => collect::run(&self.service, project, progress).await,
@@ -119,12 +155,30 @@ impl Worker {
 
     async fn undo_step(&self, row: &TaskRow, step: usize, why: &Failure) -> Result<()> {
         match read(row)? {
-            Task::BackUp { project, backup, reread_all } => {
-                let work = backup::BackUp { worker: self, project, backup, reread_all };
+            Task::BackUp {
+                project,
+                backup,
+                reread_all,
+            } => {
+                let work = backup::BackUp {
+                    worker: self,
+                    project,
+                    backup,
+                    reread_all,
+                };
                 work.undo(step, why).await
             }
-            Task::Restore { project, backup, mappings } => {
-                let work = restore::Restore { worker: self, project, backup, mappings: &mappings };
+            Task::Restore {
+                project,
+                backup,
+                mappings,
+            } => {
+                let work = restore::Restore {
+                    worker: self,
+                    project,
+                    backup,
+                    mappings: &mappings,
+                };
                 work.undo(step).await
             }
             Task::DeleteBackup { project, backup } => {
@@ -133,9 +187,9 @@ impl Worker {
             Task::DeleteVault { project, vault } => {
                 delete::give_up_vault(&self.service, project, vault).await
             }
-            Task::RemoveResources { vault, resources, .. } => {
-                delete::give_up_removal(&self.service, vault, &resources).await
-            }
+            Task::RemoveResources {
+                vault, resources, ..
+            } => delete::give_up_removal(&self.service, vault, &resources).await,
             Task::Collect { .. } => Ok(()),
         }
     }
@@ -160,7 +214,9 @@ impl Work for Worker {
         step: usize,
         progress: &Arc<Progress>,
     ) -> std::result::Result<(), Failure> {
-        self.run_step(row, step, progress).await.map_err(|error| failure(row, &error))
+        self.run_step(row, step, progress)
+            .await
+            .map_err(|error| failure(row, &error))
     }
 
     async fn undo(
@@ -169,7 +225,9 @@ impl Work for Worker {
         step: usize,
         why: &Failure,
     ) -> std::result::Result<(), Failure> {
-        self.undo_step(row, step, why).await.map_err(|error| failure(row, &error))
+        self.undo_step(row, step, why)
+            .await
+            .map_err(|error| failure(row, &error))
     }
 }
 
@@ -180,7 +238,11 @@ fn failure(row: &TaskRow, error: &Error) -> Failure {
         error = error as &(dyn std::error::Error + 'static),
         "work on a task met an error"
     );
-    Failure { kind: error.kind(), code: String::new(), text: public_text(error) }
+    Failure {
+        kind: error.kind(),
+        code: String::new(),
+        text: public_text(error),
+    }
 }
 
 /// What went wrong, in one sentence that names the place but not the machine.

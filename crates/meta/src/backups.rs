@@ -207,14 +207,27 @@ impl Tx {
     /// Writes what of a backup can change.
     pub async fn update_backup(&mut self, backup: &Backup) -> Result<()> {
         let mut statement = Statement::new("UPDATE backups SET name = ");
-        statement.bind(text(&backup.name)).push(", status = ").bind(text(backup.status));
-        statement.push(", size_bytes = ").bind(signed(backup.size_bytes));
-        statement.push(", used_bytes = ").bind(signed(backup.used_bytes));
+        statement
+            .bind(text(&backup.name))
+            .push(", status = ")
+            .bind(text(backup.status));
+        statement
+            .push(", size_bytes = ")
+            .bind(signed(backup.size_bytes));
+        statement
+            .push(", used_bytes = ")
+            .bind(signed(backup.used_bytes));
         statement.push(", incremental = ").bind(backup.incremental);
-        statement.push(", root = ").bind(optional(backup.root.as_ref()));
-        statement.push(", error_message = ").bind(optional(backup.error_message.as_ref()));
+        statement
+            .push(", root = ")
+            .bind(optional(backup.root.as_ref()));
+        statement
+            .push(", error_message = ")
+            .bind(optional(backup.error_message.as_ref()));
         statement.push(", updated_at = ").bind(backup.updated_at);
-        statement.push(", protected_at = ").bind(backup.protected_at);
+        statement
+            .push(", protected_at = ")
+            .bind(backup.protected_at);
         statement.push(", expired_at = ").bind(backup.expired_at);
         statement.equals("id", Some(backup.id));
         statement.run(self).await?;
@@ -235,7 +248,9 @@ impl Tx {
     /// A project's backup, top-level or a child.
     pub async fn backup(&mut self, project: ProjectId, backup: BackupId) -> Result<Option<Backup>> {
         let mut statement = Statement::new("SELECT * FROM backups");
-        statement.equals("project_id", Some(project)).equals("id", Some(backup));
+        statement
+            .equals("project_id", Some(project))
+            .equals("id", Some(backup));
         statement.one(self).await
     }
 
@@ -247,7 +262,10 @@ impl Tx {
     ) -> Result<Option<Backup>> {
         let lock = self.row_lock();
         let mut statement = Statement::new("SELECT * FROM backups");
-        statement.equals("project_id", Some(project)).equals("id", Some(backup)).push(" ");
+        statement
+            .equals("project_id", Some(project))
+            .equals("id", Some(backup))
+            .push(" ");
         statement.push(lock);
         statement.one(self).await
     }
@@ -258,7 +276,9 @@ impl Tx {
             return Ok(Vec::new());
         }
         let mut statement = Statement::new("SELECT * FROM backups");
-        statement.one_of("parent_id", parents).push(" ORDER BY created_at, system_disk DESC, id");
+        statement
+            .one_of("parent_id", parents)
+            .push(" ORDER BY created_at, system_disk DESC, id");
         statement.all(self).await
     }
 
@@ -272,22 +292,39 @@ impl Tx {
         sort: &[BackupSort],
         page: &Page,
     ) -> Result<(Vec<Backup>, u64)> {
-        let count = filtered("SELECT COUNT(*) FROM backups", project, filter).number(self).await?;
+        let count = filtered("SELECT COUNT(*) FROM backups", project, filter)
+            .number(self)
+            .await?;
         let mut statement = filtered("SELECT * FROM backups", project, filter);
-        let newest = [BackupSort { column: "created_at", descending: true }];
+        let newest = [BackupSort {
+            column: "created_at",
+            descending: true,
+        }];
         let sort = if sort.is_empty() { &newest[..] } else { sort };
         if let Some(marker) = &page.marker {
             let beyond = if sort[0].descending { "<" } else { ">" };
             let column = sort[0].column;
-            statement.condition("(").push(column).push(", id) ").push(beyond).push(" (SELECT ");
-            statement.push(column).push(", id FROM backups WHERE id = ").bind(marker.as_str());
+            statement
+                .condition("(")
+                .push(column)
+                .push(", id) ")
+                .push(beyond)
+                .push(" (SELECT ");
+            statement
+                .push(column)
+                .push(", id FROM backups WHERE id = ")
+                .bind(marker.as_str());
             statement.push(")");
         }
         statement.push(" ORDER BY ");
         for key in sort {
-            statement.push(key.column).push(if key.descending { " DESC, " } else { ", " });
+            statement
+                .push(key.column)
+                .push(if key.descending { " DESC, " } else { ", " });
         }
-        statement.push(if sort[0].descending { "id DESC" } else { "id" }).page(page);
+        statement
+            .push(if sort[0].descending { "id DESC" } else { "id" })
+            .page(page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 
@@ -298,8 +335,12 @@ impl Tx {
         resource: Option<ResourceId>,
     ) -> Result<Vec<Backup>> {
         let mut statement = Statement::new("SELECT * FROM backups");
-        statement.equals("vault_id", Some(vault)).equals("resource_id", resource);
-        statement.condition("parent_id IS NULL").push(" ORDER BY created_at, id");
+        statement
+            .equals("vault_id", Some(vault))
+            .equals("resource_id", resource);
+        statement
+            .condition("parent_id IS NULL")
+            .push(" ORDER BY created_at, id");
         statement.all(self).await
     }
 
@@ -307,7 +348,9 @@ impl Tx {
     pub async fn backups_of_checkpoint(&mut self, checkpoint: CheckpointId) -> Result<Vec<Backup>> {
         let mut statement = Statement::new("SELECT * FROM backups");
         statement.equals("checkpoint_id", Some(checkpoint));
-        statement.condition("parent_id IS NULL").push(" ORDER BY created_at, id");
+        statement
+            .condition("parent_id IS NULL")
+            .push(" ORDER BY created_at, id");
         statement.all(self).await
     }
 
@@ -319,7 +362,9 @@ impl Tx {
         resource: ResourceId,
     ) -> Result<Option<Backup>> {
         let mut statement = Statement::new("SELECT * FROM backups");
-        statement.equals("project_id", Some(project)).equals("resource_id", Some(resource));
+        statement
+            .equals("project_id", Some(project))
+            .equals("resource_id", Some(resource));
         statement.condition("status IN ('available', 'waiting_restore', 'restoring')");
         statement.push(" ORDER BY created_at DESC, id DESC LIMIT 1");
         statement.one(self).await

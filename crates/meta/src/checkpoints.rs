@@ -97,7 +97,9 @@ impl Tx {
         checkpoint: CheckpointId,
     ) -> Result<Option<Checkpoint>> {
         let mut statement = Statement::new("SELECT * FROM checkpoints");
-        statement.equals("project_id", Some(project)).equals("id", Some(checkpoint));
+        statement
+            .equals("project_id", Some(project))
+            .equals("id", Some(checkpoint));
         statement.one(self).await
     }
 

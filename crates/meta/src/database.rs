@@ -38,7 +38,9 @@ impl DatabaseKind {
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("sqlite") => Ok(Self::Sqlite),
             Some("postgres" | "postgresql") => Ok(Self::Postgres),
-            _ => Err(Error::Open { reason: "its URL starts with neither sqlite: nor postgres:".into() }),
+            _ => Err(Error::Open {
+                reason: "its URL starts with neither sqlite: nor postgres:".into(),
+            }),
         }
     }
 
@@ -87,25 +89,40 @@ impl Meta {
             DatabaseKind::Sqlite if !url.contains('?') => format!("{url}?mode=rwc"),
             _ => url.to_owned(),
         };
-        let options: AnyConnectOptions =
-            url.parse().map_err(|_| Error::Open { reason: "its URL cannot be read".into() })?;
-        let writers = if kind == DatabaseKind::Sqlite { 1 } else { WRITERS };
+        let options: AnyConnectOptions = url.parse().map_err(|_| Error::Open {
+            reason: "its URL cannot be read".into(),
+        })?;
+        let writers = if kind == DatabaseKind::Sqlite {
+            1
+        } else {
+            WRITERS
+        };
         let writers = pool(kind, writers).connect_with(options.clone()).await?;
         sqlx::migrate!("./migrations").run(&writers).await?;
         let readers = pool(kind, READERS).connect_with(options).await?;
-        Ok(Self { readers, writers, kind })
+        Ok(Self {
+            readers,
+            writers,
+            kind,
+        })
     }
 
     /// Starts a transaction that may write. Dropped without [`Tx::commit`], it changes nothing.
     pub async fn begin(&self) -> Result<Tx> {
         let tx = self.writers.begin_with(self.kind.begin_writing()).await?;
-        Ok(Tx { tx, kind: self.kind })
+        Ok(Tx {
+            tx,
+            kind: self.kind,
+        })
     }
 
     /// Starts a transaction that reads the catalogue as it is at one point in time.
     pub async fn read(&self) -> Result<Tx> {
         let tx = self.readers.begin_with(self.kind.begin_reading()).await?;
-        Ok(Tx { tx, kind: self.kind })
+        Ok(Tx {
+            tx,
+            kind: self.kind,
+        })
     }
 
     /// Whether the database answers.
@@ -122,16 +139,19 @@ impl Meta {
 }
 
 fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
-    AnyPoolOptions::new().max_connections(connections).acquire_timeout(WAIT).after_connect(
-        move |connection, _| {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(WAIT)
+        .after_connect(move |connection, _| {
             Box::pin(async move {
                 if kind == DatabaseKind::Sqlite {
-                    sqlx::raw_sql(SQLITE_SETTINGS).execute(&mut *connection).await?;
+                    sqlx::raw_sql(SQLITE_SETTINGS)
+                        .execute(&mut *connection)
+                        .await?;
                 }
                 Ok(())
             })
-        },
-    )
+        })
 }
 
 /// A transaction: every query of the catalogue is a method of it.

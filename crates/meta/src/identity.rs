@@ -84,7 +84,10 @@ pub struct Token {
 
 impl FromRow for Domain {
     fn from_row(row: &AnyRow) -> Result<Self> {
-        Ok(Self { id: row.parsed("id")?, name: row.text("name")? })
+        Ok(Self {
+            id: row.parsed("id")?,
+            name: row.text("name")?,
+        })
     }
 }
 
@@ -167,7 +170,9 @@ impl Tx {
 
     /// Every domain, by name.
     pub async fn domains(&mut self) -> Result<Vec<Domain>> {
-        Statement::new("SELECT * FROM domains ORDER BY name").all(self).await
+        Statement::new("SELECT * FROM domains ORDER BY name")
+            .all(self)
+            .await
     }
 
     /// Adds a project.
@@ -199,7 +204,9 @@ impl Tx {
 
     /// Every project, oldest first.
     pub async fn projects(&mut self) -> Result<Vec<Project>> {
-        Statement::new("SELECT * FROM projects ORDER BY created_at, id").all(self).await
+        Statement::new("SELECT * FROM projects ORDER BY created_at, id")
+            .all(self)
+            .await
     }
 
     /// Adds a user.
@@ -224,14 +231,19 @@ impl Tx {
     /// The user with this name in a domain.
     pub async fn user_by_name(&mut self, domain: DomainId, name: &str) -> Result<Option<User>> {
         let mut statement = Statement::new("SELECT * FROM users");
-        statement.equals("domain_id", Some(domain)).equals("name", Some(name));
+        statement
+            .equals("domain_id", Some(domain))
+            .equals("name", Some(name));
         statement.one(self).await
     }
 
     /// The users of a domain by name, only the one of this name if one is given.
     pub async fn users(&mut self, domain: DomainId, name: Option<&str>) -> Result<Vec<User>> {
         let mut statement = Statement::new("SELECT * FROM users");
-        statement.equals("domain_id", Some(domain)).equals("name", name).push(" ORDER BY name");
+        statement
+            .equals("domain_id", Some(domain))
+            .equals("name", name)
+            .push(" ORDER BY name");
         statement.all(self).await
     }
 
@@ -248,7 +260,9 @@ impl Tx {
     /// A user's role in a project.
     pub async fn grant(&mut self, user: UserId, project: ProjectId) -> Result<Option<Grant>> {
         let mut statement = Statement::new("SELECT * FROM grants");
-        statement.equals("user_id", Some(user)).equals("project_id", Some(project));
+        statement
+            .equals("user_id", Some(user))
+            .equals("project_id", Some(project));
         statement.one(self).await
     }
 

@@ -194,7 +194,9 @@ impl Tx {
         log: OperationLogId,
     ) -> Result<Option<OperationLog>> {
         let mut statement = Statement::new(OPERATION_LOG);
-        statement.equals("l.project_id", Some(project)).equals("l.id", Some(log));
+        statement
+            .equals("l.project_id", Some(project))
+            .equals("l.id", Some(log));
         statement.one(self).await
     }
 
@@ -214,7 +216,9 @@ impl Tx {
             );
             statement.bind(marker.as_str()).push(")");
         }
-        statement.push(" ORDER BY l.created_at DESC, l.id DESC").page(page);
+        statement
+            .push(" ORDER BY l.created_at DESC, l.id DESC")
+            .page(page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 }

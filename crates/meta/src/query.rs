@@ -91,7 +91,10 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Value {
 
 impl Statement {
     pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), ..Self::default() }
+        Self {
+            text: text.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// Adds constant text.
@@ -116,7 +119,12 @@ impl Statement {
 
     /// Starts a condition: `WHERE` for the first, `AND` for the others.
     pub(crate) fn condition(&mut self, text: &str) -> &mut Self {
-        self.push(if self.conditions == 0 { " WHERE " } else { " AND " }).push(text);
+        self.push(if self.conditions == 0 {
+            " WHERE "
+        } else {
+            " AND "
+        })
+        .push(text);
         self.conditions += 1;
         self
     }
@@ -133,7 +141,8 @@ impl Statement {
     pub(crate) fn one_of<T: ToString>(&mut self, column: &str, values: &[T]) -> &mut Self {
         if !values.is_empty() {
             self.condition(column).push(" IN (");
-            self.list(values.iter().map(|value| Value::Text(value.to_string()))).push(")");
+            self.list(values.iter().map(|value| Value::Text(value.to_string())))
+                .push(")");
         }
         self
     }
@@ -141,7 +150,10 @@ impl Statement {
     /// `column` contains the text, whatever it holds, if there is one.
     pub(crate) fn contains(&mut self, column: &str, part: Option<&str>) -> &mut Self {
         if let Some(part) = part {
-            let escaped = part.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+            let escaped = part
+                .replace('\\', "\\\\")
+                .replace('%', "\\%")
+                .replace('_', "\\_");
             self.condition("LOWER(").push(column).push(") LIKE LOWER(");
             self.bind(format!("%{escaped}%")).push(") ESCAPE '\\'");
         }
@@ -171,7 +183,11 @@ impl Statement {
     }
 
     pub(crate) async fn run(self, tx: &mut Tx) -> Result<u64> {
-        Ok(self.into_query().execute(tx.connection()).await?.rows_affected())
+        Ok(self
+            .into_query()
+            .execute(tx.connection())
+            .await?
+            .rows_affected())
     }
 
     pub(crate) async fn all<T: FromRow>(self, tx: &mut Tx) -> Result<Vec<T>> {
@@ -199,8 +215,14 @@ pub(crate) async fn insert<const N: usize>(
 ) -> Result<()> {
     let mut statement = Statement::new("INSERT INTO ");
     let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
-    statement.push(table).push(" (").push(&names.join(", ")).push(") VALUES (");
-    statement.list(columns.into_iter().map(|(_, value)| value)).push(")");
+    statement
+        .push(table)
+        .push(" (")
+        .push(&names.join(", "))
+        .push(") VALUES (");
+    statement
+        .list(columns.into_iter().map(|(_, value)| value))
+        .push(")");
     statement.run(tx).await?;
     Ok(())
 }
@@ -225,7 +247,10 @@ pub(crate) trait Columns {
 }
 
 fn unreadable(column: &str, value: &str) -> Error {
-    Error::Column { column: column.to_owned(), value: value.chars().take(64).collect() }
+    Error::Column {
+        column: column.to_owned(),
+        value: value.chars().take(64).collect(),
+    }
 }
 
 impl Columns for AnyRow {
@@ -258,7 +283,9 @@ impl Columns for AnyRow {
         Ok(Timestamp::from_micros(self.integer(column)?))
     }
     fn optional_time(&self, column: &str) -> Result<Option<Timestamp>> {
-        Ok(self.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_micros))
+        Ok(self
+            .try_get::<Option<i64>, _>(column)?
+            .map(Timestamp::from_micros))
     }
     fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T> {
         let value = self.text(column)?;

@@ -24,8 +24,13 @@ pub enum TaskState {
 }
 
 impl TaskState {
-    const ALL: [Self; 5] =
-        [Self::Waiting, Self::Running, Self::Undoing, Self::Succeeded, Self::Failed];
+    const ALL: [Self; 5] = [
+        Self::Waiting,
+        Self::Running,
+        Self::Undoing,
+        Self::Succeeded,
+        Self::Failed,
+    ];
 
     /// The name that the catalogue stores.
     pub const fn name(self) -> &'static str {
@@ -49,7 +54,10 @@ impl std::str::FromStr for TaskState {
     type Err = UnknownName;
     fn from_str(name: &str) -> std::result::Result<Self, UnknownName> {
         let found = Self::ALL.into_iter().find(|state| state.name() == name);
-        found.ok_or_else(|| UnknownName { set: "task state", name: name.to_owned() })
+        found.ok_or_else(|| UnknownName {
+            set: "task state",
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -180,7 +188,9 @@ impl Tx {
     /// Adds a task unless one of its kind and payload is waiting already.
     pub async fn insert_task_once(&mut self, task: &Task) -> Result<()> {
         let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");
-        statement.equals("kind", Some(&task.kind)).equals("payload", Some(&task.payload));
+        statement
+            .equals("kind", Some(&task.kind))
+            .equals("payload", Some(&task.payload));
         statement.equals("state", Some(TaskState::Waiting));
         if statement.number(self).await? == 0 {
             self.insert_task(task).await?;
@@ -201,7 +211,9 @@ impl Tx {
         statement.push("not_before <= ").bind(now);
         statement.push(") OR (state IN ('running', 'undoing') AND (lease_until IS NULL OR ");
         statement.push("lease_until <= ").bind(now);
-        statement.push(")) ORDER BY not_before, created_at, id LIMIT 1 ").push(lock);
+        statement
+            .push(")) ORDER BY not_before, created_at, id LIMIT 1 ")
+            .push(lock);
         let Some(mut task) = statement.one::<Task>(self).await? else {
             return Ok(None);
         };
@@ -221,7 +233,9 @@ impl Tx {
     /// somebody else has taken it meanwhile, and then nothing is written.
     pub async fn save_task(&mut self, task: &Task, owner: &str) -> Result<bool> {
         let mut statement = update(task);
-        statement.equals("id", Some(task.id)).equals("owner", Some(owner));
+        statement
+            .equals("id", Some(task.id))
+            .equals("owner", Some(owner));
         Ok(statement.run(self).await? == 1)
     }
 
@@ -269,15 +283,28 @@ impl Tx {
 
 fn update(task: &Task) -> Statement {
     let mut statement = Statement::new("UPDATE tasks SET state = ");
-    statement.bind(text(task.state)).push(", step = ").bind(signed(task.step));
+    statement
+        .bind(text(task.state))
+        .push(", step = ")
+        .bind(signed(task.step));
     statement.push(", attempts = ").bind(signed(task.attempts));
-    statement.push(", owner = ").bind(optional(task.owner.as_ref()));
+    statement
+        .push(", owner = ")
+        .bind(optional(task.owner.as_ref()));
     statement.push(", lease_until = ").bind(task.lease_until);
     statement.push(", not_before = ").bind(task.not_before);
-    statement.push(", done_bytes = ").bind(signed(task.done_bytes));
-    statement.push(", total_bytes = ").bind(signed(task.total_bytes));
-    statement.push(", error_code = ").bind(text(&task.error_code));
-    statement.push(", error_text = ").bind(text(&task.error_text));
+    statement
+        .push(", done_bytes = ")
+        .bind(signed(task.done_bytes));
+    statement
+        .push(", total_bytes = ")
+        .bind(signed(task.total_bytes));
+    statement
+        .push(", error_code = ")
+        .bind(text(&task.error_code));
+    statement
+        .push(", error_text = ")
+        .bind(text(&task.error_text));
     statement.push(", started_at = ").bind(task.started_at);
     statement.push(", ended_at = ").bind(task.ended_at);
     statement.push(", updated_at = ").bind(task.updated_at);

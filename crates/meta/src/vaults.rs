@@ -278,17 +278,28 @@ impl Tx {
     /// Writes what of a vault can change.
     pub async fn update_vault(&mut self, vault: &Vault) -> Result<()> {
         let mut statement = Statement::new("UPDATE vaults SET name = ");
-        statement.bind(text(&vault.name)).push(", description = ").bind(text(&vault.description));
-        statement.push(", consistent_level = ").bind(text(&vault.consistent_level));
+        statement
+            .bind(text(&vault.name))
+            .push(", description = ")
+            .bind(text(&vault.description));
+        statement
+            .push(", consistent_level = ")
+            .bind(text(&vault.consistent_level));
         statement.push(", status = ").bind(text(vault.status));
         statement.push(", size_gb = ").bind(signed(vault.size_gb));
         statement.push(", auto_bind = ").bind(vault.auto_bind);
         statement.push(", auto_expand = ").bind(vault.auto_expand);
         statement.push(", smn_notify = ").bind(vault.smn_notify);
-        statement.push(", threshold = ").bind(signed(vault.threshold));
+        statement
+            .push(", threshold = ")
+            .bind(signed(vault.threshold));
         statement.push(", locked = ").bind(vault.locked);
-        statement.push(", backup_name_prefix = ").bind(text(&vault.backup_name_prefix));
-        statement.push(", bind_rules = ").bind(json(&vault.bind_rules));
+        statement
+            .push(", backup_name_prefix = ")
+            .bind(text(&vault.backup_name_prefix));
+        statement
+            .push(", bind_rules = ")
+            .bind(json(&vault.bind_rules));
         statement.push(", tags = ").bind(json(&vault.tags));
         statement.push(", updated_at = ").bind(vault.updated_at);
         statement.equals("id", Some(vault.id));
@@ -310,7 +321,9 @@ impl Tx {
     /// A project's vault; in a writing transaction nobody else can change it until the end.
     pub async fn vault(&mut self, project: ProjectId, vault: VaultId) -> Result<Option<Vault>> {
         let mut statement = Statement::new("SELECT * FROM vaults");
-        statement.equals("project_id", Some(project)).equals("id", Some(vault));
+        statement
+            .equals("project_id", Some(project))
+            .equals("id", Some(vault));
         statement.one(self).await
     }
 
@@ -322,7 +335,10 @@ impl Tx {
     ) -> Result<Option<Vault>> {
         let lock = self.row_lock();
         let mut statement = Statement::new("SELECT * FROM vaults");
-        statement.equals("project_id", Some(project)).equals("id", Some(vault)).push(" ");
+        statement
+            .equals("project_id", Some(project))
+            .equals("id", Some(vault))
+            .push(" ");
         statement.push(lock);
         statement.one(self).await
     }
@@ -334,13 +350,18 @@ impl Tx {
         filter: &VaultFilter,
         page: &Page,
     ) -> Result<(Vec<Vault>, u64)> {
-        let count = filtered("SELECT COUNT(*) FROM vaults", project, filter).number(self).await?;
+        let count = filtered("SELECT COUNT(*) FROM vaults", project, filter)
+            .number(self)
+            .await?;
         let mut statement = filtered("SELECT * FROM vaults", project, filter);
         if let Some(marker) = &page.marker {
-            statement.condition("(created_at, id) < (SELECT created_at, id FROM vaults WHERE id = ");
+            statement
+                .condition("(created_at, id) < (SELECT created_at, id FROM vaults WHERE id = ");
             statement.bind(marker.as_str()).push(")");
         }
-        statement.push(" ORDER BY created_at DESC, id DESC").page(page);
+        statement
+            .push(" ORDER BY created_at DESC, id DESC")
+            .page(page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 
@@ -352,7 +373,9 @@ impl Tx {
              CAST(COALESCE(SUM(CASE WHEN status IN ('available', 'error') THEN 0 ELSE 1 END), 0) \
              AS BIGINT) AS busy_backups FROM backups",
         );
-        statement.equals("vault_id", Some(vault)).condition("parent_id IS NULL");
+        statement
+            .equals("vault_id", Some(vault))
+            .condition("parent_id IS NULL");
         Ok(statement.one(self).await?.unwrap_or_default())
     }
 
@@ -378,10 +401,16 @@ impl Tx {
     pub async fn update_binding(&mut self, resource: &BoundResource) -> Result<()> {
         let mut statement = Statement::new("UPDATE vault_resources SET name = ");
         statement.bind(text(&resource.name));
-        statement.push(", size_bytes = ").bind(signed(resource.size_bytes));
+        statement
+            .push(", size_bytes = ")
+            .bind(signed(resource.size_bytes));
         statement.push(", removing = ").bind(resource.removing);
-        statement.push(", auto_protect = ").bind(resource.auto_protect);
-        statement.push(", extra_info = ").bind(json(&resource.extra_info));
+        statement
+            .push(", auto_protect = ")
+            .bind(resource.auto_protect);
+        statement
+            .push(", extra_info = ")
+            .bind(json(&resource.extra_info));
         statement.equals("resource_id", Some(resource.id));
         statement.equals("vault_id", Some(resource.vault));
         statement.run(self).await?;
@@ -391,7 +420,9 @@ impl Tx {
     /// Takes a resource out of a vault.
     pub async fn unbind_resource(&mut self, vault: VaultId, resource: ResourceId) -> Result<()> {
         let mut statement = Statement::new("DELETE FROM vault_resources");
-        statement.equals("vault_id", Some(vault)).equals("resource_id", Some(resource));
+        statement
+            .equals("vault_id", Some(vault))
+            .equals("resource_id", Some(resource));
         statement.run(self).await?;
         Ok(())
     }

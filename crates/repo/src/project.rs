@@ -277,8 +277,8 @@ impl Inner {
         let present = self.pack_sizes().await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
         let mut index = Index::default();
-        let mut reads =
-            stream::iter(objects.iter().map(|found| self.read_index(found))).buffered(READS);
+        let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
+        let mut reads = stream::iter(reads).buffered(READS);
         while let Some(read) = reads.next().await {
             let listed = or_corrupt(read)?.unwrap_or_default();
             for pack in listed {

@@ -25,6 +25,10 @@ pub struct App {
 impl App {
     /// Handlers over this service, for clients of this site.
     pub fn new(service: Service, clock: Arc<dyn Clock>, site: Site) -> Self {
-        Self { service, clock, site: Arc::new(site) }
+        Self {
+            service,
+            clock,
+            site: Arc::new(site),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Who asks: a signature by an access key, or a token.
 
-use cairn_api::sign::{Authorization, SignatureError, SignedRequest, within_window};
 use cairn_api::ErrorCode;
+use cairn_api::sign::{Authorization, SignatureError, SignedRequest, within_window};
 use cairn_core::{Caller, Refusal};
 use cairn_types::{ProjectId, UserId};
 
@@ -24,7 +24,9 @@ pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified>
         let (user, scope) = app.service.user_of_token(token).await?;
         return Ok(Identified { user, scope });
     }
-    let header = request.header("authorization").ok_or(Refusal::NotAuthenticated)?;
+    let header = request
+        .header("authorization")
+        .ok_or(Refusal::NotAuthenticated)?;
     let authorization = Authorization::parse(header).map_err(|error| not_proven(&error))?;
     let (user, secret) = app.service.secret_of(&authorization.access_key).await?;
     let secret = std::str::from_utf8(&secret).map_err(|_| Refusal::NotAuthenticated)?;
@@ -35,7 +37,9 @@ pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified>
         headers: &request.parts.headers,
         body: &request.body,
     };
-    let signed_at = authorization.verify(&signed, secret).map_err(|error| not_proven(&error))?;
+    let signed_at = authorization
+        .verify(&signed, secret)
+        .map_err(|error| not_proven(&error))?;
     if !within_window(signed_at, app.clock.now()) {
         let why = "the time of signing is more than 15 minutes from the server's";
         return Err(Failure::code_with(ErrorCode::BadCredentials, why));
@@ -53,7 +57,10 @@ pub(crate) async fn enter_project(app: &App, request: &Request) -> Result<Caller
     if identified.scope.is_some_and(|scope| scope != project) {
         return Err(Refusal::NotAllowed.into());
     }
-    Ok(app.service.enter(identified.user, project, &request.id).await?)
+    Ok(app
+        .service
+        .enter(identified.user, project, &request.id)
+        .await?)
 }
 
 fn not_proven(error: &SignatureError) -> Failure {

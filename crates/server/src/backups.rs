@@ -40,10 +40,17 @@ pub(crate) async fn list(
 
 fn backup_query(query: ListBackupsQuery) -> BackupQuery {
     let wanted = query.page();
-    let sort = query.sort.map(|sort| sort.0).unwrap_or_default().into_iter();
+    let sort = query
+        .sort
+        .map(|sort| sort.0)
+        .unwrap_or_default()
+        .into_iter();
     BackupQuery {
         sort: sort
-            .map(|key| BackupSort { column: key.key.name(), descending: !key.ascending })
+            .map(|key| BackupSort {
+                column: key.key.name(),
+                descending: !key.ascending,
+            })
             .collect(),
         page: convert::page(&wanted),
         filter: BackupFilter {
@@ -69,7 +76,9 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
 
 pub(crate) async fn show(app: &App, caller: &Caller, request: &Request) -> Result<BackupResponse> {
     let backup = app.service.backup(caller, id(request)?).await?;
-    Ok(BackupResponse { backup: convert::backup(&backup)? })
+    Ok(BackupResponse {
+        backup: convert::backup(&backup)?,
+    })
 }
 
 pub(crate) async fn update(
@@ -79,9 +88,14 @@ pub(crate) async fn update(
 ) -> Result<BackupResponse> {
     let id = id(request)?;
     let body: UpdateBackupRequest = request.json()?;
-    let name = body.backup.name.ok_or_else(|| Invalid::key("backup.name"))?;
+    let name = body
+        .backup
+        .name
+        .ok_or_else(|| Invalid::key("backup.name"))?;
     let backup = app.service.rename_backup(caller, id, name).await?;
-    Ok(BackupResponse { backup: convert::backup(&backup)? })
+    Ok(BackupResponse {
+        backup: convert::backup(&backup)?,
+    })
 }
 
 pub(crate) async fn delete(app: &App, caller: &Caller, request: &Request) -> Result<()> {
@@ -100,7 +114,10 @@ pub(crate) async fn restore(
         volume: body.restore.volume_id,
         server: body.restore.server_id.or(body.restore.resource_id),
         mappings: mappings
-            .map(|mapping| DiskMapping { backup: mapping.backup_id, volume: mapping.volume_id })
+            .map(|mapping| DiskMapping {
+                backup: mapping.backup_id,
+                volume: mapping.volume_id,
+            })
             .collect(),
     };
     let job_id = app.service.restore_backup(caller, id, &target).await?;

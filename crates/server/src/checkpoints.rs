@@ -21,7 +21,10 @@ pub(crate) async fn create(
     let parameters = body.checkpoint.parameters.unwrap_or_default();
     let plain = parameters.resources.unwrap_or_default().into_iter();
     let detailed = parameters.resource_details.unwrap_or_default().into_iter();
-    let plain = plain.map(|id| ResourceChoice { id, exclude_volumes: Vec::new() });
+    let plain = plain.map(|id| ResourceChoice {
+        id,
+        exclude_volumes: Vec::new(),
+    });
     let detailed = detailed.map(|resource| ResourceChoice {
         id: resource.id,
         exclude_volumes: resource
@@ -42,7 +45,9 @@ pub(crate) async fn create(
         resources: detailed.chain(plain).collect(),
     };
     let view = app.service.create_checkpoint(caller, new).await?;
-    Ok(CheckpointResponse { checkpoint: checkpoint(view) })
+    Ok(CheckpointResponse {
+        checkpoint: checkpoint(view),
+    })
 }
 
 pub(crate) async fn show(
@@ -50,13 +55,21 @@ pub(crate) async fn show(
     caller: &Caller,
     request: &Request,
 ) -> Result<CheckpointResponse> {
-    let view = app.service.checkpoint(caller, request.path("checkpoint_id")?).await?;
-    Ok(CheckpointResponse { checkpoint: checkpoint(view) })
+    let view = app
+        .service
+        .checkpoint(caller, request.path("checkpoint_id")?)
+        .await?;
+    Ok(CheckpointResponse {
+        checkpoint: checkpoint(view),
+    })
 }
 
 fn checkpoint(view: CheckpointView) -> Checkpoint {
     let record = view.checkpoint;
-    let provider = view.resources.first().map_or(ResourceType::Server, |one| one.resource_type);
+    let provider = view
+        .resources
+        .first()
+        .map_or(ResourceType::Server, |one| one.resource_type);
     Checkpoint {
         id: record.id,
         project_id: record.project,

@@ -7,7 +7,7 @@ use cairn_api::operation_log::{
 };
 use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, ProtectableResult};
 use cairn_api::resource::{IncludedVolume, Resource, ResourceExtraInfo};
-use cairn_api::vault::{BindRules, Billing, Tag, Vault as WireVault, VaultResource};
+use cairn_api::vault::{Billing, BindRules, Tag, Vault as WireVault, VaultResource};
 use cairn_api::{ChargingMode, ConsistentLevel, ErrorCode, ProtectType};
 use cairn_core::records::{Backup, BoundResource, Page, Vault};
 use cairn_core::{BackupView, OperationDetail, OperationView, ProtectableView, VaultView};
@@ -148,7 +148,10 @@ fn bound_resource(bound: &BoundResource) -> VaultResource {
             exclude_volumes: Some(bound.extra_info.exclude_volumes.clone()),
             include_volumes: Some(
                 included
-                    .map(|one| IncludedVolume { id: one.id, os_version: one.os_version.clone() })
+                    .map(|one| IncludedVolume {
+                        id: one.id,
+                        os_version: one.os_version.clone(),
+                    })
                     .collect(),
             ),
         },
@@ -158,7 +161,11 @@ fn bound_resource(bound: &BoundResource) -> VaultResource {
 /// A backup with its children.
 pub(crate) fn backup(view: &BackupView) -> Result<WireBackup> {
     let mut wire = single_backup(&view.backup)?;
-    wire.children = view.children.iter().map(single_backup).collect::<Result<_>>()?;
+    wire.children = view
+        .children
+        .iter()
+        .map(single_backup)
+        .collect::<Result<_>>()?;
     Ok(wire)
 }
 
@@ -215,14 +222,23 @@ pub(crate) fn operation_log(view: OperationView) -> OperationLog {
     progress.set_total(log.total_bytes);
     progress.advance(log.done_bytes);
     let common = OperationCommon {
-        progress: if succeeded { 100 } else { progress.percent().min(99) },
+        progress: if succeeded {
+            100
+        } else {
+            progress.percent().min(99)
+        },
         request_id: log.request_id.clone(),
         task_id: Some(log.id.to_string()),
         bytes_done: Some(log.done_bytes),
         bytes_total: Some(log.total_bytes),
     };
     let resource = match (log.resource, &log.resource_name) {
-        (Some(id), name) => Resource { id, resource_type, name: name.clone(), extra_info: None },
+        (Some(id), name) => Resource {
+            id,
+            resource_type,
+            name: name.clone(),
+            extra_info: None,
+        },
         // What is about a whole vault names the vault.
         (None, _) => Resource {
             id: cairn_types::ResourceId::from_uuid(log.vault.uuid()),
@@ -257,7 +273,10 @@ fn error_info(view: &OperationView) -> OperationError {
         ("", _) => ErrorCode::Unknown.code(),
         (code, _) => code,
     };
-    OperationError { code: code.to_owned(), message: log.error_text.clone() }
+    OperationError {
+        code: code.to_owned(),
+        message: log.error_text.clone(),
+    }
 }
 
 fn extra_info(
@@ -276,7 +295,11 @@ fn extra_info(
     };
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     match detail {
-        Some(OperationDetail::Backup { backup, backup_name, incremental }) => {
+        Some(OperationDetail::Backup {
+            backup,
+            backup_name,
+            incremental,
+        }) => {
             extra.backup = Some(OperationBackup {
                 backup_id: backup,
                 backup_name,
@@ -286,7 +309,12 @@ fn extra_info(
                 app_consistency_status: None,
             });
         }
-        Some(OperationDetail::Restore { backup, backup_name, target, target_name }) => {
+        Some(OperationDetail::Restore {
+            backup,
+            backup_name,
+            target,
+            target_name,
+        }) => {
             extra.restore = Some(OperationRestore {
                 backup_id: backup,
                 backup_name,
@@ -294,16 +322,28 @@ fn extra_info(
                 target_resource_name: target_name,
             });
         }
-        Some(OperationDetail::Delete { backup, backup_name }) => {
-            extra.delete = Some(OperationDelete { backup_id: backup, backup_name });
-        }
-        Some(OperationDetail::RemoveResources { failed, total, resources }) => {
-            let resources = resources.into_iter().map(|(id, resource_type, name)| Resource {
-                id,
-                resource_type,
-                name: Some(name),
-                extra_info: None,
+        Some(OperationDetail::Delete {
+            backup,
+            backup_name,
+        }) => {
+            extra.delete = Some(OperationDelete {
+                backup_id: backup,
+                backup_name,
             });
+        }
+        Some(OperationDetail::RemoveResources {
+            failed,
+            total,
+            resources,
+        }) => {
+            let resources = resources
+                .into_iter()
+                .map(|(id, resource_type, name)| Resource {
+                    id,
+                    resource_type,
+                    name: Some(name),
+                    extra_info: None,
+                });
             extra.remove_resources = Some(OperationRemoveResources {
                 fail_count: small(failed),
                 total_count: small(total),
@@ -334,11 +374,19 @@ pub(crate) fn protectable(view: &ProtectableView) -> Result<WireProtectable> {
     let found = &view.protectable;
     let bound = view.vault.as_ref().map(vault).transpose()?;
     let (result, code, reason) = match (&bound, found.status) {
-        (Some(_), _) => (false, ErrorCode::ResourceInOtherVault, "It is bound to a vault."),
+        (Some(_), _) => (
+            false,
+            ErrorCode::ResourceInOtherVault,
+            "It is bound to a vault.",
+        ),
         (None, ProtectableStatus::Available) => {
             return Ok(wire_protectable(found, free()));
         }
-        (None, _) => (false, ErrorCode::DiskStateForbidsBackup, "Its image cannot be read."),
+        (None, _) => (
+            false,
+            ErrorCode::DiskStateForbidsBackup,
+            "Its image cannot be read.",
+        ),
     };
     let verdict = ProtectableResult {
         result,
@@ -352,7 +400,13 @@ pub(crate) fn protectable(view: &ProtectableView) -> Result<WireProtectable> {
 
 fn free() -> ProtectableResult {
     let (code, reason) = (String::new(), String::new());
-    ProtectableResult { result: true, code, reason, message: None, vault: None }
+    ProtectableResult {
+        result: true,
+        code,
+        reason,
+        message: None,
+        vault: None,
+    }
 }
 
 fn wire_protectable(found: &Protectable, verdict: ProtectableResult) -> WireProtectable {

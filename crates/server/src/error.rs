@@ -22,12 +22,18 @@ pub(crate) struct Failure {
 impl Failure {
     /// The plain answer with a code.
     pub(crate) fn code(code: ErrorCode) -> Self {
-        Self { status: code.status(), body: code.body() }
+        Self {
+            status: code.status(),
+            body: code.body(),
+        }
     }
 
     /// The answer with a code and what it is about.
     pub(crate) fn code_with(code: ErrorCode, about: impl std::fmt::Display) -> Self {
-        Self { status: code.status(), body: code.body_with(about) }
+        Self {
+            status: code.status(),
+            body: code.body_with(about),
+        }
     }
 
     /// The answer to a value that cannot be.
@@ -36,8 +42,14 @@ impl Failure {
     }
 
     fn message(code: ErrorCode, message: String) -> Self {
-        let body = ErrorBody { error_code: code.code().to_owned(), error_msg: message };
-        Self { status: code.status(), body }
+        let body = ErrorBody {
+            error_code: code.code().to_owned(),
+            error_msg: message,
+        };
+        Self {
+            status: code.status(),
+            body,
+        }
     }
 
     /// As an answer of the identity service: OpenStack's clients look for
@@ -63,7 +75,10 @@ impl IntoResponse for Failure {
 
 impl From<Invalid> for Failure {
     fn from(invalid: Invalid) -> Self {
-        Self { status: ErrorCode::InvalidRequest.status(), body: invalid.body() }
+        Self {
+            status: ErrorCode::InvalidRequest.status(),
+            body: invalid.body(),
+        }
     }
 }
 
@@ -107,9 +122,10 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::ResourceNotFound { .. } => ErrorCode::ResourceNotFound,
         Refusal::ResourceTypeMismatch => ErrorCode::ResourceTypeMismatch,
         Refusal::ResourceInOtherVault => ErrorCode::ResourceInOtherVault,
-        Refusal::ResourceInVault { resource_type: ResourceType::Server, .. } => {
-            ErrorCode::ServerInVault
-        }
+        Refusal::ResourceInVault {
+            resource_type: ResourceType::Server,
+            ..
+        } => ErrorCode::ServerInVault,
         Refusal::ResourceInVault { .. } => ErrorCode::DiskInVault,
         Refusal::DuplicateResource => ErrorCode::DuplicateResource,
         Refusal::TooManyResources { .. } => ErrorCode::ResourceLimit,
@@ -142,7 +158,10 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
 /// The code and sentence for a resource that a checkpoint leaves out.
 pub(crate) const fn skip_reason(reason: SkipReason) -> (ErrorCode, &'static str) {
     match reason {
-        SkipReason::Gone => (ErrorCode::ResourceNotFound, "The resource no longer exists."),
+        SkipReason::Gone => (
+            ErrorCode::ResourceNotFound,
+            "The resource no longer exists.",
+        ),
         SkipReason::Protecting => (ErrorCode::BackupTaskRunning, "It is being backed up."),
         SkipReason::Restoring => (ErrorCode::ResourceRestoring, "It is being restored."),
         SkipReason::Removing => (ErrorCode::ResourceRemoving, "It is being removed."),

@@ -7,12 +7,12 @@ use axum::http::{HeaderValue, Request as HttpRequest, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use cairn_api::ErrorCode;
 use cairn_api::identity::{
     CatalogEntry, CatalogResponse, Domain, DomainsResponse, Endpoint, IdentityVersionResponse,
-    Links, NameQuery, NamedDomain, Project, ProjectsResponse, Role, Scope as WireScope, Token, TokenProject,
-    TokenRequest, TokenResponse, TokenUser,
+    Links, NameQuery, NamedDomain, Project, ProjectsResponse, Role, Scope as WireScope, Token,
+    TokenProject, TokenRequest, TokenResponse, TokenUser,
 };
-use cairn_api::ErrorCode;
 use cairn_core::{IssuedToken, PasswordSignIn, Refusal, Scope, records};
 use cairn_types::ProjectId;
 use zeroize::Zeroizing;
@@ -59,9 +59,10 @@ async fn issue_token(State(app): State<App>, request: HttpRequest<Body>) -> Resp
                 };
                 ("password", app.service.sign_in(who, &scope).await?)
             }
-            (None, Some(token)) => {
-                ("token", app.service.sign_in_again(&token.id.0, &scope).await?)
-            }
+            (None, Some(token)) => (
+                "token",
+                app.service.sign_in_again(&token.id.0, &scope).await?,
+            ),
             (None, None) => return Err(Failure::invalid("auth.identity")),
         };
         token_response(&app, StatusCode::CREATED, method, &issued)
@@ -74,7 +75,9 @@ async fn show_token(State(app): State<App>, request: HttpRequest<Body>) -> Respo
     let show = async {
         let request = Request::read(request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
-        let subject = request.header(SUBJECT_TOKEN).ok_or(Failure::invalid("X-Subject-Token"))?;
+        let subject = request
+            .header(SUBJECT_TOKEN)
+            .ok_or(Failure::invalid("X-Subject-Token"))?;
         let described = app.service.describe_token(subject).await?;
         // A token is shown to its owner alone.
         if described.user.id != asking.user {
@@ -92,10 +95,19 @@ async fn catalog(State(app): State<App>, request: HttpRequest<Body>) -> Response
         let asking = auth::identify(&app, &request).await?;
         let project = match request.header("x-project-id") {
             Some(project) => project.parse().ok(),
-            None => app.service.projects_of(asking.user, None).await?.first().map(|one| one.id),
+            None => app
+                .service
+                .projects_of(asking.user, None)
+                .await?
+                .first()
+                .map(|one| one.id),
         };
         let links = Links::to(address(&app, "/auth/catalog"));
-        Ok(Json(CatalogResponse { catalog: services(&app, project), links }).into_response())
+        Ok(Json(CatalogResponse {
+            catalog: services(&app, project),
+            links,
+        })
+        .into_response())
     };
     list.await.unwrap_or_else(Failure::into_identity_response)
 }
@@ -106,9 +118,15 @@ async fn projects(State(app): State<App>, request: HttpRequest<Body>) -> Respons
         let request = Request::read(request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let query = NameQuery::parse(request.query())?;
-        let found = app.service.projects_of(asking.user, query.name.as_deref()).await?;
+        let found = app
+            .service
+            .projects_of(asking.user, query.name.as_deref())
+            .await?;
         let links = Links::to(address(&app, "/projects"));
-        let projects = found.iter().map(|project| wire_project(&app, project)).collect();
+        let projects = found
+            .iter()
+            .map(|project| wire_project(&app, project))
+            .collect();
         Ok(Json(ProjectsResponse { projects, links }).into_response())
     };
     list.await.unwrap_or_else(Failure::into_identity_response)
@@ -155,7 +173,10 @@ fn token_response(
     method: &str,
     issued: &IssuedToken,
 ) -> Result<Response> {
-    let domain = NamedDomain { id: issued.domain.id, name: issued.domain.name.clone() };
+    let domain = NamedDomain {
+        id: issued.domain.id,
+        name: issued.domain.name.clone(),
+    };
     let project = issued.project.as_ref();
     let role = Some(&issued.role).filter(|role| !role.is_empty());
     let token = Token {
@@ -173,7 +194,13 @@ fn token_response(
             domain: domain.clone(),
         }),
         domain: project.is_none().then_some(domain),
-        roles: role.map(|role| Role { id: role.clone(), name: role.clone() }).into_iter().collect(),
+        roles: role
+            .map(|role| Role {
+                id: role.clone(),
+                name: role.clone(),
+            })
+            .into_iter()
+            .collect(),
         catalog: services(app, project.map(|project| project.id)),
     };
     let mut response = (status, Json(TokenResponse { token })).into_response();

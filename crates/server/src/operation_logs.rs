@@ -41,6 +41,11 @@ pub(crate) async fn show(
     caller: &Caller,
     request: &Request,
 ) -> Result<OperationLogResponse> {
-    let log = app.service.operation_log(caller, request.path("operation_log_id")?).await?;
-    Ok(OperationLogResponse { operation_log: convert::operation_log(log) })
+    let log = app
+        .service
+        .operation_log(caller, request.path("operation_log_id")?)
+        .await?;
+    Ok(OperationLogResponse {
+        operation_log: convert::operation_log(log),
+    })
 }

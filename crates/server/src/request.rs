@@ -2,8 +2,8 @@
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, RawPathParams};
-use axum::http::request::Parts;
 use axum::http::Request as HttpRequest;
+use axum::http::request::Parts;
 use cairn_api::{ErrorCode, Validate, parse_body, parse_path};
 use serde::de::DeserializeOwned;
 
@@ -27,10 +27,18 @@ impl Request {
         let (mut parts, body) = request.into_parts();
         let path = RawPathParams::from_request_parts(&mut parts, &()).await;
         let path = path.map_err(|_| Failure::invalid("path"))?;
-        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let path = path
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
         let body = to_bytes(body, MAX_BODY_BYTES).await;
         let body = body.map_err(|_| Failure::code(ErrorCode::BodyTooLarge))?;
-        Ok(Self { parts, body, id: id.to_owned(), path })
+        Ok(Self {
+            parts,
+            body,
+            id: id.to_owned(),
+            path,
+        })
     }
 
     /// An id in the path.

@@ -51,10 +51,7 @@ fn filter(method: &Method) -> MethodFilter {
 }
 
 /// Gives every request an id, and every answer the id of its request.
-async fn number_requests(
-    mut request: HttpRequest<Body>,
-    next: axum::middleware::Next,
-) -> Response {
+async fn number_requests(mut request: HttpRequest<Body>, next: axum::middleware::Next) -> Response {
     let id = format!("req-{}", Uuid::new_v4());
     request.extensions_mut().insert(RequestId(id.clone()));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -71,7 +68,11 @@ async fn number_requests(
 pub(crate) struct RequestId(pub(crate) String);
 
 pub(crate) fn id_of(request: &HttpRequest<Body>) -> String {
-    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+    request
+        .extensions()
+        .get::<RequestId>()
+        .map(|id| id.0.clone())
+        .unwrap_or_default()
 }
 
 async fn ready(State(app): State<App>) -> StatusCode {
@@ -112,12 +113,14 @@ async fn call(
         Op::ShowVault => answer(operation, vaults::show(app, caller, request).await?),
         Op::UpdateVault => answer(operation, vaults::update(app, caller, request).await?),
         Op::DeleteVault => done(operation, vaults::delete(app, caller, request).await?),
-        Op::AddVaultResource => {
-            answer(operation, vaults::add_resources(app, caller, request).await?)
-        }
-        Op::RemoveVaultResource => {
-            answer(operation, vaults::remove_resources(app, caller, request).await?)
-        }
+        Op::AddVaultResource => answer(
+            operation,
+            vaults::add_resources(app, caller, request).await?,
+        ),
+        Op::RemoveVaultResource => answer(
+            operation,
+            vaults::remove_resources(app, caller, request).await?,
+        ),
         Op::CreateCheckpoint => answer(operation, checkpoints::create(app, caller, request).await?),
         Op::ShowCheckpoint => answer(operation, checkpoints::show(app, caller, request).await?),
         Op::ListBackups => answer(operation, backups::list(app, caller, request).await?),

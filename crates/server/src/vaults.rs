@@ -1,11 +1,11 @@
 //! Vaults over HTTP.
 
+use cairn_api::resource::Resource;
 use cairn_api::vault::{
     AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, ListVaultQuery,
     ListVaultResponse, NewVault as WireVault, RemoveVaultResourceRequest,
     RemoveVaultResourceResponse, UpdateVaultRequest, VaultResponse,
 };
-use cairn_api::resource::Resource;
 use cairn_api::{ChargingMode, CloudType, ConsistentLevel, ErrorCode, Invalid, ProtectType};
 use cairn_core::records::{ResourceExtraInfo, VaultFilter, VolumeChoice};
 use cairn_core::{Caller, NewVault, ResourceToBind, VaultChange};
@@ -58,13 +58,18 @@ pub(crate) async fn create(app: &App, caller: &Caller, request: &Request) -> Res
     let body: CreateVaultRequest = request.json()?;
     let new = new_vault(body.vault)?;
     let vault = app.service.create_vault(caller, new).await?;
-    Ok(VaultResponse { vault: convert::vault(&vault)? })
+    Ok(VaultResponse {
+        vault: convert::vault(&vault)?,
+    })
 }
 
 fn new_vault(wish: WireVault) -> Result<NewVault> {
     let billing = &wish.billing;
     if billing.charging_mode == Some(ChargingMode::PrePaid) {
-        return Err(rule("vault.billing.charging_mode", "It takes post_paid: nothing is sold here."));
+        return Err(rule(
+            "vault.billing.charging_mode",
+            "It takes post_paid: nothing is sold here.",
+        ));
     }
     if wish.backup_policy_id.is_some() {
         return Err(Failure::code(ErrorCode::PolicyNotFound));
@@ -75,7 +80,10 @@ fn new_vault(wish: WireVault) -> Result<NewVault> {
         return Err(rule("vault.billing.consistent_level", text));
     }
     if billing.protect_type == ProtectType::Replication && billing.object_type == ObjectType::Disk {
-        return Err(rule("vault.billing.protect_type", "Disk vaults take backup only."));
+        return Err(rule(
+            "vault.billing.protect_type",
+            "Disk vaults take backup only.",
+        ));
     }
     Ok(NewVault {
         object_type: billing.object_type,
@@ -105,7 +113,9 @@ fn rule(key: &str, text: &str) -> Failure {
 
 pub(crate) async fn show(app: &App, caller: &Caller, request: &Request) -> Result<VaultResponse> {
     let vault = app.service.vault(caller, id(request)?).await?;
-    Ok(VaultResponse { vault: convert::vault(&vault)? })
+    Ok(VaultResponse {
+        vault: convert::vault(&vault)?,
+    })
 }
 
 pub(crate) async fn update(app: &App, caller: &Caller, request: &Request) -> Result<VaultResponse> {
@@ -127,7 +137,9 @@ pub(crate) async fn update(app: &App, caller: &Caller, request: &Request) -> Res
         locked: body.vault.locked,
     };
     let vault = app.service.update_vault(caller, id, change).await?;
-    Ok(VaultResponse { vault: convert::vault(&vault)? })
+    Ok(VaultResponse {
+        vault: convert::vault(&vault)?,
+    })
 }
 
 pub(crate) async fn delete(app: &App, caller: &Caller, request: &Request) -> Result<()> {
@@ -153,8 +165,13 @@ pub(crate) async fn remove_resources(
 ) -> Result<RemoveVaultResourceResponse> {
     let id = id(request)?;
     let body: RemoveVaultResourceRequest = request.json()?;
-    let removed = app.service.remove_resources(caller, id, &body.resource_ids).await?;
-    Ok(RemoveVaultResourceResponse { remove_resource_ids: removed })
+    let removed = app
+        .service
+        .remove_resources(caller, id, &body.resource_ids)
+        .await?;
+    Ok(RemoveVaultResourceResponse {
+        remove_resource_ids: removed,
+    })
 }
 
 fn id(request: &Request) -> Result<VaultId> {
@@ -171,7 +188,10 @@ fn to_bind(resource: Resource) -> ResourceToBind {
         extra_info: ResourceExtraInfo {
             exclude_volumes: extra.exclude_volumes.unwrap_or_default(),
             include_volumes: included
-                .map(|volume| VolumeChoice { id: volume.id, os_version: volume.os_version })
+                .map(|volume| VolumeChoice {
+                    id: volume.id,
+                    os_version: volume.os_version,
+                })
                 .collect(),
         },
     }

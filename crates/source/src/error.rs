@@ -134,7 +134,9 @@ fn io_kind(error: &io::Error) -> Kind {
         io::ErrorKind::NotFound => Kind::NotFound,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Exhausted,
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Kind::Invalid,
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::AlreadyExists => {
+            Kind::Invalid
+        }
         _ => Kind::Transient,
     }
 }

@@ -39,3 +39,14 @@ pub use scan::{MAX_DEPTH, MAX_VOLUMES};
 
 /// What every fallible call of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Makes a new raw image of zeros at `path`, to restore a disk to outside of
+/// every configured folder.
+///
+/// Errors: `Invalid` something is there already; `Denied`; `Exhausted`.
+pub fn create_raw(
+    path: &std::path::Path,
+    size_bytes: u64,
+) -> Result<std::sync::Arc<dyn cairn_types::disk::DiskWriter>> {
+    Ok(std::sync::Arc::new(raw::RawDisk::create(path, size_bytes)?))
+}

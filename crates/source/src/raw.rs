@@ -48,6 +48,20 @@ impl RawDisk {
         })
     }
 
+    /// Makes a new image of zeros at `path` and opens it for writing.
+    ///
+    /// Errors: `Conflict` something is there already; as [`open`](Self::open).
+    pub(crate) fn create(path: &Path, size_bytes: u64) -> Result<Self> {
+        let name = path.display().to_string();
+        let failed = |source| Error::Open {
+            volume: name.clone(),
+            source,
+        };
+        let file = File::create_new(path).map_err(failed)?;
+        file.set_len(size_bytes).map_err(failed)?;
+        Self::open(&name, path, Access::Write)
+    }
+
     fn error(
         &self,
         operation: DiskOperation,

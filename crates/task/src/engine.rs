@@ -53,7 +53,10 @@ enum Next {
     Done,
     Undo(Failure),
     /// Give it back, to be begun again no sooner than after this many seconds.
-    Release { after_seconds: i64, keep_attempt: bool },
+    Release {
+        after_seconds: i64,
+        keep_attempt: bool,
+    },
     /// Somebody else has it; it is no longer ours to write.
     Lost,
 }
@@ -69,7 +72,14 @@ impl<W: Work> Engine<W> {
         wake: Arc<Notify>,
         stop: CancellationToken,
     ) -> Self {
-        Self { meta, work, clock, owner, wake, stop }
+        Self {
+            meta,
+            work,
+            clock,
+            owner,
+            wake,
+            stop,
+        }
     }
 
     /// Takes over what earlier engines left, at once: only for the one process
@@ -94,7 +104,10 @@ impl<W: Work> Engine<W> {
                     }
                     Ok(None) => break,
                     Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "cannot claim a task");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "cannot claim a task"
+                        );
                         break;
                     }
                 }
@@ -124,7 +137,9 @@ impl<W: Work> Engine<W> {
     async fn claim(&self) -> Result<Option<Task>> {
         let now = self.clock.now();
         let mut tx = self.meta.begin().await?;
-        let task = tx.claim_task(&self.owner, now, now.plus_seconds(LEASE_SECONDS)).await?;
+        let task = tx
+            .claim_task(&self.owner, now, now.plus_seconds(LEASE_SECONDS))
+            .await?;
         tx.commit().await?;
         Ok(task)
     }
@@ -180,7 +195,12 @@ impl<W: Work> Engine<W> {
                     match self.save(task, progress).await {
                         Ok(true) => {}
                         Ok(false) => return Next::Lost,
-                        Err(_) => return Next::Release { after_seconds: BACKOFF_SECONDS, keep_attempt: true },
+                        Err(_) => {
+                            return Next::Release {
+                                after_seconds: BACKOFF_SECONDS,
+                                keep_attempt: true,
+                            };
+                        }
                     }
                 }
                 Err(failure) => return self.after_failure(task, name, failure),
@@ -195,9 +215,10 @@ impl<W: Work> Engine<W> {
             "a step failed: {}", failure.text
         );
         match failure.kind {
-            Kind::Cancelled if self.stop.is_cancelled() => {
-                Next::Release { after_seconds: 0, keep_attempt: false }
-            }
+            Kind::Cancelled if self.stop.is_cancelled() => Next::Release {
+                after_seconds: 0,
+                keep_attempt: false,
+            },
             Kind::Transient if task.attempts < MAX_ATTEMPTS => Next::Release {
                 after_seconds: BACKOFF_SECONDS << task.attempts.min(8),
                 keep_attempt: true,
@@ -252,7 +273,10 @@ impl<W: Work> Engine<W> {
                 task.state = TaskState::Succeeded;
                 task.ended_at = Some(now);
             }
-            Next::Release { after_seconds, keep_attempt } => {
+            Next::Release {
+                after_seconds,
+                keep_attempt,
+            } => {
                 task.state = TaskState::Waiting;
                 task.not_before = now.plus_seconds(after_seconds);
                 if !keep_attempt {
@@ -304,5 +328,9 @@ impl<W: Work> Engine<W> {
 }
 
 fn panicked(step: &str) -> Failure {
-    Failure { kind: Kind::Bug, code: String::new(), text: format!("internal error in step {step}") }
+    Failure {
+        kind: Kind::Bug,
+        code: String::new(),
+        text: format!("internal error in step {step}"),
+    }
 }

@@ -40,7 +40,8 @@ impl BackUp<'_> {
     }
 
     async fn begin(&self) -> Result<()> {
-        self.change_rows(|backup| backup.status = BackupStatus::Protecting).await
+        self.change_rows(|backup| backup.status = BackupStatus::Protecting)
+            .await
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
@@ -57,24 +58,31 @@ impl BackUp<'_> {
             Err(error) => return Err(error.into()),
         }
         if backup.resource_type == ResourceType::Volume {
-            self.write_disk(&repository, &backup, &vault_name, progress).await?;
+            self.write_disk(&repository, &backup, &vault_name, progress)
+                .await?;
             return Ok(());
         }
         if children.is_empty() {
-            return Err(Refusal::NoVolumeLeft { id: backup.resource }.into());
+            return Err(Refusal::NoVolumeLeft {
+                id: backup.resource,
+            }
+            .into());
         }
         let mut ids = Vec::with_capacity(children.len());
         for child in &children {
             match repository.find(child.id).await {
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::NotFound => {
-                    self.write_disk(&repository, child, &vault_name, progress).await?;
+                    self.write_disk(&repository, child, &vault_name, progress)
+                        .await?;
                 }
                 Err(error) => return Err(error.into()),
             }
             ids.push(child.id);
         }
-        repository.write_group(info(&backup, &vault_name), ids).await?;
+        repository
+            .write_group(info(&backup, &vault_name), ids)
+            .await?;
         Ok(())
     }
 
@@ -121,8 +129,10 @@ impl BackUp<'_> {
     async fn record(&self, backup: &Backup, written: &Written) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
-        let mut row =
-            tx.lock_backup(self.project, backup.id).await?.ok_or(Refusal::BackupNotFound)?;
+        let mut row = tx
+            .lock_backup(self.project, backup.id)
+            .await?
+            .ok_or(Refusal::BackupNotFound)?;
         row.size_bytes = written.size_bytes;
         row.used_bytes = written.new_bytes;
         row.root = Some(written.root.to_string());
@@ -195,8 +205,10 @@ impl BackUp<'_> {
     async fn change_rows(&self, change: impl Fn(&mut Backup)) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
-        let backup =
-            tx.lock_backup(self.project, self.backup).await?.ok_or(Refusal::BackupNotFound)?;
+        let backup = tx
+            .lock_backup(self.project, self.backup)
+            .await?
+            .ok_or(Refusal::BackupNotFound)?;
         let children = tx.children_of(&[self.backup]).await?;
         for mut row in std::iter::once(backup).chain(children) {
             change(&mut row);
@@ -208,7 +220,10 @@ impl BackUp<'_> {
 
     async fn vault_name(&self, backup: &Backup) -> Result<String> {
         let mut tx = self.worker.service.meta().read().await?;
-        let vault = tx.vault(self.project, backup.vault).await?.ok_or(Refusal::VaultNotFound)?;
+        let vault = tx
+            .vault(self.project, backup.vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
         Ok(vault.name)
     }
 }

@@ -75,7 +75,10 @@ pub(super) async fn backups_of_vault(
         self::backup(service, project, backup.id).await?;
         progress.advance(1);
     }
-    let detail = OperationDetail::VaultDelete { failed: 0, total: backups.len() as u64 };
+    let detail = OperationDetail::VaultDelete {
+        failed: 0,
+        total: backups.len() as u64,
+    };
     let detail = serde_json::to_value(&detail).expect("details have string keys only");
     if !backups.is_empty() {
         let mut tx = service.meta().begin().await?;

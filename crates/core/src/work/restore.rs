@@ -36,12 +36,21 @@ impl Restore<'_> {
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
         let _turn = self.worker.turn_to_move_bytes().await;
-        let repository = self.worker.service.repository().existing_project(self.project).await?;
+        let repository = self
+            .worker
+            .service
+            .repository()
+            .existing_project(self.project)
+            .await?;
         for mapping in self.mappings {
             let (inventory, volume) = (Arc::clone(&self.worker.inventory), mapping.volume);
             let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume));
-            let target = target.await.map_err(|_| Error::Panicked { what: "a source" })??;
-            repository.restore_disk(mapping.backup, target, Arc::clone(progress)).await?;
+            let target = target
+                .await
+                .map_err(|_| Error::Panicked { what: "a source" })??;
+            repository
+                .restore_disk(mapping.backup, target, Arc::clone(progress))
+                .await?;
         }
         Ok(())
     }

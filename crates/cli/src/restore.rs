@@ -1,0 +1,133 @@
+//! `cairn restore`.
+
+use cairn_api::backup::{Backup, NewRestore, RestoreBackupRequest, RestoreMapping};
+use cairn_api::{Client, ProtectableType};
+use cairn_types::{ResourceId, ResourceType};
+use clap::Args;
+
+use crate::output::Printer;
+use crate::wait::{self, Waiting};
+use crate::{Error, find, task};
+
+/// Which backup is restored, and where to.
+#[derive(Debug, Clone, Args)]
+pub struct Restore {
+    /// The backup, by id or name.
+    backup: String,
+    /// The resource to restore to, by id or name; the one it was made of if unset.
+    #[arg(long, value_name = "RESOURCE")]
+    to: Option<String>,
+    /// For a server: a disk's backup (by id or the disk's name) and the disk it goes
+    /// to (by id or name); may be repeated; every disk to itself if unset.
+    #[arg(long, value_name = "CHILD=VOLUME", value_parser = split)]
+    mapping: Vec<(String, String)>,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// Splits a mapping, for clap.
+fn split(text: &str) -> Result<(String, String), String> {
+    let (child, volume) = text.split_once('=').ok_or("it takes CHILD=VOLUME")?;
+    Ok((child.to_owned(), volume.to_owned()))
+}
+
+/// Begins a restore, and waits for it if told so.
+pub(crate) async fn execute(
+    restore: Restore,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<(), Error> {
+    let backup = find::backup(client, &restore.backup).await?;
+    let request = RestoreBackupRequest {
+        restore: target(&restore, &backup, client).await?,
+    };
+    let begun = client.restore_backup(backup.id, &request).await?;
+    if !restore.waiting.wait {
+        return printer.print(&begun, || {
+            format!(
+                "restore of {} has begun: task {}\n",
+                backup.name, begun.job_id
+            )
+        });
+    }
+    let log = wait::task(client, begun.job_id, restore.waiting.timeout).await?;
+    printer.print(&log, || task::show(&log))
+}
+
+/// Where the backup goes, as the service wants it said.
+async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<NewRestore, Error> {
+    let types = match backup.resource_type {
+        ResourceType::Volume => [ProtectableType::Disk],
+        ResourceType::Turbo => [ProtectableType::Turbo],
+        ResourceType::Desktop => [ProtectableType::Workspace],
+        _ => [ProtectableType::Server],
+    };
+    let to = match &restore.to {
+        Some(name) => resource(client, &types, name).await?,
+        None => backup.resource_id,
+    };
+    if backup.resource_type != ResourceType::Server && !restore.mapping.is_empty() {
+        return Err(Error::Usage(
+            "--mapping is for the backup of a server".to_owned(),
+        ));
+    }
+    Ok(match backup.resource_type {
+        ResourceType::Server | ResourceType::BareMetalServer | ResourceType::NativeServer => {
+            let mappings = mappings(restore, backup, client).await?;
+            NewRestore {
+                server_id: Some(to),
+                mappings: Some(mappings),
+                ..Default::default()
+            }
+        }
+        ResourceType::Volume => NewRestore {
+            volume_id: Some(to),
+            ..Default::default()
+        },
+        ResourceType::Turbo | ResourceType::Desktop => NewRestore {
+            resource_id: Some(to),
+            ..Default::default()
+        },
+    })
+}
+
+/// Which disk's backup goes to which disk.
+async fn mappings(
+    restore: &Restore,
+    backup: &Backup,
+    client: &Client,
+) -> Result<Vec<RestoreMapping>, Error> {
+    let to_itself = |child: &Backup| RestoreMapping {
+        backup_id: child.id,
+        volume_id: child.resource_id,
+    };
+    if restore.mapping.is_empty() {
+        return Ok(backup.children.iter().map(to_itself).collect());
+    }
+    let mut mappings = Vec::new();
+    for (child, volume) in &restore.mapping {
+        let children = backup.children.iter();
+        let found =
+            children.filter(|one| one.id.to_string() == *child || one.resource_name == *child);
+        let found = found.map(|one| one.id).collect();
+        let backup_id = find::only("disk in the backup", child, found, ToString::to_string)?;
+        let volume_id = resource(client, &[ProtectableType::Disk], volume).await?;
+        mappings.push(RestoreMapping {
+            backup_id,
+            volume_id,
+        });
+    }
+    Ok(mappings)
+}
+
+/// A resource by id, which the service checks, or by name.
+async fn resource(
+    client: &Client,
+    types: &[ProtectableType],
+    text: &str,
+) -> Result<ResourceId, Error> {
+    match text.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => Ok(find::protectable(client, types, text).await?.id),
+    }
+}
