@@ -79,7 +79,7 @@ CASES = {
     "vault: text for size": (lambda s: ("POST", "/vaults", vault(size="big")), 400, "9900"),
     "vault: odd type": (lambda s: ("POST", "/vaults", vault(object_type="tape")), 400, "9900"),
     "vault: unknown resource": (
-        lambda s: ("POST", "/vaults", vault([disk(s, id=UNKNOWN)])), 404, "6214"),
+        lambda s: ("POST", "/vaults", vault([disk(s, id=UNKNOWN)])), 404, "6302"),
     "vault: resource of another vault": (
         lambda s: ("POST", "/vaults", vault([disk(s)])), 400, "6103"),
     "vault: resource of another type": (
@@ -101,7 +101,7 @@ CASES = {
         400, "9900"),
     "resources: not protectable": (
         lambda s: ("POST", f"/vaults/{s.vault}/addresources", {"resources": [disk(s, id=UNKNOWN)]}),
-        404, "6214"),
+        404, "6302"),
     "resources: removed, not in it": (
         lambda s: ("POST", f"/vaults/{s.vault}/removeresources", {"resource_ids": [UNKNOWN]}),
         400, "6135"),
@@ -251,7 +251,7 @@ def test_the_ids_of_another_project_are_as_unknown_ones(world, stranger):
         ("DELETE", f"/backups/{backup}", None, "6200"),
         ("POST", f"/backups/{backup}/restore", restore, "6200"),
         ("GET", f"/operation-logs/{log}", None, "6500"),
-        ("POST", "/vaults", vault([disk(world)]), "6214"),
+        ("POST", "/vaults", vault([disk(world)]), "6302"),
     ):
         answer = world.call(method, path, body, sign=keys, project=stranger["project_id"])
         assert_refused(answer, 404, f"BackupService.{code}")

@@ -31,32 +31,22 @@ from huaweicloudsdkcbr.v1 import (
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions import exceptions
 from huaweicloudsdkcore.region.region import Region
-from huaweicloudsdkcore.signer.signer import Signer
 
 SERVER, VOLUME = "OS::Nova::Server", "OS::Cinder::Volume"
 
 
-class TokenCredentials(BasicCredentials):
-    """Sends a token where the SDK would sign."""
-
-    def __init__(self, token, project_id):
-        super().__init__("unused", "unused", project_id)
-        self.token = token
-
-    def sign_request(self, request):
-        request.header_params["X-Auth-Token"] = self.token
-        Signer.process_request_uri(request)
-        return request
-
-
 def client_of(server, auth):
+    """The SDK's client, signing with AK/SK or sending a token."""
     known = server.credentials
-    if auth == "aksk":
-        credentials = BasicCredentials(known["access_key"], known["secret_key"], known["project_id"])
-    else:
-        credentials = TokenCredentials(server.token(), known["project_id"])
+    credentials = BasicCredentials(known["access_key"], known["secret_key"], known["project_id"])
+    if auth == "token":
+        credentials = BasicCredentials("none", "none", known["project_id"])
     builder = CbrClient.new_builder().with_credentials(credentials)
-    return builder.with_endpoint(known["endpoint"]).build()
+    client = builder.with_endpoint(known["endpoint"]).build()
+    if auth == "token":
+        # The SDK signs no request that has an Authorization header already.
+        client.preset_headers = {"X-Auth-Token": server.token(), "Authorization": "none"}
+    return client
 
 
 def protectable(client, kind, name):
