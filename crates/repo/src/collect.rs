@@ -52,7 +52,10 @@ pub struct Collected {
 }
 
 pub(crate) async fn collect(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Collected> {
-    let gate = project.gate.clone().write_owned().await;
+    // Whoever waits for the gate keeps all others from it: a collection that
+    // waited for a long backup would hold up everything else until its end.
+    let gate = project.gate.clone().try_write_owned();
+    let gate = gate.map_err(|_| Error::InUse)?;
     // What is known is read anew, before and after: packs that a failed session
     // left are found, and those that are removed here are forgotten.
     project.forget_known().await;

@@ -142,10 +142,11 @@ impl Project {
         objects.delete(&manifest_path(project, backup)).await
     }
 
-    /// Removes everything that no backup needs. Waits for all other work on the
-    /// project, and keeps it out meanwhile.
+    /// Removes everything that no backup needs, and keeps all other work on the
+    /// project out meanwhile.
     ///
-    /// Errors: `Corrupt` a backup cannot be read in full: nothing was removed,
+    /// Errors: `Conflict` somebody is at work in the project: try again later;
+    /// `Corrupt` a backup cannot be read in full: nothing was removed,
     /// and nothing is until it is deleted; `Cancelled`.
     pub async fn collect(&self, progress: Arc<Progress>) -> Result<Collected> {
         collect::collect(&self.inner, progress).await

@@ -40,8 +40,7 @@ impl BackUp<'_> {
     }
 
     async fn begin(&self) -> Result<()> {
-        self.change_rows(|backup| backup.status = BackupStatus::Protecting)
-            .await
+        self.change_rows(BackupStatus::Protecting, |_| {}).await
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
@@ -149,7 +148,7 @@ impl BackUp<'_> {
         let (_, children) = self.rows().await?;
         let now = service.now();
         let used: u64 = children.iter().map(|child| child.used_bytes).sum();
-        self.change_rows(|backup| {
+        self.change_rows(BackupStatus::Available, |backup| {
             if backup.id == self.backup {
                 backup.size_bytes = listed.size_bytes;
                 backup.root = Some(listed.root.to_string());
@@ -157,7 +156,6 @@ impl BackUp<'_> {
                     backup.used_bytes = used;
                 }
             }
-            backup.status = BackupStatus::Available;
             backup.protected_at = Some(now);
         })
         .await
@@ -175,15 +173,14 @@ impl BackUp<'_> {
             repository.delete(child.id).await?;
         }
         let mut tx = service.meta().begin().await?;
-        service.enqueue_collection(&mut tx, self.project).await?;
+        service.enqueue_collection(&mut tx, self.project, 0).await?;
         tx.commit().await?;
         service.wake_engine();
         Ok(())
     }
 
     async fn fail(&self, why: &Failure) -> Result<()> {
-        let changed = self.change_rows(|backup| {
-            backup.status = BackupStatus::Error;
+        let changed = self.change_rows(BackupStatus::Error, |backup| {
             backup.used_bytes = 0;
             backup.root = None;
             backup.error_message = Some(why.text.clone());
@@ -201,8 +198,8 @@ impl BackUp<'_> {
         Ok((backup.ok_or(Refusal::BackupNotFound)?, children))
     }
 
-    /// Changes the backup's row and its children's in one transaction.
-    async fn change_rows(&self, change: impl Fn(&mut Backup)) -> Result<()> {
+    /// Takes the backup and its children to a state, in one transaction.
+    async fn change_rows(&self, status: BackupStatus, change: impl Fn(&mut Backup)) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         let backup = tx
@@ -211,8 +208,8 @@ impl BackUp<'_> {
             .ok_or(Refusal::BackupNotFound)?;
         let children = tx.children_of(&[self.backup]).await?;
         for mut row in std::iter::once(backup).chain(children) {
+            row.advance(status, service.now())?;
             change(&mut row);
-            row.updated_at = service.now();
             tx.update_backup(&row).await?;
         }
         Ok(tx.commit().await?)
