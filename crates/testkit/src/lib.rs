@@ -2,6 +2,8 @@
 //! make backups of.
 
 mod disk;
+#[cfg(feature = "vendor-contract")]
+pub mod vendor_contract;
 
 pub use disk::MemoryDisk;
 
