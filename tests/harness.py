@@ -112,10 +112,11 @@ class Server:
             "--master-key-file", self.data / "master.key",
         ]
 
-    def packs(self):
-        """The files that hold the backups' data."""
-        found = (self.data / "repository").glob("projects/*/packs/**/*")
-        return sorted(path.name for path in found if path.is_file())
+    def objects(self):
+        """The files of the repository that belong to backups: all but its configuration and keys."""
+        folder = self.data / "repository"
+        names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        return sorted(name for name in names if name not in (".lock", "config") and "/keys/" not in name)
 
     def is_ready(self):
         if self.process.poll() is not None:

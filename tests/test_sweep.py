@@ -220,7 +220,7 @@ class Sweep:
         for row in self.server.backups():
             self.server.delete_backup(row["id"])
         self.server.all_operations_finished()
-        wait_for("the collection", lambda: self.server.packs() == [])
+        wait_for("the collection", lambda: self.server.objects() == [])
 
 
 def cut_off(request):

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
             config::load(&arguments).and_then(|config| runtime.block_on(server::run(config)))
         }
         Command::Config(ConfigCommand::Check(arguments)) => {
-            config::load(&arguments).map(|config| println!("{config}"))
+            config::load(&arguments).and_then(|config| config::check(&config))
         }
         Command::Project(command) => runtime.block_on(project::run(command)),
         Command::Repo(command) => runtime.block_on(repo::run(command)),
