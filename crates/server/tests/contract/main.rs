@@ -1,0 +1,7 @@
+//! Every operation that is served, against the vendor's definitions: each
+//! answer, its status and its effects, as the owner, as a stranger and as nobody.
+
+mod client;
+mod identity;
+mod refusals;
+mod served;
