@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_types::disk::DiskReader;
 use cairn_types::{BackupId, BackupInfo, Progress};
-use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
 use crate::error::{Error, Result};
@@ -19,7 +18,7 @@ use crate::frame::{FrameBuilder, FrameCoder};
 use crate::known::{Known, Standing};
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
-use crate::project::Inner;
+use crate::project::{Gate, Inner};
 use crate::receipt::Receipt;
 use crate::scan::{Piece, Scan};
 use crate::seal;
@@ -63,7 +62,7 @@ pub struct Written {
 /// What the workers of one backup share.
 struct Session {
     /// Keeps collection out for as long as any worker lives.
-    _gate: OwnedRwLockReadGuard<()>,
+    _gate: Arc<Gate>,
     project: Arc<Inner>,
     known: Arc<Known>,
     packer: Packer,

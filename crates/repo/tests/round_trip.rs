@@ -6,9 +6,9 @@ mod common;
 
 use std::sync::Arc;
 
-use cairn_repo::{MasterKey, Repository};
+use cairn_repo::{MasterKey, Repository, WriteDisk};
 use cairn_testkit::MemoryDisk;
-use cairn_types::disk::DiskWriter;
+use cairn_types::disk::{DiskError, DiskReader, DiskWriter, Extent};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use common::{BLOCK, World, job, kind, master, noise, text};
 
@@ -223,37 +223,94 @@ async fn a_cancelled_backup_or_restore_ends_as_cancelled() {
     assert_eq!(kind(restored), Kind::Cancelled);
 }
 
+/// A disk that nobody can read until it is told to go on.
+struct Slow {
+    disk: MemoryDisk,
+    reading: Arc<tokio::sync::Notify>,
+    go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl DiskReader for Slow {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+    fn extent_at(&self, at: u64) -> Result<Extent, DiskError> {
+        self.disk.extent_at(at)
+    }
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        self.reading.notify_one();
+        // An error means that the test is over.
+        let _ = self.go_on.lock().unwrap().recv();
+        self.disk.read_at(at, buffer)
+    }
+    fn check_unchanged(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_stops_the_work_and_keeps_collection_out_until_it_has_ended() {
+    let world = World::new().await;
+    let reading = Arc::new(tokio::sync::Notify::new());
+    let (go_on, waits) = std::sync::mpsc::channel();
+    let disk = Slow {
+        disk: MemoryDisk::with(&noise(7, 100 * BLOCK)),
+        reading: reading.clone(),
+        go_on: std::sync::Mutex::new(waits),
+    };
+    let reader: Arc<dyn DiskReader> = Arc::new(disk);
+    let progress = Arc::new(Progress::default());
+    let info = world.info(1);
+    let id = info.id;
+    let job = WriteDisk {
+        info,
+        parent: None,
+        reader,
+        progress,
+        reread_all: false,
+    };
+    tokio::select! {
+        biased;
+        _ = world.project.write_disk(job) => panic!("the disk cannot be read yet"),
+        () = reading.notified() => {}
+    }
+    let collect = world.project.collect(Arc::new(Progress::default()));
+    tokio::pin!(collect);
+    let early = futures::poll!(collect.as_mut());
+    assert!(early.is_pending(), "a thread still works for the backup");
+    drop(go_on);
+    collect.await.unwrap();
+    assert_eq!(kind(world.project.find(id).await), Kind::NotFound);
+}
+
 /// A disk whose writes arrive changed, as behind a bad cable.
 struct Liar(MemoryDisk);
 
-impl cairn_types::disk::DiskReader for Liar {
+impl DiskReader for Liar {
     fn size_bytes(&self) -> u64 {
         self.0.size_bytes()
     }
-    fn extent_at(
-        &self,
-        at: u64,
-    ) -> Result<cairn_types::disk::Extent, cairn_types::disk::DiskError> {
+    fn extent_at(&self, at: u64) -> Result<Extent, DiskError> {
         self.0.extent_at(at)
     }
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), cairn_types::disk::DiskError> {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
         self.0.read_at(at, buffer)
     }
-    fn check_unchanged(&self) -> Result<(), cairn_types::disk::DiskError> {
+    fn check_unchanged(&self) -> Result<(), DiskError> {
         Ok(())
     }
 }
 
 impl DiskWriter for Liar {
-    fn write_at(&self, at: u64, data: &[u8]) -> Result<(), cairn_types::disk::DiskError> {
+    fn write_at(&self, at: u64, data: &[u8]) -> Result<(), DiskError> {
         let mut data = data.to_vec();
         data[0] ^= 1;
         self.0.write_at(at, &data)
     }
-    fn write_zeroes(&self, at: u64, length: u64) -> Result<(), cairn_types::disk::DiskError> {
+    fn write_zeroes(&self, at: u64, length: u64) -> Result<(), DiskError> {
         self.0.write_zeroes(at, length)
     }
-    fn flush(&self) -> Result<(), cairn_types::disk::DiskError> {
+    fn flush(&self) -> Result<(), DiskError> {
         Ok(())
     }
 }
