@@ -6,7 +6,7 @@ mod common;
 
 use std::sync::Arc;
 
-use cairn_repo::{MasterKey, Repository, WriteDisk};
+use cairn_repo::{MasterKey, Repository};
 use cairn_testkit::MemoryDisk;
 use cairn_types::disk::{DiskError, DiskReader, DiskWriter, Extent};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
@@ -106,28 +106,6 @@ async fn what_is_stored_already_is_not_stored_again() {
     assert_eq!(world.reopen().await.restore(second).await.unwrap().0, bytes);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_writers_of_the_same_disk_store_it_once() {
-    let world = World::new().await;
-    let bytes = noise(3, 400 * BLOCK);
-    let (one, two) = (
-        Arc::new(MemoryDisk::with(&bytes)),
-        Arc::new(MemoryDisk::with(&bytes)),
-    );
-    let (one, two) = tokio::join!(world.write(&one), world.write(&two));
-    let ((first, one), (second, two)) = (one.unwrap(), two.unwrap());
-    let blocks = bytes.len() as u64;
-    let new = one.new_bytes + two.new_bytes;
-    assert!(
-        (blocks..blocks + blocks / 20).contains(&new),
-        "{new} of {blocks}"
-    );
-    let world = world.reopen().await;
-    for backup in [first, second] {
-        assert!(world.restore(backup).await.unwrap().0 == bytes);
-    }
-}
-
 #[tokio::test]
 async fn a_group_names_its_disks() {
     let world = World::new().await;
@@ -221,66 +199,6 @@ async fn a_cancelled_backup_or_restore_ends_as_cancelled() {
     let (backup, _) = world.write(&disk).await.unwrap();
     let restored = world.project.restore_disk(backup, disk, progress).await;
     assert_eq!(kind(restored), Kind::Cancelled);
-}
-
-/// A disk that nobody can read until it is told to go on.
-struct Slow {
-    disk: MemoryDisk,
-    reading: Arc<tokio::sync::Notify>,
-    go_on: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
-}
-
-impl DiskReader for Slow {
-    fn size_bytes(&self) -> u64 {
-        self.disk.size_bytes()
-    }
-    fn extent_at(&self, at: u64) -> Result<Extent, DiskError> {
-        self.disk.extent_at(at)
-    }
-    fn read_at(&self, at: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
-        self.reading.notify_one();
-        // An error means that the test is over.
-        let _ = self.go_on.lock().unwrap().recv();
-        self.disk.read_at(at, buffer)
-    }
-    fn check_unchanged(&self) -> Result<(), DiskError> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn a_caller_who_goes_away_stops_the_work_and_keeps_collection_out_until_it_has_ended() {
-    let world = World::new().await;
-    let reading = Arc::new(tokio::sync::Notify::new());
-    let (go_on, waits) = std::sync::mpsc::channel();
-    let disk = Slow {
-        disk: MemoryDisk::with(&noise(7, 100 * BLOCK)),
-        reading: reading.clone(),
-        go_on: std::sync::Mutex::new(waits),
-    };
-    let reader: Arc<dyn DiskReader> = Arc::new(disk);
-    let progress = Arc::new(Progress::default());
-    let info = world.info(1);
-    let id = info.id;
-    let job = WriteDisk {
-        info,
-        parent: None,
-        reader,
-        progress,
-        reread_all: false,
-    };
-    tokio::select! {
-        biased;
-        _ = world.project.write_disk(job) => panic!("the disk cannot be read yet"),
-        () = reading.notified() => {}
-    }
-    let collect = world.project.collect(Arc::new(Progress::default()));
-    tokio::pin!(collect);
-    let early = futures::poll!(collect.as_mut());
-    assert!(early.is_pending(), "a thread still works for the backup");
-    drop(go_on);
-    collect.await.unwrap();
-    assert_eq!(kind(world.project.find(id).await), Kind::NotFound);
 }
 
 /// A disk whose writes arrive changed, as behind a bad cable.

@@ -3,9 +3,11 @@
 
 mod disk;
 mod faulty;
+mod gated;
 
 pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
+pub use gated::{Ending, GatedDisk};
 
 use cairn_types::{
     BackupId, BackupInfo, CheckpointId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
