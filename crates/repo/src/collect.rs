@@ -12,27 +12,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_types::{BackupId, Progress};
-use tokio::runtime::Handle;
-use tokio::sync::OwnedRwLockWriteGuard;
 
 use crate::chunk::ChunkId;
-use crate::codec::Malformed;
 use crate::error::{Error, Result};
-use crate::frame::{FrameBuilder, FrameCoder};
-use crate::index::{INDEX_BYTES, Index, IndexedPack, PackInfo};
+use crate::index::{Index, PackInfo};
 use crate::known::Known;
 use crate::manifest::Content;
-use crate::pack::{PackId, PackSeal};
-use crate::packer::Packer;
-use crate::project::{Inner, or_corrupt};
+use crate::pack::PackId;
+use crate::project::{Gate, Inner};
 use crate::read::{ChunkReader, Visit};
-use crate::store::{Folder, Found, manifest_path, pack_path};
+use crate::rewrite::{PackCopy, Rewrite};
+use crate::store::{Folder, Found, manifest_path};
 use crate::workers;
 
 /// A pack is written anew when more than one byte in this many is dead.
 const DEAD_SHARE: u64 = 4;
-/// Index objects may become this many before they are written together.
-const INDEX_OBJECTS: usize = 64;
 
 /// What a collection did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,16 +46,13 @@ pub struct Collected {
 }
 
 pub(crate) async fn collect(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Collected> {
-    // Whoever waits for the gate keeps all others from it: a collection that
-    // waited for a long backup would hold up everything else until its end.
-    let gate = project.gate.clone().try_write_owned();
-    let gate = gate.map_err(|_| Error::InUse)?;
+    let gate = project.enter_alone()?;
     // What is known is read anew, before and after: packs that a failed session
     // left are found, and those that are removed here are forgotten.
     project.forget_known().await;
     let collected = Collection {
         project: project.clone(),
-        gate: Arc::new(gate),
+        gate,
         progress,
     };
     let result = collected.run().await;
@@ -71,8 +62,7 @@ pub(crate) async fn collect(project: &Arc<Inner>, progress: Arc<Progress>) -> Re
 
 struct Collection {
     project: Arc<Inner>,
-    /// Shared with the threads that work for it, which may outlive the caller.
-    gate: Arc<OwnedRwLockWriteGuard<()>>,
+    gate: Arc<Gate>,
     progress: Arc<Progress>,
 }
 
@@ -81,8 +71,8 @@ struct Collection {
 struct Plan {
     /// To be removed; their chunks are not needed.
     dead: Vec<PackId>,
-    /// To be written anew, with which of their chunks are needed.
-    sparse: Vec<(PackId, Vec<bool>)>,
+    /// To be written anew.
+    sparse: Vec<PackCopy>,
 }
 
 impl Collection {
@@ -98,17 +88,17 @@ impl Collection {
         let stored = |packs: &[Found]| packs.iter().map(|pack| pack.size_bytes).sum::<u64>();
         let before = stored(&packs);
         let plan = known.index(|index| plan(&packs, &marks, index));
-        let rewritten = self.rewrite(&known, &plan.sparse).await?;
+        let rewrite = Rewrite {
+            gate: self.gate.clone(),
+            project: self.project.clone(),
+            known,
+            progress: self.progress.clone(),
+        };
+        let rewritten = rewrite.copy(plan.sparse).await?;
         done.packs_rewritten = rewritten.len() as u64;
         let gone: HashSet<PackId> = plan.dead.into_iter().chain(rewritten).collect();
-        done.index_objects_removed = self.replace_index(&gone).await?;
-        for pack in &gone {
-            self.project
-                .objects
-                .delete(&pack_path(project, *pack))
-                .await?;
-            done.packs_removed += 1;
-        }
+        done.packs_removed = gone.len() as u64;
+        done.index_objects_removed = rewrite.remove(&gone).await?;
         done.stored_bytes = stored(&self.project.objects.list(project, Folder::Packs).await?);
         done.freed_bytes = before.saturating_sub(done.stored_bytes);
         Ok(done)
@@ -143,7 +133,7 @@ impl Collection {
     /// Marks every chunk that a backup reaches.
     async fn mark(&self, backups: &[BackupId], known: &Arc<Known>) -> Result<Marks> {
         let mut marks = Marks::new(known.clone());
-        self.progress.set_total(backups.len() as u64);
+        self.progress.add_total(backups.len() as u64);
         for backup in backups {
             self.check()?;
             let (manifest, _) = self.project.manifest(*backup).await?;
@@ -163,102 +153,6 @@ impl Collection {
 
     fn reader(&self, known: &Arc<Known>) -> ChunkReader {
         ChunkReader::new(self.project.clone(), known.clone())
-    }
-
-    /// Copies what is needed out of sparse packs into new ones, which are
-    /// durable and indexed when it returns. A pack that cannot be read is left
-    /// as it is. Returns the packs that may go.
-    async fn rewrite(
-        &self,
-        known: &Arc<Known>,
-        sparse: &[(PackId, Vec<bool>)],
-    ) -> Result<Vec<PackId>> {
-        let mut copier = Copier::new(self.project.clone(), known.clone());
-        let mut rewritten = Vec::new();
-        for (pack, live) in sparse {
-            self.check()?;
-            let (pack, live, gate) = (*pack, live.clone(), self.gate.clone());
-            let (back, result) = workers::one(move || {
-                let _gate = gate;
-                let result = copier.copy(pack, &live);
-                Ok((copier, result))
-            })
-            .await?;
-            copier = back;
-            if or_corrupt(result)?.is_some() {
-                rewritten.push(pack);
-            }
-        }
-        let (copier, gate) = (copier, self.gate.clone());
-        let packer = workers::one(move || {
-            let _gate = gate;
-            copier.finish()
-        })
-        .await?;
-        packer.finish_packs().await?;
-        packer.finish_index().await?;
-        Ok(rewritten)
-    }
-
-    /// Writes index objects for all packs that stay, and removes those that
-    /// name packs that go, that are damaged, or that became too many. Returns
-    /// how many were removed.
-    async fn replace_index(&self, gone: &HashSet<PackId>) -> Result<u64> {
-        let project = self.project.place.project;
-        let objects = self.project.objects.list(project, Folder::Index).await?;
-        let all = objects.len() > INDEX_OBJECTS;
-        let (mut stale, mut named, mut packs) = (Vec::new(), HashSet::new(), Vec::new());
-        let mut bytes = 0;
-        let present = self.project.pack_sizes().await?;
-        for found in &objects {
-            let read = or_corrupt(self.project.read_index(found).await)?;
-            let stays = |pack: &IndexedPack| {
-                !gone.contains(&pack.id) && present.get(&pack.id) == Some(&pack.stored_bytes)
-            };
-            let Some(listed) = read else {
-                stale.push(found);
-                continue;
-            };
-            if !all && listed.iter().all(stays) {
-                named.extend(listed.iter().map(|pack| pack.id));
-                continue;
-            }
-            stale.push(found);
-            for pack in listed.into_iter().filter(stays) {
-                if !named.insert(pack.id) {
-                    continue;
-                }
-                bytes += pack.table.encoded_bytes();
-                packs.push(pack);
-                self.write_if_full(&mut packs, &mut bytes).await?;
-            }
-        }
-        for (id, size) in present {
-            if gone.contains(&id) || named.contains(&id) {
-                continue;
-            }
-            if let Some(pack) = or_corrupt(self.project.read_pack_table(id, size).await)? {
-                bytes += pack.table.encoded_bytes();
-                packs.push(pack);
-                self.write_if_full(&mut packs, &mut bytes).await?;
-            }
-        }
-        if !packs.is_empty() {
-            self.project.write_index(&packs).await?;
-        }
-        for found in &stale {
-            self.project.objects.delete(&found.path).await?;
-        }
-        Ok(stale.len() as u64)
-    }
-
-    async fn write_if_full(&self, packs: &mut Vec<IndexedPack>, bytes: &mut usize) -> Result<()> {
-        if *bytes >= INDEX_BYTES {
-            self.project.write_index(packs).await?;
-            packs.clear();
-            *bytes = 0;
-        }
-        Ok(())
     }
 }
 
@@ -321,13 +215,24 @@ fn plan(packs: &[Found], marks: &Marks, index: &Index) -> Plan {
         match number.map(|number| (index.pack(number), &marks.live[number as usize])) {
             Some((pack, live)) if live.contains(&true) => {
                 if is_sparse(pack, live) {
-                    plan.sparse.push((id, live.clone()));
+                    plan.sparse.push(PackCopy {
+                        id,
+                        frames: pack.frames.clone(),
+                        live: by_frame(pack, live),
+                    });
                 }
             }
             _ => plan.dead.push(id),
         }
     }
     plan
+}
+
+/// Which chunks of each frame are needed.
+fn by_frame(pack: &PackInfo, live: &[bool]) -> Vec<Vec<bool>> {
+    (0..pack.frames.len())
+        .map(|frame| live[pack.chunks_of(frame)].to_vec())
+        .collect()
 }
 
 /// Whether too much of a pack is dead, counting a frame's bytes by its chunks.
@@ -340,77 +245,4 @@ fn is_sparse(pack: &PackInfo, live: &[bool]) -> bool {
         all_bytes += u64::from(frame.length);
     }
     dead_bytes * DEAD_SHARE > all_bytes
-}
-
-/// Copies chunks from pack to pack.
-struct Copier {
-    project: Arc<Inner>,
-    packer: Packer,
-    handle: Handle,
-    reading: FrameCoder,
-    writing: FrameCoder,
-    frame: FrameBuilder,
-}
-
-impl Copier {
-    fn new(project: Arc<Inner>, known: Arc<Known>) -> Self {
-        Self {
-            packer: Packer::new(project.clone(), known),
-            project,
-            handle: Handle::current(),
-            reading: FrameCoder::new(),
-            writing: FrameCoder::new(),
-            frame: FrameBuilder::default(),
-        }
-    }
-
-    /// Copies the chunks of a pack that are needed, each checked against its id.
-    fn copy(&mut self, id: PackId, live: &[bool]) -> Result<()> {
-        let project = self.project.clone();
-        let path = pack_path(project.place.project, id);
-        let size = self.handle.block_on(project.objects.size(&path))?;
-        let pack = self.handle.block_on(project.read_pack_table(id, size))?;
-        if pack.table.chunks.len() != live.len() {
-            return Err(project.damaged_pack(id, Malformed("its table is not the index's")));
-        }
-        let seal = PackSeal::new(&project.keys, &project.place, id);
-        for number in 0..pack.table.frames.len() {
-            let range = pack.table.chunks_of(number);
-            if !live[range.clone()].contains(&true) {
-                continue;
-            }
-            let entry = pack.table.frames[number];
-            let stored = self.handle.block_on(project.read_frame(id, entry))?;
-            let damaged = |problem| project.damaged_pack(id, problem);
-            let opened = self
-                .reading
-                .open(&seal, number as u32, &stored)
-                .map_err(damaged)?;
-            let chunks = opened.chunks().map_err(damaged)?;
-            for ((kind, bytes), at) in chunks.into_iter().zip(range) {
-                let (entry, plain) = (pack.table.chunks[at], &opened.bytes()[bytes]);
-                if !live[at] {
-                    continue;
-                }
-                if kind != entry.kind || project.keys.hasher.id(kind, plain) != entry.id {
-                    let problem = "its bytes are others";
-                    return Err(Error::DamagedChunk {
-                        id: entry.id,
-                        problem,
-                    });
-                }
-                if !self.frame.fits(plain.len()) {
-                    self.packer.store(&mut self.writing, &mut self.frame)?;
-                }
-                self.frame.push(entry.id, kind, plain);
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores what is left and gives the packer back.
-    fn finish(mut self) -> Result<Packer> {
-        self.packer.store(&mut self.writing, &mut self.frame)?;
-        Ok(self.packer)
-    }
 }

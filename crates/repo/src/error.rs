@@ -223,11 +223,14 @@ fn io_cause(error: &object_store::Error) -> Option<&io::Error> {
     None
 }
 
-/// As `io_kind`, but the medium failing to give a stored object is tried again:
-/// what was read is checked anyway.
+/// As `io_kind`, but of the store only the medium's own error means damage:
+/// what else may be wrong there says nothing of what it holds.
 fn store_io_kind(error: &io::Error) -> Kind {
     match io_kind(error) {
-        Kind::Corrupt | Kind::NotFound => Kind::Transient,
+        Kind::Corrupt if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Kind::Corrupt
+        }
+        Kind::Corrupt | Kind::NotFound | Kind::Invalid => Kind::Transient,
         kind => kind,
     }
 }

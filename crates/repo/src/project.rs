@@ -11,7 +11,7 @@ use bytes::Bytes;
 use cairn_types::disk::DiskWriter;
 use cairn_types::{BackupId, BackupInfo, Kind, Progress};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ use crate::known::Known;
 use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
 use crate::pack::{self, PACK_HEADER_BYTES, PackId, PackSeal, TRAILER_BYTES};
 use crate::receipt::Receipt;
+use crate::repair::{self, Repaired};
 use crate::restore::{self, Restored};
 use crate::seal::{self, FORMAT, OpenError};
 use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
@@ -42,11 +43,20 @@ pub(crate) struct Inner {
     pub place: Place,
     pub objects: Objects,
     pub keys: ProjectKeys,
-    /// Shared by all work, held alone by collection.
-    pub gate: Arc<RwLock<()>>,
+    /// Shared by all work, held alone by collection and repair.
+    gate: Arc<RwLock<()>>,
     known: tokio::sync::Mutex<Option<Arc<Known>>>,
     /// Backups that are being written.
     writing: Mutex<HashSet<BackupId>>,
+}
+
+/// A share of the gate, or all of it; held by every thread that works for an
+/// operation, since threads may outlive the caller.
+#[derive(Debug)]
+#[allow(dead_code, reason = "held for its drop")]
+pub(crate) enum Gate {
+    Shared(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
 }
 
 /// An acknowledged backup.
@@ -155,6 +165,15 @@ impl Project {
         collect::collect(&self.inner, progress).await
     }
 
+    /// Takes damaged packs out of use: copies what is whole out of them and
+    /// removes them. What was lost is stored anew by the next backup that has
+    /// it, which makes the backups that were hurt whole again.
+    ///
+    /// Errors: `Cancelled`.
+    pub async fn repair(&self, progress: Arc<Progress>) -> Result<Repaired> {
+        repair::repair(&self.inner, progress).await
+    }
+
     /// Finds out which backups could not be restored, and names exactly those.
     /// Writes nothing.
     pub async fn verify(
@@ -185,8 +204,18 @@ impl Drop for Reserved {
 
 impl Inner {
     /// Waits until no collection runs, and keeps it out.
-    pub async fn enter(&self) -> OwnedRwLockReadGuard<()> {
-        self.gate.clone().read_owned().await
+    pub async fn enter(&self) -> Arc<Gate> {
+        Arc::new(Gate::Shared(self.gate.clone().read_owned().await))
+    }
+
+    /// Keeps everything else out. It does not wait until nothing else runs:
+    /// whoever waits for the gate keeps all others from it, and a collection that
+    /// waited for a long backup would hold up everything until its end.
+    ///
+    /// Errors: `Conflict` something runs.
+    pub fn enter_alone(&self) -> Result<Arc<Gate>> {
+        let gate = self.gate.clone().try_write_owned();
+        Ok(Arc::new(Gate::Alone(gate.map_err(|_| Error::InUse)?)))
     }
 
     /// Keeps others from writing or deleting the same backup.

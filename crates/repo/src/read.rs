@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::Malformed;
@@ -129,6 +130,39 @@ impl ChunkReader {
         }
         Ok(())
     }
+}
+
+/// Gives each request's bytes to `each`, having asked for the next one's before,
+/// so that the store works while the frames are opened.
+pub(crate) fn fetch_ahead<'r, R: 'r>(
+    project: &Inner,
+    handle: &Handle,
+    mut next: impl FnMut() -> Option<&'r R>,
+    place: impl Fn(&R) -> (PackId, Range<u64>),
+    mut each: impl FnMut(&R, Result<Bytes>) -> Result<()>,
+) -> Result<()> {
+    let start = |request: &'r R| {
+        let (pack, range) = place(request);
+        let (objects, path) = (
+            project.objects.clone(),
+            pack_path(project.place.project, pack),
+        );
+        let mut fetch = JoinSet::new();
+        fetch.spawn_on(async move { objects.get_range(&path, range).await }, handle);
+        (request, fetch)
+    };
+    let mut current = next().map(start);
+    while let Some((request, mut fetch)) = current {
+        current = next().map(start);
+        let bytes = handle.block_on(fetch.join_next());
+        each(
+            request,
+            bytes
+                .and_then(|joined| joined.ok())
+                .unwrap_or(Err(Error::WorkerLost)),
+        )?;
+    }
+    Ok(())
 }
 
 impl Inner {

@@ -10,11 +10,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{BackupId, Progress};
 use tokio::runtime::Handle;
-use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::error::{Error, Result};
@@ -23,10 +21,9 @@ use crate::index::{Index, Location};
 use crate::known::Known;
 use crate::manifest::Content;
 use crate::pack::{FrameEntry, PackId, PackSeal};
-use crate::project::Inner;
-use crate::read::{ChunkReader, Visit};
+use crate::project::{Gate, Inner};
+use crate::read::{ChunkReader, Visit, fetch_ahead};
 use crate::scan::Scan;
-use crate::store::pack_path;
 use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
 use crate::workers::{self, Stop, StopOnDrop};
 
@@ -51,7 +48,7 @@ pub struct Restored {
 /// What the workers of one restore share.
 struct Session {
     /// Keeps collection out for as long as any worker lives.
-    _gate: OwnedRwLockReadGuard<()>,
+    _gate: Arc<Gate>,
     project: Arc<Inner>,
     known: Arc<Known>,
     handle: Handle,
@@ -80,7 +77,7 @@ pub(crate) async fn restore_disk(
         });
     }
     // Every byte is written or made zero once, and read back once.
-    progress.set_total(disk_bytes.saturating_mul(2));
+    progress.add_total(disk_bytes.saturating_mul(2));
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let session = Arc::new(Session {
@@ -220,11 +217,16 @@ impl Window<'_> {
         let session = self.session.clone();
         let work = move || {
             let mut coder = FrameCoder::new();
-            while let Some(request) = requests.get(next.fetch_add(1, Ordering::Relaxed)) {
-                session.stop.check()?;
-                session.fulfil(request, &blocks, &mut coder)?;
-            }
-            Ok(())
+            fetch_ahead(
+                &session.project,
+                &session.handle,
+                || requests.get(next.fetch_add(1, Ordering::Relaxed)),
+                |request| (request.pack, request.range.clone()),
+                |request, stored| {
+                    session.stop.check()?;
+                    session.fulfil(request, &stored?, &blocks, &mut coder)
+                },
+            )
         };
         self.session
             .handle
@@ -285,12 +287,13 @@ fn plan(blocks: &[Wanted], index: &Index) -> Vec<Request> {
 }
 
 impl Session {
-    fn fulfil(&self, request: &Request, blocks: &[Wanted], coder: &mut FrameCoder) -> Result<()> {
-        let path = pack_path(self.project.place.project, request.pack);
-        let objects = &self.project.objects;
-        let stored: Bytes = self
-            .handle
-            .block_on(objects.get_range(&path, request.range.clone()))?;
+    fn fulfil(
+        &self,
+        request: &Request,
+        stored: &[u8],
+        blocks: &[Wanted],
+        coder: &mut FrameCoder,
+    ) -> Result<()> {
         let seal = PackSeal::new(&self.project.keys, &self.project.place, request.pack);
         for frame in &request.frames {
             let start = (u64::from(frame.entry.offset) - request.range.start) as usize;

@@ -7,27 +7,20 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cairn_types::{BackupId, Kind, Progress};
 use futures::{StreamExt, stream};
-use tokio::runtime::Handle;
-use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
-use crate::frame::FrameCoder;
+use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::manifest::{Child, Content};
-use crate::pack::{FrameEntry, PackId, PackSeal};
-use crate::project::{Inner, READS};
+use crate::project::{Gate, Inner, READS};
 use crate::read::{ChunkReader, Visit};
 use crate::store::{Folder, pack_path};
 use crate::workers::{self, Stop, StopOnDrop};
-
-/// Bytes that are read from a pack at a time.
-const READ_BYTES: u64 = 4 << 20;
 
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,15 +64,12 @@ pub struct Hurt {
     pub problem: String,
 }
 
-/// A frame: its pack's place in the index, and its number.
-type FrameKey = (u32, u16);
-
 pub(crate) async fn verify(
     project: &Arc<Inner>,
     level: VerifyLevel,
     progress: Arc<Progress>,
 ) -> Result<VerifyReport> {
-    let gate = Arc::new(project.enter().await);
+    let gate = project.enter().await;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let known = project.known().await?;
@@ -89,10 +79,24 @@ pub(crate) async fn verify(
     let bad = match level {
         VerifyLevel::Quick => HashSet::new(),
         VerifyLevel::Full => {
-            let check = Arc::new(FrameCheck::new(gate.clone(), project, &known, stop.clone()));
-            check.run(&mut report).await?
+            let (project, known) = (project.clone(), known.clone());
+            let check = FrameCheck {
+                _gate: gate.clone(),
+                project,
+                known,
+                stop: stop.clone(),
+            };
+            let (bad, read_bytes) = check.run().await?;
+            report.read_bytes = read_bytes;
+            bad
         }
     };
+    for (pack, _) in &bad {
+        let id = known.index(|index| index.pack(*pack).id);
+        report
+            .damaged
+            .push(pack_path(project.place.project, id).to_string());
+    }
     let checks = Backups {
         project: project.clone(),
         known,
@@ -142,7 +146,10 @@ impl Inner {
 fn note_corrupt<T>(read: Result<T>, report: &mut VerifyReport) -> Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(Error::Damaged { object, .. } | Error::Missing { object }) => {
+        Err(error) if error.kind() != Kind::Corrupt => Err(error),
+        Err(
+            Error::Damaged { object, .. } | Error::Missing { object } | Error::Store { object, .. },
+        ) => {
             report.damaged.push(object);
             Ok(None)
         }
@@ -150,166 +157,12 @@ fn note_corrupt<T>(read: Result<T>, report: &mut VerifyReport) -> Result<Option<
     }
 }
 
-/// Frames of a pack that are read together.
-struct Request {
-    pack: u32,
-    id: PackId,
-    frames: Vec<(u16, FrameEntry)>,
-}
-
-/// The check of every frame, on all cores.
-struct FrameCheck {
-    /// Keeps collection out for as long as any worker lives.
-    _gate: Arc<OwnedRwLockReadGuard<()>>,
-    project: Arc<Inner>,
-    known: Arc<Known>,
-    stop: Arc<Stop>,
-    handle: Handle,
-    requests: Vec<Request>,
-    next: AtomicUsize,
-    read_bytes: AtomicU64,
-    bad: Mutex<HashSet<FrameKey>>,
-}
-
-impl FrameCheck {
-    fn new(
-        gate: Arc<OwnedRwLockReadGuard<()>>,
-        project: &Arc<Inner>,
-        known: &Arc<Known>,
-        stop: Arc<Stop>,
-    ) -> Self {
-        Self {
-            _gate: gate,
-            project: project.clone(),
-            requests: requests(known),
-            known: known.clone(),
-            stop,
-            handle: Handle::current(),
-            next: AtomicUsize::new(0),
-            read_bytes: AtomicU64::new(0),
-            bad: Mutex::default(),
-        }
-    }
-
-    async fn run(self: &Arc<Self>, report: &mut VerifyReport) -> Result<HashSet<FrameKey>> {
-        let frames = self.requests.iter().flat_map(|request| &request.frames);
-        let total = frames.map(|(_, frame)| u64::from(frame.length)).sum();
-        self.stop.progress().set_total(total);
-        let (this, count) = (self.clone(), workers::count(self.requests.len() as u64));
-        workers::run(count, &self.stop, move || this.work()).await?;
-        report.read_bytes = self.read_bytes.load(Ordering::Relaxed);
-        let bad = std::mem::take(&mut *self.bad.lock().unwrap_or_else(PoisonError::into_inner));
-        for (pack, _) in &bad {
-            let id = self.known.index(|index| index.pack(*pack).id);
-            report
-                .damaged
-                .push(pack_path(self.project.place.project, id).to_string());
-        }
-        Ok(bad)
-    }
-
-    fn work(&self) -> Result<()> {
-        let mut coder = FrameCoder::new();
-        while let Some(request) = self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            self.stop.check()?;
-            self.check(request, &mut coder)?;
-        }
-        Ok(())
-    }
-
-    fn check(&self, request: &Request, coder: &mut FrameCoder) -> Result<()> {
-        let seal = PackSeal::new(&self.project.keys, &self.project.place, request.id);
-        let (first, last) = (
-            request.frames[0].1,
-            request.frames[request.frames.len() - 1].1,
-        );
-        let range = first.range().start..last.range().end;
-        let path = pack_path(self.project.place.project, request.id);
-        let length = range.end - range.start;
-        let stored = self.project.objects.get_range(&path, range.clone());
-        let stored = match self.handle.block_on(stored) {
-            Err(error) if error.kind() != Kind::Corrupt => return Err(error),
-            stored => stored.ok(),
-        };
-        for (number, frame) in &request.frames {
-            let start = (frame.range().start - range.start) as usize;
-            let bytes = stored
-                .as_ref()
-                .map(|stored| &stored[start..start + frame.length as usize]);
-            let place = (request.pack, *number);
-            if !bytes.is_some_and(|bytes| self.frame_is_whole(place, &seal, bytes, coder)) {
-                self.bad
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(place);
-            }
-        }
-        self.read_bytes.fetch_add(length, Ordering::Relaxed);
-        self.stop.progress().advance(length);
-        Ok(())
-    }
-
-    /// Whether the frame opens and holds as many chunks as the index says, each
-    /// one that the index knows by its id.
-    fn frame_is_whole(
-        &self,
-        (pack, number): FrameKey,
-        seal: &PackSeal,
-        stored: &[u8],
-        coder: &mut FrameCoder,
-    ) -> bool {
-        let Ok(frame) = coder.open(seal, u32::from(number), stored) else {
-            return false;
-        };
-        let Ok(chunks) = frame.chunks() else {
-            return false;
-        };
-        let ids: Vec<ChunkId> = chunks
-            .into_iter()
-            .map(|(kind, range)| self.project.keys.hasher.id(kind, &frame.bytes()[range]))
-            .collect();
-        self.known.index(|index| {
-            index.pack(pack).chunks_of(usize::from(number)).len() == ids.len()
-                && ids.iter().all(|id| index.get(&id.key()).is_some())
-        })
-    }
-}
-
-/// Every frame of every pack, in reads of a few MiB.
-fn requests(known: &Known) -> Vec<Request> {
-    known.index(|index| {
-        let mut requests = Vec::new();
-        for (pack, info) in (0..).zip(index.packs()) {
-            let frames = (0..)
-                .zip(info.frames.iter().copied())
-                .collect::<Vec<(u16, _)>>();
-            let mut rest = &frames[..];
-            while let Some((_, first)) = rest.first() {
-                let limit = first.range().start + READ_BYTES;
-                let count = rest
-                    .iter()
-                    .take_while(|(_, f)| f.range().end <= limit)
-                    .count()
-                    .max(1);
-                let (now, later) = rest.split_at(count);
-                requests.push(Request {
-                    pack,
-                    id: info.id,
-                    frames: now.to_vec(),
-                });
-                rest = later;
-            }
-        }
-        requests
-    })
-}
-
 /// The check of every backup.
 struct Backups {
     project: Arc<Inner>,
     known: Arc<Known>,
     stop: Arc<Stop>,
-    gate: Arc<OwnedRwLockReadGuard<()>>,
+    gate: Arc<Gate>,
     bad: Arc<HashSet<FrameKey>>,
 }
 

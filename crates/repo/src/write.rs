@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_types::disk::DiskReader;
 use cairn_types::{BackupId, BackupInfo, Progress};
-use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
 use crate::error::{Error, Result};
@@ -19,7 +18,7 @@ use crate::frame::{FrameBuilder, FrameCoder};
 use crate::known::{Known, Standing};
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
-use crate::project::Inner;
+use crate::project::{Gate, Inner};
 use crate::receipt::Receipt;
 use crate::scan::{Piece, Scan};
 use crate::seal;
@@ -63,7 +62,7 @@ pub struct Written {
 /// What the workers of one backup share.
 struct Session {
     /// Keeps collection out for as long as any worker lives.
-    _gate: OwnedRwLockReadGuard<()>,
+    _gate: Arc<Gate>,
     project: Arc<Inner>,
     known: Arc<Known>,
     packer: Packer,
@@ -204,7 +203,7 @@ impl Session {
     async fn store_all(self: &Arc<Self>) -> Result<ChunkId> {
         let this = self.clone();
         let data_bytes = workers::one(move || Ok(this.scan.data_bytes()?)).await?;
-        self.stop.progress().set_total(data_bytes);
+        self.stop.progress().add_total(data_bytes);
         let this = self.clone();
         let pieces = data_bytes.div_ceil(self.scan.geometry.span(1));
         workers::run(workers::count(pieces), &self.stop, move || {

@@ -254,3 +254,46 @@ async fn a_lost_or_cut_pack_heals_when_the_disk_is_saved_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_damaged_pack_heals_by_repair_and_saving_the_disk_again() {
+    let scene = Scene::new().await;
+    let mut repaired = 0;
+    for path in scene
+        .paths()
+        .await
+        .iter()
+        .filter(|path| path.as_ref().contains("/packs/"))
+    {
+        for damage in DAMAGES {
+            let case = format!("{damage:?} {path}");
+            let store = scene.damaged(path, damage).await;
+            let world = World::open(store, scene.world.project_id).await.unwrap();
+            let before = hurt(&verify(&world, VerifyLevel::Full).await);
+            let report = world
+                .project
+                .repair(Arc::new(Progress::default()))
+                .await
+                .unwrap();
+            repaired += report.packs.len();
+            let after = verify(&world, VerifyLevel::Full).await;
+            assert_eq!(hurt(&after), before, "{case}: repair hurts nobody else");
+            for bytes in scene.disks.values() {
+                world
+                    .write(&Arc::new(MemoryDisk::with(bytes)))
+                    .await
+                    .unwrap();
+            }
+            world
+                .project
+                .collect(Arc::new(Progress::default()))
+                .await
+                .unwrap();
+            let world = world.reopen().await;
+            assert!(lost(&scene, &world, &case).await.is_empty(), "{case}");
+            let report = verify(&world, VerifyLevel::Full).await;
+            assert!(report.is_clean(), "{case}: {report:?}");
+        }
+    }
+    assert!(repaired > 10);
+}

@@ -54,7 +54,7 @@ pub(crate) fn vault(view: &VaultView) -> Result<WireVault> {
         user_id: None,
         provider_id: provider_of(vault.object_type).to_owned(),
         created_at: vault.created_at,
-        updated_at: Some(vault.updated_at).filter(|changed| *changed != vault.created_at),
+        updated_at: Some(vault.updated_at),
         billing: billing(view)?,
         resources: view.resources.iter().map(bound_resource).collect(),
         tags: from_json::<Vec<Tag>>(&vault.tags)?,
@@ -219,7 +219,7 @@ pub(crate) fn operation_log(view: OperationView) -> OperationLog {
     let resource_type = log.resource_type.unwrap_or(ResourceType::Server);
     let succeeded = log.status == OperationStatus::Success;
     let progress = cairn_types::Progress::default();
-    progress.set_total(log.total_bytes);
+    progress.add_total(log.total_bytes);
     progress.advance(log.done_bytes);
     let common = OperationCommon {
         progress: if succeeded {

@@ -4,6 +4,7 @@
 mod clock;
 mod disk;
 mod faulty;
+mod gated;
 mod saboteur;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;
@@ -12,6 +13,7 @@ mod world;
 pub use clock::FakeClock;
 pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
+pub use gated::{Ending, GatedDisk};
 pub use saboteur::{Moment, Sabotage, Saboteur};
 pub use world::World;
 

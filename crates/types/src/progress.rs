@@ -12,9 +12,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Sets how many bytes there are to do in all.
-    pub fn set_total(&self, bytes: u64) {
-        self.total.store(bytes, Ordering::Relaxed);
+    /// Counts bytes as to be done, beside those that are already.
+    pub fn add_total(&self, bytes: u64) {
+        self.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes as done.
@@ -60,7 +60,7 @@ mod tests {
     fn percent_stays_within_its_bounds() {
         let progress = Progress::default();
         assert_eq!(progress.percent(), 0);
-        progress.set_total(3);
+        progress.add_total(3);
         progress.advance(1);
         assert_eq!(progress.percent(), 33);
         progress.advance(u64::MAX / 2);

@@ -70,7 +70,7 @@ pub(super) async fn backups_of_vault(
     let mut tx = service.meta().read().await?;
     let backups = tx.backups_of_vault(vault, None).await?;
     drop(tx);
-    progress.set_total(backups.len() as u64);
+    progress.add_total(backups.len() as u64);
     for backup in &backups {
         self::backup(service, project, backup.id).await?;
         progress.advance(1);
@@ -125,7 +125,7 @@ pub(super) async fn backups_of(
         backups.extend(tx.backups_of_vault(vault, Some(*resource)).await?);
     }
     drop(tx);
-    progress.set_total(backups.len() as u64);
+    progress.add_total(backups.len() as u64);
     for backup in &backups {
         self::backup(service, project, backup.id).await?;
         progress.advance(1);
