@@ -23,7 +23,7 @@ use crate::Error;
 /// The first interval between two questions.
 const FIRST_INTERVAL: Duration = Duration::from_millis(100);
 /// The longest interval between two questions.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(2);
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 /// How many questions in a row may find no server.
 const MAX_MISSED: u32 = 60;
 
@@ -100,7 +100,9 @@ impl Tally {
             let common = &log.extra_info.common;
             let progress = u64::from(common.progress.min(100));
             percent += progress;
+            // A total of 0 means that the work has not been measured yet.
             let told = common.bytes_done.zip(common.bytes_total);
+            let told = told.filter(|(_, total)| *total > 0);
             let size = sizes.get(&log.extra_info.resource.id);
             match told.or_else(|| size.map(|size| (size / 100 * progress, *size))) {
                 Some((done, total)) => {
@@ -443,6 +445,19 @@ mod tests {
             Tally::Bytes {
                 done: 505,
                 total: 1007
+            }
+        );
+    }
+
+    #[test]
+    fn work_that_is_not_measured_yet_is_reckoned_by_its_resource() {
+        let begun = log(0, Some((0, 0)));
+        let sizes = HashMap::from([(begun.extra_info.resource.id, 1_000)]);
+        assert_eq!(
+            Tally::of(&[begun], &sizes),
+            Tally::Bytes {
+                done: 0,
+                total: 1_000
             }
         );
     }
