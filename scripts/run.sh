@@ -26,20 +26,7 @@ cat <<T
 Cairn starts on http://127.0.0.1:8774 with its data in ./$data; Ctrl-C ends it.
 Try it from another terminal, in this folder:
 
-  export CAIRN_CREDENTIALS=$data/credentials.json PATH=\$PWD/target/release:\$PATH
-  cairn protectable list                                   # what could be protected
-  cairn vault create first --type disk --size 100 --resource web-root.img
-  cairn checkpoint create first --name before --wait       # back it up
-  cairn backup list
-  cairn task list
-
-  sha256sum $data/images/web-root.img                      # remember what it was
-  dd if=/dev/urandom of=$data/images/web-root.img bs=1M seek=64 count=64 conv=notrunc
-  e2fsck -fn $data/images/web-root.img                     # damaged
-
-  cairn restore before --wait                              # bring it back
-  sha256sum $data/images/web-root.img                      # as it was
-  e2fsck -fn $data/images/web-root.img                     # clean
+$(awk '/^## /{here = /A first restore/} /^```/{code = !code && here; next} code{print "  " $0}' README.md)
 
 T
 exec "$cairn" server --config "$data/cairn.toml" --data-dir "$data"

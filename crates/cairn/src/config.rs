@@ -147,6 +147,13 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
     })
 }
 
+/// Checks what only the parts themselves can tell, and prints what the configuration comes to.
+pub fn check(config: &Config) -> Result<()> {
+    cairn_source::Inventory::new(config.sources.clone())?;
+    println!("{config}");
+    Ok(())
+}
+
 fn read(path: &Path) -> Result<File> {
     let text = std::fs::read_to_string(path);
     let text = text.with_context(|| format!("cannot read {}", path.display()))?;

@@ -10,6 +10,7 @@ mod server;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +20,8 @@ use clap::{Parser, Subcommand};
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    client: cairn_cli::Options,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +37,8 @@ enum Command {
     /// Works on a repository folder with its master key alone: no server, no catalogue.
     #[command(subcommand)]
     Repo(repo::RepoCommand),
+    #[command(flatten)]
+    Client(cairn_cli::Command),
 }
 
 /// Where the server's configuration comes from. What is given here wins over the file.
@@ -63,12 +68,16 @@ fn main() -> ExitCode {
         .build();
     let runtime = runtime.expect("the system has threads and a poller to give");
     let done = match arguments.command {
+        Command::Client(command) => {
+            let run = cairn_cli::run(command, arguments.client, Arc::new(clock::SystemClock));
+            return runtime.block_on(run);
+        }
         Command::Server(arguments) => {
             start_log();
             config::load(&arguments).and_then(|config| runtime.block_on(server::run(config)))
         }
         Command::Config(ConfigCommand::Check(arguments)) => {
-            config::load(&arguments).map(|config| println!("{config}"))
+            config::load(&arguments).and_then(|config| config::check(&config))
         }
         Command::Project(command) => runtime.block_on(project::run(command)),
         Command::Repo(command) => runtime.block_on(repo::run(command)),

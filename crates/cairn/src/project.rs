@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use cairn_core::{Parts, Service};
+use cairn_repo::{LocalStore, Repository};
 use clap::Subcommand;
 
 use crate::ServerArguments;
-use crate::data_dir::Credentials;
+use crate::data_dir::{Credentials, read_master_key};
 
 /// What can be done with projects.
 #[derive(Debug, Subcommand)]
@@ -33,7 +34,11 @@ pub async fn run(command: ProjectCommand) -> Result<()> {
     let text =
         text.with_context(|| format!("{} holds no server's data", config.data_dir.display()))?;
     let admin: Credentials = serde_json::from_str(&text)?;
-    let parts: Parts = crate::server::open_parts(&config).await?;
+    // A server may be running: it alone writes to the repository.
+    let store = LocalStore::open_read_only(&config.repository())?;
+    let key = read_master_key(&config.master_key_file())?;
+    let repository = Repository::open(Arc::new(store), key).await?;
+    let parts: Parts = crate::server::open_parts(&config, repository).await?;
     let meta = parts.meta.clone();
     let service = Service::new(Parts {
         wake: Arc::default(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use cairn_repo::{Listed, LocalStore, Project, Repository};
+use cairn_repo::{Listed, LocalStore, Project, Repository, VerifyLevel};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 
@@ -67,7 +67,7 @@ pub async fn run(command: RepoCommand) -> Result<()> {
 
 async fn projects(place: &Place) -> Result<Vec<(ProjectId, Project)>> {
     let key = read_master_key(&place.master_key_file)?;
-    let store = LocalStore::open(&place.repository);
+    let store = LocalStore::open_read_only(&place.repository);
     let store = store.with_context(|| format!("cannot open {}", place.repository.display()))?;
     let repository = Repository::open(Arc::new(store), key).await?;
     let mut projects = Vec::new();
@@ -116,7 +116,37 @@ fn row(backup: &Listed) -> serde_json::Value {
 }
 
 async fn verify(place: &Place, full: bool) -> Result<()> {
-    let _ = (place, full);
+    let level = if full {
+        VerifyLevel::Full
+    } else {
+        VerifyLevel::Quick
+    };
+    let (mut backups, mut problems) = (0, 0);
+    for (id, project) in projects(place).await? {
+        let report = project.verify(level, Arc::default()).await?;
+        println!(
+            "project {id}: {} backups, {} packs, {} bytes read",
+            report.backups, report.packs, report.read_bytes
+        );
+        for hurt in &report.hurt {
+            println!(
+                "  backup {} cannot be restored: {}",
+                hurt.backup, hurt.problem
+            );
+        }
+        for object in &report.damaged {
+            println!("  damaged: {object}");
+        }
+        for backup in &report.unacknowledged {
+            println!("  unfinished, the next collection removes it: {backup}");
+        }
+        backups += report.backups;
+        problems += report.hurt.len() + report.damaged.len();
+    }
+    if problems > 0 {
+        bail!("{problems} problems in {backups} backups");
+    }
+    println!("{backups} backups are whole");
     Ok(())
 }
 

@@ -28,7 +28,7 @@ const DRAIN_REQUESTS: Duration = Duration::from_secs(10);
 /// Runs the server until it is told to stop.
 pub async fn run(config: Config) -> Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
-    let parts = open_parts(&config).await?;
+    let parts = open_parts(&config, open_repository(&config).await?).await?;
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
     let (clock, wake) = (Arc::clone(&parts.clock), Arc::clone(&parts.wake));
     let service = Service::new(parts);
@@ -85,20 +85,24 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-pub async fn open_parts(config: &Config) -> Result<Parts> {
+/// The repository for the one process that writes to it; made if there is none.
+async fn open_repository(config: &Config) -> Result<Repository> {
     let folder = config.repository();
-    let key_file = config.master_key_file();
-    let repository_key = master_key(&key_file, &folder)?;
+    let key = master_key(&config.master_key_file(), &folder)?;
     let store = LocalStore::open(&folder).context("cannot open the repository")?;
-    let repository = Repository::open_or_create(Arc::new(store), repository_key).await;
+    let repository = Repository::open_or_create(Arc::new(store), key).await;
+    repository.context("cannot open the repository")
+}
+
+/// What a service over this repository is made of.
+pub async fn open_parts(config: &Config, repository: Repository) -> Result<Parts> {
+    let meta = Meta::open(&config.database_url()).await;
     Ok(Parts {
-        meta: Meta::open(&config.database_url())
-            .await
-            .context("cannot open the catalogue")?,
-        repository: repository.context("cannot open the repository")?,
+        meta: meta.context("cannot open the catalogue")?,
+        repository,
         inventory: Arc::new(Inventory::new(config.sources.clone())?),
         clock: Arc::new(SystemClock) as Arc<dyn Clock>,
-        master_key: master_key(&key_file, &folder)?,
+        master_key: master_key(&config.master_key_file(), &config.repository())?,
         wake: Arc::new(Notify::new()),
     })
 }

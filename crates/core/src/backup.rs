@@ -111,8 +111,7 @@ impl Service {
         if vault.locked && backup.auto_trigger {
             return Err(Refusal::BackupLocked.into());
         }
-        backup.status = BackupStatus::WaitingDelete;
-        backup.updated_at = self.now();
+        backup.advance(BackupStatus::WaitingDelete, self.now())?;
         tx.update_backup(&backup).await?;
         let task = Task::DeleteBackup {
             project: caller.project,

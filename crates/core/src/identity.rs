@@ -30,7 +30,6 @@ pub struct Caller {
 }
 
 /// A sign-in by password.
-#[derive(Debug)]
 pub struct PasswordSignIn {
     /// The user by id, or else by name and domain.
     pub user_id: Option<String>,
@@ -56,7 +55,6 @@ pub enum Scope {
 }
 
 /// A token as it is handed out, once.
-#[derive(Debug)]
 pub struct IssuedToken {
     /// The token itself; nothing else knows it.
     pub secret: String,
@@ -86,7 +84,7 @@ pub struct FirstNames {
 }
 
 /// What an empty catalogue was given, secrets included.
-#[derive(Debug)]
+#[derive(Clone)]
 pub struct FirstCredentials {
     /// The domain.
     pub domain: Domain,

@@ -71,8 +71,7 @@ impl Service {
             _ => map_server(&children, &protectable, &target.mappings)?,
         };
         refuse_busy_resource(&mut tx, &backup, &mappings).await?;
-        backup.status = BackupStatus::WaitingRestore;
-        backup.updated_at = self.now();
+        backup.advance(BackupStatus::WaitingRestore, self.now())?;
         tx.update_backup(&backup).await?;
         let log = OperationLogId::random();
         let task = Task::Restore {

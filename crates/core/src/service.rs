@@ -90,11 +90,18 @@ impl Service {
         self.log_operation(tx, caller, operation).await
     }
 
-    /// Adds the collection of what a project no longer needs, unless one is waiting already.
-    pub(crate) async fn enqueue_collection(&self, tx: &mut Tx, project: ProjectId) -> Result<()> {
+    /// Adds the collection of what a project no longer needs, to begin after
+    /// some seconds, unless one is waiting already.
+    pub(crate) async fn enqueue_collection(
+        &self,
+        tx: &mut Tx,
+        project: ProjectId,
+        after_seconds: i64,
+    ) -> Result<()> {
         let task = Task::Collect { project };
-        let id = OperationLogId::random();
-        let row = TaskRow::new(id, task.kind(), task.payload(), "", self.now());
+        let (id, now) = (OperationLogId::random(), self.now());
+        let mut row = TaskRow::new(id, task.kind(), task.payload(), "", now);
+        row.not_before = now.plus_seconds(after_seconds);
         Ok(tx.insert_task_once(&row).await?)
     }
 

@@ -7,7 +7,7 @@ use sqlx::any::AnyRow;
 
 use crate::query::{Columns, FromRow, Page, Statement, insert, optional, text};
 use crate::vaults::signed;
-use crate::{Result, Tx};
+use crate::{Error, Result, Tx};
 
 /// One resource's copy in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,22 @@ pub struct Backup {
     pub protected_at: Option<Timestamp>,
     /// When it ends; never, if not given.
     pub expired_at: Option<Timestamp>,
+}
+
+impl Backup {
+    /// Takes the backup to its next state; staying in the one it has is allowed,
+    /// because work may be repeated.
+    ///
+    /// Errors: `Bug` if that state may not follow.
+    pub fn advance(&mut self, next: BackupStatus, now: Timestamp) -> Result<()> {
+        if next != self.status && !self.status.may_become(next) {
+            let (id, from) = (self.id, self.status);
+            return Err(Error::Transition { id, from, to: next });
+        }
+        self.status = next;
+        self.updated_at = now;
+        Ok(())
+    }
 }
 
 /// Which backups of a project a list shows; top-level ones unless `parent` is given.

@@ -1,6 +1,6 @@
 //! Why the catalogue could not answer.
 
-use cairn_types::Kind;
+use cairn_types::{BackupId, BackupStatus, Kind};
 
 /// What a call of this crate gives.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -30,6 +30,16 @@ pub enum Error {
         /// What it holds, cut to 64 characters.
         value: String,
     },
+    /// A backup was to go over to a state that cannot follow the one it has.
+    #[error("backup {id} cannot go from {from} to {to}")]
+    Transition {
+        /// The backup.
+        id: BackupId,
+        /// Its state.
+        from: BackupStatus,
+        /// The state it cannot have next.
+        to: BackupStatus,
+    },
 }
 
 impl Error {
@@ -38,6 +48,7 @@ impl Error {
         match self {
             Self::Open { .. } | Self::Migrate(_) => Kind::Invalid,
             Self::Column { .. } => Kind::Corrupt,
+            Self::Transition { .. } => Kind::Bug,
             Self::Database(source) => database_kind(source),
         }
     }

@@ -59,6 +59,9 @@ pub enum Error {
         /// The backup.
         backup: BackupId,
     },
+    /// A collection needs the project to itself, and somebody is at work in it.
+    #[error("the project's repository is in use")]
+    InUse,
     /// A group has no bytes of its own to restore.
     #[error("backup {backup} is a group of disks, not a disk")]
     NotADisk {
@@ -174,9 +177,10 @@ impl Error {
             | Self::TargetTooSmall { .. } => Kind::Invalid,
             Self::WrongMasterKey { .. } => Kind::Denied,
             Self::NoRepository | Self::NoProject { .. } | Self::NoBackup { .. } => Kind::NotFound,
-            Self::RepositoryExists | Self::BackupExists { .. } | Self::FolderLocked { .. } => {
-                Kind::Conflict
-            }
+            Self::RepositoryExists
+            | Self::BackupExists { .. }
+            | Self::InUse
+            | Self::FolderLocked { .. } => Kind::Conflict,
             Self::RestoreDiffers { .. }
             | Self::Damaged { .. }
             | Self::Missing { .. }

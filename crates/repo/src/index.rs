@@ -79,7 +79,6 @@ pub(crate) struct Location {
 #[derive(Debug)]
 pub(crate) struct PackInfo {
     pub id: PackId,
-    pub stored_bytes: u64,
     pub frames: Box<[FrameEntry]>,
     /// Chunks in all its frames.
     pub chunks: u32,
@@ -114,6 +113,11 @@ impl Index {
         self.by_id.contains_key(&id)
     }
 
+    /// A pack's place in the index.
+    pub fn number(&self, id: PackId) -> Option<u32> {
+        self.by_id.get(&id).copied()
+    }
+
     pub fn pack(&self, number: u32) -> &PackInfo {
         &self.packs[number as usize]
     }
@@ -142,15 +146,9 @@ impl Index {
         self.by_id.insert(pack.id, number);
         self.packs.push(PackInfo {
             id: pack.id,
-            stored_bytes: pack.stored_bytes,
             frames: table.frames.clone().into_boxed_slice(),
             chunks: table.chunks.len() as u32,
         });
-    }
-
-    /// Forgets every chunk whose place is one of `damaged`, so that the next backup stores it anew.
-    pub fn forget(&mut self, damaged: impl Fn(&Location) -> bool) {
-        self.chunks.retain(|_, place| !damaged(place));
     }
 }
 

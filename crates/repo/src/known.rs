@@ -116,11 +116,6 @@ impl Known {
         self.changed.notify_waiters();
     }
 
-    /// Forgets chunks whose stored bytes are found to be damaged.
-    pub fn forget(&self, damaged: impl Fn(&crate::index::Location) -> bool) {
-        self.write().index.forget(damaged);
-    }
-
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }

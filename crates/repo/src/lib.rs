@@ -13,6 +13,7 @@
 
 mod chunk;
 mod codec;
+mod collect;
 mod error;
 mod frame;
 mod index;
@@ -31,10 +32,12 @@ mod scan;
 mod seal;
 mod store;
 mod tree;
+mod verify;
 mod workers;
 mod write;
 
 pub use chunk::ChunkId;
+pub use collect::Collected;
 pub use error::{Error, Result};
 pub use keys::MasterKey;
 pub use manifest::Child;
@@ -44,4 +47,5 @@ pub use repository::Repository;
 pub use restore::Restored;
 pub use store::LocalStore;
 pub use tree::Root;
+pub use verify::{Hurt, VerifyLevel, VerifyReport};
 pub use write::{WriteDisk, Written};

@@ -6,6 +6,7 @@
 //! random, is the salt of its key.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::{Malformed, Reader};
@@ -110,6 +111,13 @@ pub(crate) struct FrameEntry {
     pub first_chunk: u32,
 }
 
+impl FrameEntry {
+    /// Where it lies in the pack.
+    pub fn range(&self) -> Range<u64> {
+        u64::from(self.offset)..u64::from(self.offset) + u64::from(self.length)
+    }
+}
+
 /// What a pack holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct PackTable {
@@ -139,7 +147,7 @@ impl PackTable {
     }
 
     /// The chunks of a frame, by their places in `chunks`.
-    pub fn chunks_of(&self, frame: usize) -> std::ops::Range<usize> {
+    pub fn chunks_of(&self, frame: usize) -> Range<usize> {
         let start = self.frames[frame].first_chunk as usize;
         let end = self
             .frames

@@ -4,15 +4,16 @@
 //! Everything but collection shares the gate; collection has it alone. The
 //! index is loaded when it is first needed and dropped by collection.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cairn_types::disk::DiskWriter;
-use cairn_types::{BackupId, BackupInfo, Progress};
+use cairn_types::{BackupId, BackupInfo, Kind, Progress};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
 use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
 use crate::keys::{Place, ProjectKeys};
@@ -24,11 +25,12 @@ use crate::restore::{self, Restored};
 use crate::seal::{self, FORMAT, OpenError};
 use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
 use crate::tree::Root;
+use crate::verify::{self, VerifyLevel, VerifyReport};
 use crate::workers;
 use crate::write::{self, WriteDisk, Written};
 
 /// Small objects that are read at a time.
-const READS: usize = 8;
+pub(crate) const READS: usize = 8;
 
 /// One tenant's part of a repository: key ring, index, packs. Clones share it.
 #[derive(Clone)]
@@ -114,9 +116,12 @@ impl Project {
     /// `verify` names all.
     pub async fn list(&self) -> Result<Vec<Listed>> {
         let _gate = self.inner.enter().await;
-        let found = self.inner.receipts().await?;
-        let reads = found.into_iter().map(|backup| self.inner.listed(backup));
-        let mut listed: Vec<Listed> = stream::iter(reads).buffered(READS).try_collect().await?;
+        let (found, _) = self.inner.backups_in(Folder::Receipts).await?;
+        let reads = found
+            .into_iter()
+            .map(|backup| self.inner.still_listed(backup));
+        let listed: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
+        let mut listed: Vec<Listed> = listed.into_iter().flatten().collect();
         listed.sort_by_key(|backup| (backup.info.created_at, backup.info.id));
         Ok(listed)
     }
@@ -138,6 +143,26 @@ impl Project {
         let (project, objects) = (self.inner.place.project, &self.inner.objects);
         objects.delete(&receipt_path(project, backup)).await?;
         objects.delete(&manifest_path(project, backup)).await
+    }
+
+    /// Removes everything that no backup needs, and keeps all other work on the
+    /// project out meanwhile.
+    ///
+    /// Errors: `Conflict` somebody is at work in the project: try again later;
+    /// `Corrupt` a backup cannot be read in full: nothing was removed,
+    /// and nothing is until it is deleted; `Cancelled`.
+    pub async fn collect(&self, progress: Arc<Progress>) -> Result<Collected> {
+        collect::collect(&self.inner, progress).await
+    }
+
+    /// Finds out which backups could not be restored, and names exactly those.
+    /// Writes nothing.
+    pub async fn verify(
+        &self,
+        level: VerifyLevel,
+        progress: Arc<Progress>,
+    ) -> Result<VerifyReport> {
+        verify::verify(&self.inner, level, progress).await
     }
 }
 
@@ -175,18 +200,6 @@ impl Inner {
         } else {
             Err(Error::BackupExists { backup })
         }
-    }
-
-    /// The ids of all receipts.
-    pub async fn receipts(&self) -> Result<Vec<BackupId>> {
-        let found = self
-            .objects
-            .list(self.place.project, Folder::Receipts)
-            .await?;
-        Ok(found
-            .iter()
-            .filter_map(|object| object.name.parse().ok())
-            .collect())
     }
 
     /// A backup's receipt, or nothing if it does not exist.
@@ -246,6 +259,21 @@ impl Inner {
         })
     }
 
+    /// As `listed`, or nothing if the backup was deleted since its receipt was seen.
+    async fn still_listed(&self, backup: BackupId) -> Result<Option<Listed>> {
+        match self.listed(backup).await {
+            Ok(listed) => Ok(Some(listed)),
+            Err(_) if self.is_gone(backup).await? => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a backup has no receipt; one that is damaged is one.
+    pub async fn is_gone(&self, backup: BackupId) -> Result<bool> {
+        let path = receipt_path(self.place.project, backup);
+        Ok(self.objects.get(&path).await?.is_none())
+    }
+
     /// What is known of the project's chunks, read from the store the first time.
     pub async fn known(&self) -> Result<Arc<Known>> {
         let mut known = self.known.lock().await;
@@ -265,37 +293,55 @@ impl Inner {
     /// Reads the index: what its objects say of packs that are there in full,
     /// and the tables of packs that no object names.
     async fn load_index(&self) -> Result<Index> {
-        let packs = self.objects.list(self.place.project, Folder::Packs).await?;
+        let present = self.pack_sizes().await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
-        let present: std::collections::HashMap<PackId, &Found> = packs
-            .iter()
-            .filter_map(|found| Some((PackId::from_hex(&found.name)?, found)))
-            .collect();
         let mut index = Index::default();
         let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
         let mut reads = stream::iter(reads).buffered(READS);
         while let Some(read) = reads.next().await {
-            let Some(packs) = skip_corrupt(read)? else {
-                continue;
-            };
-            for pack in packs {
-                let there = present.get(&pack.id);
-                if there.is_some_and(|found| found.size_bytes == pack.stored_bytes) {
+            let listed = or_corrupt(read)?.unwrap_or_default();
+            for pack in listed {
+                if present.get(&pack.id) == Some(&pack.stored_bytes) {
                     index.insert(&pack);
                 }
             }
         }
-        let unnamed = present.iter().filter(|(id, _)| !index.has_pack(**id));
-        let tables: Vec<_> = unnamed
-            .map(|(id, found)| self.read_pack_table(*id, found.size_bytes))
+        let unnamed: Vec<_> = present
+            .into_iter()
+            .filter(|(id, _)| !index.has_pack(*id))
             .collect();
+        let tables = unnamed
+            .into_iter()
+            .map(|(id, size)| self.read_pack_table(id, size));
         let mut reads = stream::iter(tables).buffered(READS);
         while let Some(read) = reads.next().await {
-            if let Some(pack) = skip_corrupt(read)? {
+            if let Some(pack) = or_corrupt(read)? {
                 index.insert(&pack);
             }
         }
         Ok(index)
+    }
+
+    /// Every pack that is there, with the length of its object.
+    pub async fn pack_sizes(&self) -> Result<BTreeMap<PackId, u64>> {
+        let packs = self.objects.list(self.place.project, Folder::Packs).await?;
+        let sizes = packs.iter().filter_map(|found| {
+            let id = PackId::from_hex(&found.name)?;
+            Some((id, found.size_bytes))
+        });
+        Ok(sizes.collect())
+    }
+
+    /// The backups that have an object in a folder, and paths there that name none.
+    pub async fn backups_in(&self, folder: Folder) -> Result<(Vec<BackupId>, Vec<String>)> {
+        let (mut backups, mut strange) = (Vec::new(), Vec::new());
+        for found in self.objects.list(self.place.project, folder).await? {
+            match found.name.parse() {
+                Ok(backup) => backups.push(backup),
+                Err(_) => strange.push(found.path.to_string()),
+            }
+        }
+        Ok((backups, strange))
     }
 
     /// Reads an index object.
@@ -354,13 +400,13 @@ impl Inner {
     }
 }
 
-/// A damaged index object or table is one we do without: packs tell what they
-/// hold, and what nobody can tell is stored anew. Any other failure is an error.
-fn skip_corrupt<T>(read: Result<T>) -> Result<Option<T>> {
+/// Nothing where something is damaged that can be done without; any other
+/// failure stays an error, since a store that stumbles says nothing of what it holds.
+pub(crate) fn or_corrupt<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error) if error.kind() == cairn_types::Kind::Corrupt => {
-            tracing::error!(%error, "A damaged part of the index is left out.");
+        Err(error) if error.kind() == Kind::Corrupt => {
+            tracing::error!(%error, "A damaged object is left out.");
             Ok(None)
         }
         Err(error) => Err(error),

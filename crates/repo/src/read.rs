@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::chunk::{ChunkId, ChunkKind};
+use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::frame::{FrameCoder, OwnedFrame};
 use crate::index::Location;
 use crate::known::Known;
-use crate::pack::PackSeal;
+use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
 use crate::store::pack_path;
 use crate::tree::{FANOUT, Geometry, decode_node};
@@ -70,19 +72,12 @@ impl ChunkReader {
             let pack = index.pack(place.pack);
             (pack.id, pack.frames[usize::from(place.frame)])
         });
-        let path = pack_path(self.project.place.project, pack);
-        let range = u64::from(frame.offset)..u64::from(frame.offset) + u64::from(frame.length);
-        let stored = self
-            .handle
-            .block_on(self.project.objects.get_range(&path, range))?;
+        let stored = self.handle.block_on(self.project.read_frame(pack, frame))?;
         let seal = PackSeal::new(&self.project.keys, &self.project.place, pack);
         let opened = self.coder.open(&seal, u32::from(place.frame), &stored);
         let opened = opened
             .and_then(|frame| frame.to_owned())
-            .map_err(|problem| Error::Damaged {
-                object: path.to_string(),
-                problem: problem.0,
-            })?;
+            .map_err(|problem| self.project.damaged_pack(pack, problem))?;
         if self.kept.len() == FRAMES_KEPT {
             self.kept.pop_front();
         }
@@ -120,13 +115,10 @@ impl ChunkReader {
         if level == 0 {
             return visit.block(index, id);
         }
-        if !visit.enter(id) {
+        if !visit.enter(id)? {
             return Ok(());
         }
-        let children = match self.node(id, level) {
-            Ok(children) => children,
-            Err(error) => return visit.unreadable(error),
-        };
+        let children = self.node(id, level)?;
         for (slot, child) in (0..).zip(children) {
             self.walk_node(
                 geometry,
@@ -136,6 +128,22 @@ impl ChunkReader {
             )?;
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    /// The stored bytes of a frame.
+    pub async fn read_frame(&self, pack: PackId, frame: FrameEntry) -> Result<Bytes> {
+        let path = pack_path(self.place.project, pack);
+        self.objects.get_range(&path, frame.range()).await
+    }
+
+    /// The error for a pack that holds something else than it should.
+    pub fn damaged_pack(&self, pack: PackId, Malformed(problem): Malformed) -> Error {
+        Error::Damaged {
+            object: pack_path(self.place.project, pack).to_string(),
+            problem,
+        }
     }
 }
 
@@ -149,8 +157,8 @@ fn behind_the_end(id: ChunkId) -> Error {
 /// What is done at the places of a tree.
 pub(crate) trait Visit {
     /// Whether to go into a node.
-    fn enter(&mut self, _node: ChunkId) -> bool {
-        true
+    fn enter(&mut self, _node: ChunkId) -> Result<bool> {
+        Ok(true)
     }
 
     /// Bytes of the disk that are zero.
@@ -158,9 +166,4 @@ pub(crate) trait Visit {
 
     /// A block that is not zero.
     fn block(&mut self, block: u64, id: ChunkId) -> Result<()>;
-
-    /// A node that cannot be read.
-    fn unreadable(&mut self, error: Error) -> Result<()> {
-        Err(error)
-    }
 }

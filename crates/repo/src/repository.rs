@@ -33,13 +33,17 @@ struct Inner {
 impl Repository {
     /// Makes a new repository.
     ///
-    /// Errors: `Conflict` there is one already.
+    /// Errors: `Conflict` there is one already; `Corrupt` there was one and its config is lost.
     pub async fn create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
         let (objects, id) = (Objects::new(store), RepositoryId::random());
-        if objects
-            .create(&config_path(), master.seal_config(&id))
-            .await?
-        {
+        let config = config_path();
+        if !objects.projects().await?.is_empty() && objects.get(&config).await?.is_none() {
+            // With a new config nothing that is here could ever be opened.
+            return Err(Error::Missing {
+                object: config.to_string(),
+            });
+        }
+        if objects.create(&config, master.seal_config(&id)).await? {
             Ok(Self::new(objects, master, id))
         } else {
             Err(Error::RepositoryExists)
@@ -62,12 +66,10 @@ impl Repository {
     /// Opens the repository, or makes it where there is none.
     pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
         let objects = Objects::new(store.clone());
-        if objects.get(&config_path()).await?.is_none() {
-            let config = master.seal_config(&RepositoryId::random());
-            // Somebody may have been faster; then theirs is opened.
-            objects.create(&config_path(), config).await?;
+        match objects.get(&config_path()).await? {
+            Some(_) => Self::open(store, master).await,
+            None => Self::create(store, master).await,
         }
-        Self::open(store, master).await
     }
 
     fn new(objects: Objects, master: MasterKey, id: RepositoryId) -> Self {
@@ -92,15 +94,19 @@ impl Repository {
         let place = self.place(project);
         let data_key = match objects.get(&path).await? {
             Some(wrapped) => self.inner.master.unwrap(&place, &wrapped)?,
+            None if objects.has_project(project).await? => {
+                // With a new key nothing that is here could ever be opened.
+                return Err(Error::Missing {
+                    object: path.to_string(),
+                });
+            }
             None => {
                 let fresh = Zeroizing::new(random::bytes());
                 if !objects
                     .create(&path, self.inner.master.wrap(&place, &fresh))
                     .await?
                 {
-                    return Err(Error::Missing {
-                        object: path.to_string(),
-                    });
+                    return Err(Error::RepositoryExists);
                 }
                 fresh
             }

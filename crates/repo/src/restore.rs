@@ -258,7 +258,7 @@ fn plan(blocks: &[Wanted], index: &Index) -> Vec<Request> {
         let place = group[0].place;
         let pack = index.pack(place.pack);
         let entry = pack.frames[usize::from(place.frame)];
-        let stored = u64::from(entry.offset)..u64::from(entry.offset) + u64::from(entry.length);
+        let stored = entry.range();
         let frame = FrameWanted {
             number: place.frame,
             entry,
@@ -295,10 +295,7 @@ impl Session {
         for frame in &request.frames {
             let start = (u64::from(frame.entry.offset) - request.range.start) as usize;
             let sealed = &stored[start..start + frame.entry.length as usize];
-            let damaged = |problem: crate::codec::Malformed| Error::Damaged {
-                object: path.to_string(),
-                problem: problem.0,
-            };
+            let damaged = |problem| self.project.damaged_pack(request.pack, problem);
             let opened = coder
                 .open(&seal, u32::from(frame.number), sealed)
                 .map_err(damaged)?;

@@ -204,6 +204,15 @@ impl Objects {
         Ok(found)
     }
 
+    /// Whether a project has anything here.
+    pub async fn has_project(&self, project: ProjectId) -> Result<bool> {
+        let prefix = Path::from(format!("{PROJECTS}/{project}"));
+        let first = self.store.list(Some(&prefix)).try_next().await;
+        first
+            .map(|first| first.is_some())
+            .map_err(|source| failed("list", &prefix, source))
+    }
+
     /// Every project that has a folder.
     pub async fn projects(&self) -> Result<Vec<ProjectId>> {
         let prefix = Path::from(PROJECTS);

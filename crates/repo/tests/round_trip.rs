@@ -1,5 +1,7 @@
 //! Disks go in, and the same disks come out.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::sync::Arc;

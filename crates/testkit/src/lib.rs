@@ -1,11 +1,19 @@
-//! Development only: disks in memory, stores that fail on demand, and facts to
-//! make backups of.
+//! Development only: a whole service in one process on a clock of its own,
+//! disks in memory, and stores and work that fail on demand.
 
+mod clock;
 mod disk;
+mod faulty;
+mod saboteur;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;
+mod world;
 
+pub use clock::FakeClock;
 pub use disk::MemoryDisk;
+pub use faulty::{Fault, FaultyStore};
+pub use saboteur::{Moment, Sabotage, Saboteur};
+pub use world::World;
 
 use cairn_types::{
     BackupId, BackupInfo, CheckpointId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,

@@ -41,7 +41,8 @@ named! {
 }
 
 impl BackupStatus {
-    /// Whether a backup in this state may go over to `next`.
+    /// Whether a backup in this state may go over to `next`. The deletion of a
+    /// vault or a resource does not queue each backup's by itself.
     pub const fn may_become(self, next: Self) -> bool {
         use BackupStatus::{
             Available, Deleting, Error, Protecting, Restoring, WaitingDelete, WaitingProtect,
@@ -50,12 +51,12 @@ impl BackupStatus {
         match self {
             WaitingProtect => matches!(next, Protecting | Error),
             Protecting => matches!(next, Available | Error),
-            Available => matches!(next, WaitingRestore | WaitingDelete),
+            Available => matches!(next, WaitingRestore | WaitingDelete | Deleting),
             WaitingRestore => matches!(next, Restoring | Available),
             Restoring => matches!(next, Available),
             WaitingDelete => matches!(next, Deleting | Error),
             Deleting => matches!(next, Error),
-            Error => matches!(next, WaitingDelete),
+            Error => matches!(next, WaitingDelete | Deleting),
         }
     }
 
@@ -158,7 +159,8 @@ mod tests {
     fn an_error_backup_can_only_be_deleted() {
         for next in BackupStatus::ALL {
             let allowed = BackupStatus::Error.may_become(*next);
-            assert_eq!(allowed, *next == BackupStatus::WaitingDelete, "{next}");
+            let deletion = matches!(next, BackupStatus::WaitingDelete | BackupStatus::Deleting);
+            assert_eq!(allowed, deletion, "{next}");
         }
     }
 

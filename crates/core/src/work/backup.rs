@@ -30,9 +30,17 @@ impl BackUp<'_> {
         }
     }
 
-    /// Whatever the repository holds of the backup goes, and the row says that it failed.
+    /// Whatever the repository holds of the backup goes, and the row says that
+    /// it failed. Once the row says `available` somebody may have seen it:
+    /// then the backup stays, whatever else went wrong.
     pub(super) async fn undo(&self, step: usize, why: &Failure) -> Result<()> {
+        let status = match self.rows().await {
+            Ok((backup, _)) => backup.status,
+            Err(Error::Refused(Refusal::BackupNotFound)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         match step {
+            _ if status == BackupStatus::Available => Ok(()),
             0 => self.fail(why).await,
             1 => self.forget_disks().await,
             _ => Ok(()),
@@ -40,8 +48,7 @@ impl BackUp<'_> {
     }
 
     async fn begin(&self) -> Result<()> {
-        self.change_rows(|backup| backup.status = BackupStatus::Protecting)
-            .await
+        self.change_rows(BackupStatus::Protecting, |_| {}).await
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
@@ -149,7 +156,7 @@ impl BackUp<'_> {
         let (_, children) = self.rows().await?;
         let now = service.now();
         let used: u64 = children.iter().map(|child| child.used_bytes).sum();
-        self.change_rows(|backup| {
+        self.change_rows(BackupStatus::Available, |backup| {
             if backup.id == self.backup {
                 backup.size_bytes = listed.size_bytes;
                 backup.root = Some(listed.root.to_string());
@@ -157,7 +164,6 @@ impl BackUp<'_> {
                     backup.used_bytes = used;
                 }
             }
-            backup.status = BackupStatus::Available;
             backup.protected_at = Some(now);
         })
         .await
@@ -165,33 +171,26 @@ impl BackUp<'_> {
 
     async fn forget_disks(&self) -> Result<()> {
         let service = &self.worker.service;
-        let (backup, children) = match self.rows().await {
-            Err(Error::Refused(Refusal::BackupNotFound)) => return Ok(()),
-            rows => rows?,
-        };
+        let (backup, children) = self.rows().await?;
         let repository = service.repository().project(self.project).await?;
         repository.delete(backup.id).await?;
         for child in children {
             repository.delete(child.id).await?;
         }
         let mut tx = service.meta().begin().await?;
-        service.enqueue_collection(&mut tx, self.project).await?;
+        service.enqueue_collection(&mut tx, self.project, 0).await?;
         tx.commit().await?;
         service.wake_engine();
         Ok(())
     }
 
     async fn fail(&self, why: &Failure) -> Result<()> {
-        let changed = self.change_rows(|backup| {
-            backup.status = BackupStatus::Error;
+        self.change_rows(BackupStatus::Error, |backup| {
             backup.used_bytes = 0;
             backup.root = None;
             backup.error_message = Some(why.text.clone());
-        });
-        match changed.await {
-            Err(Error::Refused(Refusal::BackupNotFound)) => Ok(()),
-            other => other,
-        }
+        })
+        .await
     }
 
     async fn rows(&self) -> Result<(Backup, Vec<Backup>)> {
@@ -201,8 +200,8 @@ impl BackUp<'_> {
         Ok((backup.ok_or(Refusal::BackupNotFound)?, children))
     }
 
-    /// Changes the backup's row and its children's in one transaction.
-    async fn change_rows(&self, change: impl Fn(&mut Backup)) -> Result<()> {
+    /// Takes the backup and its children to a state, in one transaction.
+    async fn change_rows(&self, status: BackupStatus, change: impl Fn(&mut Backup)) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         let backup = tx
@@ -211,8 +210,8 @@ impl BackUp<'_> {
             .ok_or(Refusal::BackupNotFound)?;
         let children = tx.children_of(&[self.backup]).await?;
         for mut row in std::iter::once(backup).chain(children) {
+            row.advance(status, service.now())?;
             change(&mut row);
-            row.updated_at = service.now();
             tx.update_backup(&row).await?;
         }
         Ok(tx.commit().await?)

@@ -17,8 +17,7 @@ pub(super) async fn backup(service: &Service, project: ProjectId, id: BackupId) 
     let Some(mut backup) = tx.lock_backup(project, id).await? else {
         return Ok(());
     };
-    backup.status = BackupStatus::Deleting;
-    backup.updated_at = service.now();
+    backup.advance(BackupStatus::Deleting, service.now())?;
     tx.update_backup(&backup).await?;
     tx.commit().await?;
     delete(service, &backup).await
@@ -36,7 +35,9 @@ async fn delete(service: &Service, backup: &Backup) -> Result<()> {
     }
     let mut tx = service.meta().begin().await?;
     tx.remove_backup(backup).await?;
-    service.enqueue_collection(&mut tx, backup.project).await?;
+    service
+        .enqueue_collection(&mut tx, backup.project, 0)
+        .await?;
     tx.commit().await?;
     service.wake_engine();
     Ok(())
@@ -51,9 +52,8 @@ pub(super) async fn give_up_backup(
 ) -> Result<()> {
     let mut tx = service.meta().begin().await?;
     if let Some(mut backup) = tx.lock_backup(project, id).await? {
-        backup.status = BackupStatus::Error;
+        backup.advance(BackupStatus::Error, service.now())?;
         backup.error_message = Some(why.to_owned());
-        backup.updated_at = service.now();
         tx.update_backup(&backup).await?;
         tx.commit().await?;
     }

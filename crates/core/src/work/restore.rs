@@ -59,8 +59,7 @@ impl Restore<'_> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         if let Some(mut backup) = tx.lock_backup(self.project, self.backup).await? {
-            backup.status = status;
-            backup.updated_at = service.now();
+            backup.advance(status, service.now())?;
             tx.update_backup(&backup).await?;
             tx.commit().await?;
         }

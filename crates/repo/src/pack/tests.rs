@@ -8,7 +8,7 @@ fn table_of(frames: &[Vec<u32>]) -> PackTable {
     for (n, lengths) in frames.iter().enumerate() {
         let chunk = |length: &u32| ChunkEntry {
             id: ChunkId([n as u8; 32]),
-            kind: if length % 2 == 0 {
+            kind: if length.is_multiple_of(2) {
                 ChunkKind::Node
             } else {
                 ChunkKind::Block

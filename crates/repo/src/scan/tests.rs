@@ -1,3 +1,6 @@
+// The runs of a piece are ranges, also where there is only one.
+#![allow(clippy::single_range_in_vec_init)]
+
 use cairn_testkit::MemoryDisk;
 use cairn_types::Progress;
 

@@ -1,0 +1,346 @@
+//! Every task, failed, repeated and cut off at each of its steps: what is left
+//! is always a backup that restores or none, and nothing else.
+
+use cairn_core::{BackupQuery, RestoreTarget};
+use cairn_testkit::{Moment, Sabotage, World};
+use cairn_types::{BackupId, BackupStatus, ObjectType, OperationStatus, ResourceType};
+use futures::TryStreamExt;
+
+const MOMENTS: [Moment; 5] = [
+    Moment::FailBefore,
+    Moment::FailAfter,
+    Moment::FailOnce,
+    Moment::Repeat,
+    Moment::CrashAfter,
+];
+
+/// A checkpoint of the disk or the server, worked off; the backup's id.
+async fn back_up(world: &World, object_type: ObjectType, sabotage: Option<Sabotage>) -> BackupId {
+    let resource = match object_type {
+        ObjectType::Disk => world.disk().await,
+        _ => world.server().await,
+    };
+    let query = Default::default();
+    let found = world
+        .service
+        .vaults(world.caller(), &query, &page())
+        .await
+        .unwrap()
+        .0;
+    let vault = match found
+        .into_iter()
+        .find(|view| view.vault.object_type == object_type)
+    {
+        Some(vault) => vault,
+        None => world.vault(object_type, resource).await,
+    };
+    let made = world.checkpoint(&vault).await;
+    match sabotage {
+        Some(sabotage) => world.work_with(sabotage).await,
+        None => world.work().await,
+    }
+    let shown = backups(world).await;
+    let of_this =
+        |backup: &&(BackupId, BackupStatus, String)| backup.2 == made.checkpoint.id.to_string();
+    shown
+        .iter()
+        .find(of_this)
+        .expect("a checkpoint makes a backup")
+        .0
+}
+
+fn page() -> cairn_core::records::Page {
+    cairn_core::records::Page {
+        limit: 1000,
+        ..Default::default()
+    }
+}
+
+async fn backups(world: &World) -> Vec<(BackupId, BackupStatus, String)> {
+    let query = BackupQuery {
+        page: page(),
+        ..BackupQuery::default()
+    };
+    let (views, _) = world.service.backups(world.caller(), &query).await.unwrap();
+    let row = |view: &cairn_core::BackupView| {
+        (
+            view.backup.id,
+            view.backup.status,
+            view.backup.checkpoint.to_string(),
+        )
+    };
+    views.iter().map(row).collect()
+}
+
+async fn status(world: &World, backup: BackupId) -> BackupStatus {
+    world
+        .service
+        .backup(world.caller(), backup)
+        .await
+        .unwrap()
+        .backup
+        .status
+}
+
+/// Restores a backup onto what it was made of.
+async fn restore(world: &World, backup: BackupId, sabotage: Option<Sabotage>) -> OperationStatus {
+    let view = world.service.backup(world.caller(), backup).await.unwrap();
+    let target = match view.backup.resource_type {
+        ResourceType::Volume => RestoreTarget {
+            volume: Some(view.backup.resource),
+            ..Default::default()
+        },
+        _ => RestoreTarget {
+            server: Some(view.backup.resource),
+            ..Default::default()
+        },
+    };
+    let log = world
+        .service
+        .restore_backup(world.caller(), backup, &target)
+        .await
+        .unwrap();
+    match sabotage {
+        Some(sabotage) => world.work_with(sabotage).await,
+        None => world.work().await,
+    }
+    world
+        .service
+        .operation_log(world.caller(), log)
+        .await
+        .unwrap()
+        .log
+        .status
+}
+
+/// What the catalogue and the repository hold must be the same, and nothing be
+/// at work: the invariants that hold after every task, however it ended.
+async fn check(world: &World, context: &str) {
+    let project = world.project().await;
+    let mut stored: Vec<BackupId> = project
+        .list()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|listed| listed.info.id)
+        .collect();
+    let mut known = Vec::new();
+    for (id, status, _) in backups(world).await {
+        assert!(!status.is_busy(), "{context}: {id} is left {status}");
+        if status == BackupStatus::Available {
+            let view = world.service.backup(world.caller(), id).await.unwrap();
+            known.push(id);
+            known.extend(view.children.iter().map(|child| child.id));
+        }
+    }
+    stored.sort();
+    known.sort();
+    assert_eq!(stored, known, "{context}: catalogue and repository differ");
+    let report = project
+        .verify(cairn_repo::VerifyLevel::Full, Default::default())
+        .await
+        .unwrap();
+    assert!(report.is_clean(), "{context}: {report:?}");
+    assert!(report.unacknowledged.is_empty(), "{context}: {report:?}");
+}
+
+/// Whether the repository holds nothing but its configuration and keys.
+async fn is_empty(world: &World) -> bool {
+    let objects: Vec<_> = world.store.list(None).try_collect().await.unwrap();
+    let data = |object: &&object_store::ObjectMeta| {
+        let path = object.location.to_string();
+        path.contains("/packs/") || path.contains("/manifests/") || path.contains("/receipts/")
+    };
+    objects.iter().filter(data).count() == 0
+}
+
+#[tokio::test]
+async fn a_backup_fails_or_restores_whatever_happens_at_any_step() {
+    for object_type in [ObjectType::Disk, ObjectType::Server] {
+        for step in 0..3 {
+            for moment in MOMENTS {
+                let context = format!("{object_type} {moment:?} at {step}");
+                let world = World::new().await;
+                let sabotage = Sabotage {
+                    kind: "back_up",
+                    step,
+                    moment,
+                };
+                let backup = back_up(&world, object_type, Some(sabotage)).await;
+                check(&world, &context).await;
+                // Once it was available it stays, even if its task fails behind that.
+                let failed =
+                    moment == Moment::FailBefore || moment == Moment::FailAfter && step < 2;
+                let expected = if failed {
+                    BackupStatus::Error
+                } else {
+                    BackupStatus::Available
+                };
+                assert_eq!(status(&world, backup).await, expected, "{context}");
+                if failed {
+                    assert!(is_empty(&world).await, "{context}: something is left");
+                } else {
+                    let before = world.images();
+                    world.change_images(step as u64 + 7);
+                    let restored = restore(&world, backup, None).await;
+                    assert_eq!(restored, OperationStatus::Success, "{context}");
+                    assert_restored(&world, object_type, &before, &context);
+                }
+            }
+        }
+    }
+}
+
+fn assert_restored(world: &World, object_type: ObjectType, before: &[Vec<u8>], context: &str) {
+    let now = world.images();
+    let disks = match object_type {
+        ObjectType::Disk => 0..1,
+        _ => 1..3,
+    };
+    for disk in disks {
+        assert!(now[disk] == before[disk], "{context}: disk {disk} differs");
+    }
+}
+
+#[tokio::test]
+async fn a_failed_backup_leaves_earlier_ones_as_they_were() {
+    for moment in [Moment::FailBefore, Moment::FailAfter] {
+        for step in 0..2 {
+            let world = World::new().await;
+            let before = world.images();
+            let first = back_up(&world, ObjectType::Disk, None).await;
+            world.change_images(99);
+            let sabotage = Sabotage {
+                kind: "back_up",
+                step,
+                moment,
+            };
+            let second = back_up(&world, ObjectType::Disk, Some(sabotage)).await;
+            assert_eq!(status(&world, second).await, BackupStatus::Error);
+            check(&world, "after the failure").await;
+            assert_eq!(restore(&world, first, None).await, OperationStatus::Success);
+            assert_restored(&world, ObjectType::Disk, &before, "the first backup");
+            world
+                .service
+                .delete_backup(world.caller(), second)
+                .await
+                .unwrap();
+            world.work().await;
+            check(&world, "after the deletion").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restore_leaves_its_backup_as_it_was_whatever_happens_at_any_step() {
+    for object_type in [ObjectType::Disk, ObjectType::Server] {
+        for step in 0..3 {
+            for moment in MOMENTS {
+                let context = format!("{object_type} {moment:?} at {step}");
+                let world = World::new().await;
+                let before = world.images();
+                let backup = back_up(&world, object_type, None).await;
+                world.change_images(3);
+                let sabotage = Sabotage {
+                    kind: "restore",
+                    step,
+                    moment,
+                };
+                let ended = restore(&world, backup, Some(sabotage)).await;
+                check(&world, &context).await;
+                let failed = matches!(moment, Moment::FailBefore | Moment::FailAfter);
+                assert_eq!(ended == OperationStatus::Failed, failed, "{context}");
+                let again = restore(&world, backup, None).await;
+                assert_eq!(again, OperationStatus::Success, "{context}");
+                assert_restored(&world, object_type, &before, &context);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_removes_all_or_can_be_done_again() {
+    for object_type in [ObjectType::Disk, ObjectType::Server] {
+        for moment in MOMENTS {
+            let context = format!("{object_type} {moment:?}");
+            let world = World::new().await;
+            let backup = back_up(&world, object_type, None).await;
+            world
+                .service
+                .delete_backup(world.caller(), backup)
+                .await
+                .unwrap();
+            world
+                .work_with(Sabotage {
+                    kind: "delete_backup",
+                    step: 0,
+                    moment,
+                })
+                .await;
+            if moment == Moment::FailBefore {
+                assert_eq!(
+                    status(&world, backup).await,
+                    BackupStatus::Error,
+                    "{context}"
+                );
+                world
+                    .service
+                    .delete_backup(world.caller(), backup)
+                    .await
+                    .unwrap();
+                world.work().await;
+            }
+            assert!(backups(&world).await.is_empty(), "{context}");
+            check(&world, &context).await;
+            assert!(is_empty(&world).await, "{context}: something is left");
+        }
+    }
+}
+
+#[tokio::test]
+async fn deleting_a_vault_or_removing_a_resource_takes_their_backups_along() {
+    for moment in [Moment::FailOnce, Moment::Repeat, Moment::CrashAfter] {
+        for step in 0..2 {
+            let context = format!("{moment:?} at {step}");
+            let world = World::new().await;
+            back_up(&world, ObjectType::Disk, None).await;
+            back_up(&world, ObjectType::Server, None).await;
+            let found = world
+                .service
+                .vaults(world.caller(), &Default::default(), &page())
+                .await;
+            for view in found.unwrap().0 {
+                let (id, caller) = (view.vault.id, world.caller());
+                if view.vault.object_type == ObjectType::Disk {
+                    let resource = view.resources[0].id;
+                    world
+                        .service
+                        .remove_resources(caller, id, &[resource])
+                        .await
+                        .unwrap();
+                    world
+                        .work_with(Sabotage {
+                            kind: "remove_resources",
+                            step,
+                            moment,
+                        })
+                        .await;
+                    let left = world.service.vault(caller, id).await.unwrap();
+                    assert!(left.resources.is_empty(), "{context}");
+                } else {
+                    world.service.delete_vault(caller, id).await.unwrap();
+                    world
+                        .work_with(Sabotage {
+                            kind: "delete_vault",
+                            step,
+                            moment,
+                        })
+                        .await;
+                    assert!(world.service.vault(caller, id).await.is_err(), "{context}");
+                }
+            }
+            check(&world, &context).await;
+            assert!(is_empty(&world).await, "{context}: something is left");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The process dies, or the store fails, at every single call of a backup, a
+//! deletion and a collection: what was acknowledged restores, what was not can
+//! be tried again, and collection leaves no orphan.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cairn_repo::{Result, VerifyLevel};
+use cairn_testkit::{Fault, FaultyStore, MemoryDisk};
+use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
+use common::{BLOCK, World, job, noise};
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+
+/// What may be interrupted.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Backup,
+    Delete,
+    Collect,
+}
+
+/// A project with two backups, one of them of bytes that are mostly dead, and
+/// a store that can be made to fail.
+struct Scene {
+    store: FaultyStore,
+    world: World,
+    disk: Arc<MemoryDisk>,
+    next: BackupInfo,
+    to_delete: BackupId,
+    /// What must restore to what, whatever happens.
+    kept: BTreeMap<BackupId, Vec<u8>>,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let store = FaultyStore::new(Arc::new(InMemory::new()));
+        let world = World::on(Arc::new(store.clone())).await;
+        let disk = Arc::new(MemoryDisk::with(&noise(1, 120 * BLOCK)));
+        let (dead, _) = world.write(&disk).await.unwrap();
+        disk.write(0, &noise(2, 90 * BLOCK));
+        let (to_delete, _) = world.write(&disk).await.unwrap();
+        disk.write(0, &noise(3, 20 * BLOCK));
+        let (kept, _) = world.write(&disk).await.unwrap();
+        world.project.delete(dead).await.unwrap();
+        let kept = BTreeMap::from([(kept, disk.bytes())]);
+        disk.write(20 * BLOCK as u64, &noise(4, 90 * BLOCK));
+        let next = world.info(9);
+        Self {
+            store,
+            world,
+            disk,
+            next,
+            to_delete,
+            kept,
+        }
+    }
+
+    async fn act(&self, world: &World, act: Act) -> Result<()> {
+        let progress = Arc::new(Progress::default());
+        match act {
+            Act::Backup => world
+                .project
+                .write_disk(job(self.next.clone(), &self.disk))
+                .await
+                .map(drop),
+            Act::Delete => world.project.delete(self.to_delete).await,
+            Act::Collect => world.project.collect(progress).await.map(drop),
+        }
+    }
+
+    /// Checks that all that must be there restores, from a fresh start.
+    async fn check(&self, world: &World) {
+        for (backup, bytes) in &self.kept {
+            assert!(
+                world.restore(*backup).await.unwrap().0 == *bytes,
+                "{backup} is another"
+            );
+        }
+        for listed in world.project.list().await.unwrap() {
+            world
+                .restore(listed.info.id)
+                .await
+                .expect("what is listed restores");
+        }
+        let progress = Arc::new(Progress::default());
+        let report = world
+            .project
+            .verify(VerifyLevel::Full, progress)
+            .await
+            .unwrap();
+        assert!(report.is_clean(), "{report:?}");
+    }
+
+    /// Does what was interrupted again, deletes everything and collects: nothing is left.
+    async fn finish(&mut self, act: Act, world: &World) {
+        match self.act(world, act).await {
+            Ok(()) => {}
+            // The first attempt had got to its receipt.
+            Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+        }
+        if matches!(act, Act::Backup) {
+            self.kept.insert(self.next.id, self.disk.bytes());
+        }
+        self.check(world).await;
+        for listed in world.project.list().await.unwrap() {
+            world.project.delete(listed.info.id).await.unwrap();
+        }
+        world
+            .project
+            .collect(Arc::new(Progress::default()))
+            .await
+            .unwrap();
+        let left: Vec<_> = self.store.list(None).try_collect::<Vec<_>>().await.unwrap();
+        let left: Vec<_> = left.iter().map(|meta| meta.location.as_ref()).collect();
+        let orphans = left
+            .iter()
+            .filter(|path| **path != "config" && !path.ends_with("/keys/1"));
+        assert_eq!(orphans.count(), 0, "{left:?}");
+    }
+}
+
+/// Lets `act` fail at call after call until it needs no more calls than it gets.
+async fn sweep(act: Act, fault: fn(u64) -> Fault) {
+    let mut failures = 0;
+    for call in 0.. {
+        let mut scene = Scene::new().await;
+        scene.store.set(Some(fault(call)));
+        let ended = scene.act(&scene.world, act).await;
+        let calls = scene.store.calls();
+        scene.store.set(None);
+        if matches!(fault(call), Fault::Once(_)) {
+            // The same process goes on.
+            scene.check(&scene.world).await;
+        }
+        let restarted = scene.world.reopen().await;
+        scene.check(&restarted).await;
+        scene.finish(act, &restarted).await;
+        failures += u32::from(ended.is_err());
+        if ended.is_ok() && calls <= call {
+            assert!(failures > 1, "the sweep must have met some calls");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_may_die_before_any_call() {
+    sweep(Act::Backup, Fault::Before).await;
+}
+
+#[tokio::test]
+async fn a_backup_may_die_after_any_call() {
+    sweep(Act::Backup, Fault::After).await;
+}
+
+#[tokio::test]
+async fn a_backup_may_meet_one_failure_anywhere() {
+    sweep(Act::Backup, Fault::Once).await;
+}
+
+#[tokio::test]
+async fn a_deletion_may_die_or_fail_anywhere() {
+    sweep(Act::Delete, Fault::After).await;
+    sweep(Act::Delete, Fault::Once).await;
+}
+
+#[tokio::test]
+async fn a_collection_may_die_before_any_call() {
+    sweep(Act::Collect, Fault::Before).await;
+}
+
+#[tokio::test]
+async fn a_collection_may_die_after_any_call() {
+    sweep(Act::Collect, Fault::After).await;
+}
+
+#[tokio::test]
+async fn a_collection_may_meet_one_failure_anywhere() {
+    sweep(Act::Collect, Fault::Once).await;
+}
+
+#[tokio::test]
+async fn a_full_store_fails_the_backup_and_hurts_no_other() {
+    let scene = Scene::new().await;
+    scene.store.fail_with(std::io::ErrorKind::StorageFull);
+    scene.store.set(Some(Fault::Once(5)));
+    let error = scene.act(&scene.world, Act::Backup).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Exhausted);
+    scene.store.set(None);
+    scene.check(&scene.world).await;
+    scene.act(&scene.world, Act::Backup).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_not_an_empty_one() {
+    let scene = Scene::new().await;
+    let project = ProjectId::random();
+    for call in 0..4 {
+        scene.store.set(Some(Fault::Once(call)));
+        if let Err(error) = World::open(Arc::new(scene.store.clone()), project)
+            .await
+            .map(drop)
+        {
+            assert_eq!(error.kind(), Kind::Transient);
+        }
+    }
+    for call in 0..2 {
+        scene.store.set(Some(Fault::Before(call)));
+        assert_eq!(
+            common::kind(scene.world.project.list().await),
+            Kind::Transient
+        );
+        assert_eq!(
+            common::kind(scene.world.project.find(scene.to_delete).await),
+            Kind::Transient
+        );
+        scene.store.set(None);
+    }
+}

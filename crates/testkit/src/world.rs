@@ -1,0 +1,310 @@
+//! A whole service in one process: a catalogue and images in a folder of its
+//! own, a repository in memory, a clock that stands still, and an engine that
+//! works only when told to.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_core::{
+    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ResourceToBind, Service,
+    VaultView, Worker,
+};
+use cairn_meta::{Meta, ResourceExtraInfo};
+use cairn_repo::{MasterKey, Project, Repository};
+use cairn_source::{ImagesConfig, Inventory, ServerConfig};
+use cairn_task::Engine;
+use cairn_types::{Clock, ObjectType, ResourceId, ResourceType, UserId};
+use object_store::ObjectStore;
+use object_store::memory::InMemory;
+use tempfile::TempDir;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{FakeClock, Moment, Sabotage, Saboteur};
+
+/// Seconds that a lease certainly has ended after.
+const LONG_SECONDS: i64 = 3600;
+/// Tasks that one test can have queued.
+const MAX_TASKS: usize = 1000;
+
+/// A whole service in one process.
+pub struct World {
+    /// The service.
+    pub service: Service,
+    /// Its clock.
+    pub clock: Arc<FakeClock>,
+    /// Its data plane.
+    pub repository: Repository,
+    /// What the data plane keeps its objects in.
+    pub store: Arc<dyn ObjectStore>,
+    /// The catalogue.
+    pub meta: Meta,
+    /// What the first start made.
+    pub credentials: FirstCredentials,
+    caller: Caller,
+    work: Arc<Saboteur>,
+    wake: Arc<Notify>,
+    folder: TempDir,
+}
+
+/// The disks that every world has: a single one, and a server with two.
+const DISK: &str = "disk.img";
+const SERVER: &str = "web-1";
+const SERVER_DISKS: [&str; 2] = ["web-root.img", "web-data.img"];
+/// Sizes that are no multiple of anything.
+const DISK_BYTES: [(&str, u64); 3] = [
+    (DISK, 700_001),
+    (SERVER_DISKS[0], 300_512),
+    (SERVER_DISKS[1], 4_000_000),
+];
+
+impl World {
+    /// A new world whose images hold random bytes and holes.
+    pub async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let images = folder.path().join("images");
+        fs::create_dir(&images).expect("a folder can be made");
+        for (number, (name, size)) in DISK_BYTES.iter().enumerate() {
+            let file = File::create(images.join(name)).expect("a file can be made");
+            file.set_len(*size).expect("a file can be sized");
+            file.write_all_at(&noise(number as u64, 150_000), 65_536)
+                .expect("a file can be written");
+        }
+        let clock = Arc::new(FakeClock::at(1_700_000_000));
+        let server = ServerConfig {
+            name: SERVER.to_owned(),
+            disks: SERVER_DISKS.iter().map(PathBuf::from).collect(),
+        };
+        let source = ImagesConfig {
+            name: "lab".to_owned(),
+            path: images,
+            project: None,
+            server: vec![server],
+        };
+        let inventory = Arc::new(Inventory::new(vec![source]).expect("the source is valid"));
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let master = || MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
+        let repository = Repository::create(Arc::clone(&store), master()).await;
+        let repository = repository.expect("an empty store takes a repository");
+        let url = format!(
+            "sqlite:{}",
+            folder.path().join("catalogue.sqlite").display()
+        );
+        let meta = Meta::open(&url).await.expect("a catalogue can be made");
+        let wake = Arc::new(Notify::new());
+        let service = Service::new(Parts {
+            meta: meta.clone(),
+            repository: repository.clone(),
+            inventory: Arc::clone(&inventory),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            master_key: master(),
+            wake: Arc::clone(&wake),
+        });
+        let (credentials, user) = set_up(&service).await;
+        let caller = Caller {
+            user,
+            project: credentials.project.id,
+            request_id: "req-test".to_owned(),
+        };
+        let work = Arc::new(Saboteur::new(Worker::new(service.clone(), inventory)));
+        Self {
+            service,
+            clock,
+            repository,
+            store,
+            meta,
+            credentials,
+            caller,
+            work,
+            wake,
+            folder,
+        }
+    }
+
+    /// The administrator of the first project.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The project's part of the repository.
+    pub async fn project(&self) -> Project {
+        let project = self.repository.project(self.caller.project).await;
+        project.expect("the project's key ring can be opened")
+    }
+
+    /// The id of the single disk.
+    pub async fn disk(&self) -> ResourceId {
+        self.resource(ResourceType::Volume, DISK).await
+    }
+
+    /// The id of the server.
+    pub async fn server(&self) -> ResourceId {
+        self.resource(ResourceType::Server, SERVER).await
+    }
+
+    async fn resource(&self, resource_type: ResourceType, name: &str) -> ResourceId {
+        let all = self.service.protectables(&self.caller, resource_type).await;
+        let all = all.expect("the sources can be listed");
+        let found = all.iter().find(|view| view.protectable.name == name);
+        found.expect("every world has it").protectable.id
+    }
+
+    /// Where the image of a disk is.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.folder.path().join("images").join(name)
+    }
+
+    /// What all images hold, in a fixed order.
+    pub fn images(&self) -> Vec<Vec<u8>> {
+        let read = |name| fs::read(self.image(name)).expect("the image is there");
+        DISK_BYTES.iter().map(|(name, _)| read(name)).collect()
+    }
+
+    /// Overwrites a part of every image with other bytes.
+    pub fn change_images(&self, seed: u64) {
+        for (name, size) in DISK_BYTES {
+            let file = File::options().write(true).open(self.image(name));
+            let file = file.expect("the image is there");
+            let offset = seed * 131 % (size - 5000);
+            file.write_all_at(&noise(seed, 5000), offset)
+                .expect("a file can be written");
+        }
+    }
+
+    /// A vault for `object_type` with one resource in it.
+    pub async fn vault(&self, object_type: ObjectType, resource: ResourceId) -> VaultView {
+        let resource_type = match object_type {
+            ObjectType::Disk => ResourceType::Volume,
+            _ => ResourceType::Server,
+        };
+        let new = NewVault {
+            name: format!("{object_type}s"),
+            description: String::new(),
+            object_type,
+            protect_type: "backup".to_owned(),
+            cloud_type: "public".to_owned(),
+            consistent_level: "crash_consistent".to_owned(),
+            size_gb: 100,
+            auto_bind: false,
+            auto_expand: false,
+            smn_notify: true,
+            threshold: 80,
+            locked: false,
+            is_multi_az: false,
+            enterprise_project: "0".to_owned(),
+            backup_name_prefix: String::new(),
+            bind_rules: serde_json::json!({}),
+            tags: serde_json::json!([]),
+            resources: vec![ResourceToBind {
+                id: resource,
+                resource_type,
+                name: None,
+                extra_info: ResourceExtraInfo::default(),
+            }],
+        };
+        self.service
+            .create_vault(&self.caller, new)
+            .await
+            .expect("the vault can be made")
+    }
+
+    /// Asks for a checkpoint of everything in a vault.
+    pub async fn checkpoint(&self, vault: &VaultView) -> cairn_core::CheckpointView {
+        let new = NewCheckpoint {
+            vault: vault.vault.id,
+            name: None,
+            description: String::new(),
+            auto_trigger: false,
+            incremental: true,
+            retention_days: None,
+            resources: Vec::new(),
+        };
+        let made = self.service.create_checkpoint(&self.caller, new).await;
+        made.expect("the checkpoint can be made")
+    }
+
+    /// An engine as a new process would have it: with an owner name of its own.
+    fn engine(&self) -> Engine<Saboteur> {
+        Engine::new(
+            self.meta.clone(),
+            Arc::clone(&self.work),
+            Arc::clone(&self.clock) as Arc<dyn Clock>,
+            uuid::Uuid::new_v4().to_string(),
+            Arc::clone(&self.wake),
+            CancellationToken::new(),
+        )
+    }
+
+    /// Works until no task is left, letting time pass where tasks wait for it.
+    pub async fn work(&self) {
+        let engine = self.engine();
+        engine.take_over().await.expect("the catalogue works");
+        for _ in 0..MAX_TASKS {
+            if !engine.run_one().await.expect("the catalogue works") {
+                if self.unfinished().await == 0 {
+                    return;
+                }
+                self.clock.advance(LONG_SECONDS);
+            }
+        }
+        panic!("tasks go on for ever");
+    }
+
+    /// Works with a sabotage. Where it ends the process, another takes over.
+    pub async fn work_with(&self, sabotage: Sabotage) {
+        self.work.plan(Some(sabotage));
+        if sabotage.moment == Moment::CrashAfter {
+            let engine = self.engine();
+            let all = async { while engine.run_one().await.expect("the catalogue works") {} };
+            tokio::select! {
+                () = self.work.crashed.notified() => {}
+                () = all => {}
+            }
+        }
+        self.work().await;
+        self.work.plan(None);
+    }
+
+    async fn unfinished(&self) -> u64 {
+        let mut tx = self.meta.read().await.expect("the catalogue works");
+        tx.unfinished_tasks().await.expect("the catalogue works")
+    }
+}
+
+async fn set_up(service: &Service) -> (FirstCredentials, UserId) {
+    let names = FirstNames {
+        domain: "cairn".to_owned(),
+        project: "cairn-1".to_owned(),
+        user: "admin".to_owned(),
+    };
+    let mut kept = None;
+    let keep = async |first: &FirstCredentials| -> Result<(), cairn_core::Error> {
+        kept = Some(first.clone());
+        Ok(())
+    };
+    service
+        .set_up(&names, keep)
+        .await
+        .expect("an empty catalogue can be set up");
+    let first = kept.expect("the catalogue was empty");
+    let user = service
+        .secret_of(&first.access_key)
+        .await
+        .expect("the key was just made")
+        .0;
+    (first, user)
+}
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
