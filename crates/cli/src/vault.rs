@@ -32,7 +32,6 @@ pub enum VaultCommand {
     Delete {
         /// The vault, by id or name.
         vault: String,
-        /// Wait until it is gone.
         #[command(flatten)]
         waiting: Waiting,
     },
