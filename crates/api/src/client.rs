@@ -170,14 +170,17 @@ impl Client {
         };
         let host = HeaderValue::from_str(&host).map_err(|_| wrong())?;
         // HTTP/1.1 alone: the signature covers the header Host, which HTTP/2 does not have.
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .http1_only()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(Error::Setup)?;
+            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&endpoint) {
+            // No proxy can reach this machine's own address.
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(Error::Setup)?;
         Ok(Self {
             http,
             endpoint,
@@ -298,6 +301,13 @@ impl Client {
             source: source.without_url(),
         }
     }
+}
+
+/// Whether an address is this machine's own.
+fn is_loopback(endpoint: &Url) -> bool {
+    let host = endpoint.host_str().unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// What is asked for.

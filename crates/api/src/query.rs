@@ -270,6 +270,19 @@ mod tests {
         assert_eq!(Sample::default().write(), "");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_query_is_read_or_refused(raw in ".{0,200}") {
+            let _ = Sample::parse(&raw);
+        }
+
+        #[test]
+        fn any_name_reads_back(name in ".{1,50}") {
+            let sample = Sample { name: Some(name), ..Sample::default() };
+            proptest::prop_assert_eq!(Sample::parse(&sample.write()).unwrap(), sample);
+        }
+    }
+
     #[test]
     fn unknown_and_empty_keys_are_passed_over() {
         let sample = Sample::parse("&name=&x=1&flag&dec=True").unwrap();

@@ -130,6 +130,31 @@ pub struct NewVault {
     pub threshold: Option<u32>,
 }
 
+impl NewVault {
+    /// A vault with nothing but a name and what must be said of its billing.
+    pub fn new(name: impl Into<String>, billing: NewBilling) -> Self {
+        Self {
+            name: name.into(),
+            billing,
+            resources: Vec::new(),
+            description: None,
+            auto_bind: None,
+            auto_expand: None,
+            availability_zone: None,
+            backup_name_prefix: None,
+            backup_policy_id: None,
+            bind_rules: None,
+            demand_billing: None,
+            enterprise_project_id: None,
+            locked: None,
+            smn_notify: None,
+            sys_lock_source_service: None,
+            tags: None,
+            threshold: None,
+        }
+    }
+}
+
 /// The type, size and payment of a vault that is wished for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NewBilling {
@@ -165,6 +190,26 @@ pub struct NewBilling {
     /// The unit of a period.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub period_type: Option<PeriodType>,
+}
+
+impl NewBilling {
+    /// A vault for backups of this type and size, paid by use.
+    pub const fn new(object_type: ObjectType, size_gb: u64) -> Self {
+        Self {
+            consistent_level: ConsistentLevel::CrashConsistent,
+            object_type,
+            protect_type: ProtectType::Backup,
+            size: size_gb,
+            charging_mode: None,
+            cloud_type: None,
+            console_url: None,
+            is_auto_pay: None,
+            is_auto_renew: None,
+            is_multi_az: None,
+            period_num: None,
+            period_type: None,
+        }
+    }
 }
 
 impl Validate for CreateVaultRequest {

@@ -66,16 +66,8 @@ pub(crate) async fn execute(
 
 async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(), Error> {
     let vault = find::vault(client, &new.vault).await?;
-    let resources = new
-        .resources
-        .iter()
-        .map(|name| {
-            let bound = vault.resources.iter();
-            let found = bound.filter(|one| one.id.to_string() == *name || one.name == *name);
-            let found = found.map(|one| one.id).collect();
-            find::only("resource of the vault", name, found, ToString::to_string)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let bound = new.resources.iter().map(|name| find::bound(&vault, name));
+    let resources = bound.collect::<Result<Vec<_>, _>>()?;
     let parameters = CheckpointParameters {
         name: new.name,
         description: new.description,

@@ -6,7 +6,7 @@ use cairn_api::backup::{Backup, ListBackupsQuery};
 use cairn_api::protectable::{ListProtectableQuery, Protectable};
 use cairn_api::vault::{ListVaultQuery, Vault};
 use cairn_api::{Client, ProtectableType};
-use cairn_types::ObjectType;
+use cairn_types::{ObjectType, ResourceId};
 
 use crate::Error;
 
@@ -34,6 +34,18 @@ pub(crate) async fn vault(client: &Client, text: &str) -> Result<Vault, Error> {
         .filter(|vault| vault.name == text)
         .collect();
     only("vault", text, found, |vault: &Vault| vault.id.to_string())
+}
+
+/// The resource with this id or name among those that are bound to a vault.
+pub(crate) fn bound(vault: &Vault, text: &str) -> Result<ResourceId, Error> {
+    let bound = vault.resources.iter();
+    let found = bound.filter(|one| one.id.to_string() == text || one.name == text);
+    only(
+        "resource of the vault",
+        text,
+        found.map(|one| one.id).collect(),
+        ToString::to_string,
+    )
 }
 
 /// The backup with this id or name.

@@ -1,11 +1,11 @@
 //! `cairn vault`.
 
+use cairn_api::Client;
 use cairn_api::resource::Resource;
 use cairn_api::vault::{
     AddVaultResourceRequest, BillingChange, CreateVaultRequest, ListVaultQuery, NewBilling,
     NewVault, RemoveVaultResourceRequest, UpdateVaultRequest, Vault, VaultChange,
 };
-use cairn_api::{ChargingMode, Client, ConsistentLevel, ProtectType};
 use cairn_types::ObjectType;
 use clap::{Args, Subcommand};
 
@@ -32,7 +32,6 @@ pub enum VaultCommand {
     Delete {
         /// The vault, by id or name.
         vault: String,
-        /// Wait until it is gone.
         #[command(flatten)]
         waiting: Waiting,
     },
@@ -140,36 +139,12 @@ pub(crate) async fn execute(
 async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(), Error> {
     let resources = resolve(client, new.object_type, &new.resources).await?;
     let vault = NewVault {
-        name: new.name,
-        billing: NewBilling {
-            consistent_level: ConsistentLevel::CrashConsistent,
-            object_type: new.object_type,
-            protect_type: ProtectType::Backup,
-            size: new.size,
-            charging_mode: Some(ChargingMode::PostPaid),
-            cloud_type: None,
-            console_url: None,
-            is_auto_pay: None,
-            is_auto_renew: None,
-            is_multi_az: None,
-            period_num: None,
-            period_type: None,
-        },
         resources,
         description: new.description,
-        auto_bind: None,
         auto_expand: new.auto_expand.then_some(true),
-        availability_zone: None,
-        backup_name_prefix: None,
-        backup_policy_id: None,
-        bind_rules: None,
-        demand_billing: None,
-        enterprise_project_id: None,
         locked: new.locked.then_some(true),
-        smn_notify: None,
-        sys_lock_source_service: None,
-        tags: None,
         threshold: new.threshold,
+        ..NewVault::new(new.name, NewBilling::new(new.object_type, new.size))
     };
     let vault = client
         .create_vault(&CreateVaultRequest { vault })
@@ -220,15 +195,8 @@ async fn remove(
     printer: &mut Printer,
 ) -> Result<(), Error> {
     let vault = find::vault(client, &vault).await?;
-    let resource_ids = names
-        .iter()
-        .map(|name| {
-            let bound = vault.resources.iter();
-            let found = bound.filter(|one| one.id.to_string() == *name || one.name == *name);
-            let found = found.map(|one| one.id).collect();
-            find::only("resource of the vault", name, found, ToString::to_string)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let bound = names.iter().map(|name| find::bound(&vault, name));
+    let resource_ids = bound.collect::<Result<Vec<_>, _>>()?;
     let request = RemoveVaultResourceRequest { resource_ids };
     let removed = client.remove_vault_resources(vault.id, &request).await?;
     let sentence = || format!("{} removed from vault {}\n", names.join(", "), vault.name);

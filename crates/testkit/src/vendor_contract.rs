@@ -4,7 +4,7 @@
 //! The definitions (one file per operation) are read from the sources of the
 //! crate `huawei-cloud-api-definitions-CBR`, a dependency for its data alone.
 //! They are made stricter than they are written: a key that neither they nor
-//! the list of [`DIFFERENCES`] know is an error, so is a time in another form,
+//! the list of `DIFFERENCES` know is an error, so is a time in another form,
 //! and so is a number that the clients' 32 bits cannot hold.
 
 use std::collections::HashMap;
@@ -334,9 +334,10 @@ fn tighten_property(key: &str, property: &mut Value) {
     }
 }
 
-/// The schema, or `null`: what is declared but unset is there as `null`.
+/// The schema, or `null`: what is declared but unset is there as `null`. By
+/// `if` and not by `anyOf`, whose errors do not say which part is wrong.
 fn nullable(schema: Value) -> Value {
-    json!({ "anyOf": [schema, { "type": "null" }] })
+    json!({ "if": { "not": { "type": "null" } }, "then": schema })
 }
 
 /// The vendor's document about an operation.

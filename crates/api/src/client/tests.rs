@@ -236,3 +236,20 @@ fn an_endpoint_is_an_address() {
         assert!(matches!(client(bad), Err(Error::Endpoint { .. })), "{bad}");
     }
 }
+
+#[test]
+fn this_machine_is_reached_without_a_proxy() {
+    for (endpoint, own) in [
+        ("http://127.0.0.1:8774", true),
+        ("http://[::1]:8774", true),
+        ("http://localhost", true),
+        ("https://cbr.example.com", false),
+        ("http://192.168.1.1", false),
+    ] {
+        assert_eq!(
+            is_loopback(&Url::parse(endpoint).unwrap()),
+            own,
+            "{endpoint}"
+        );
+    }
+}

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const ACCESS_KEY: &str = "AKEXAMPLE0000000001";
@@ -271,4 +273,26 @@ fn a_signature_is_good_for_a_quarter_of_an_hour() {
         Err(SignatureError::Date)
     );
     assert_eq!(parse_date(""), Err(SignatureError::Date));
+}
+
+proptest! {
+    #[test]
+    fn any_header_is_read_or_refused(header in ".{0,200}") {
+        let _ = Authorization::parse(&header);
+        let _ = Authorization::parse(&format!("{ALGORITHM} {header}"));
+    }
+
+    #[test]
+    fn any_request_that_is_signed_is_verified(
+        path in "/[ -~]{0,40}",
+        query in "[ -~]{0,40}",
+        body in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let headers = headers();
+        let request =
+            SignedRequest { method: "PUT", path: &path, query: &query, headers: &headers, body: &body };
+        let header = sign(&request, ACCESS_KEY, SECRET_KEY).unwrap();
+        let authorization = Authorization::parse(header.to_str().unwrap()).unwrap();
+        prop_assert!(authorization.verify(&request, SECRET_KEY).is_ok());
+    }
 }
