@@ -117,8 +117,11 @@ impl Project {
     pub async fn list(&self) -> Result<Vec<Listed>> {
         let _gate = self.inner.enter().await;
         let (found, _) = self.inner.backups_in(Folder::Receipts).await?;
-        let reads = found.into_iter().map(|backup| self.inner.listed(backup));
-        let mut listed: Vec<Listed> = stream::iter(reads).buffered(READS).try_collect().await?;
+        let reads = found
+            .into_iter()
+            .map(|backup| self.inner.still_listed(backup));
+        let listed: Vec<_> = stream::iter(reads).buffered(READS).try_collect().await?;
+        let mut listed: Vec<Listed> = listed.into_iter().flatten().collect();
         listed.sort_by_key(|backup| (backup.info.created_at, backup.info.id));
         Ok(listed)
     }
@@ -254,6 +257,21 @@ impl Inner {
             children: manifest.content.children().to_vec(),
             info: manifest.info,
         })
+    }
+
+    /// As `listed`, or nothing if the backup was deleted since its receipt was seen.
+    async fn still_listed(&self, backup: BackupId) -> Result<Option<Listed>> {
+        match self.listed(backup).await {
+            Ok(listed) => Ok(Some(listed)),
+            Err(_) if self.is_gone(backup).await? => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a backup has no receipt; one that is damaged is one.
+    pub async fn is_gone(&self, backup: BackupId) -> Result<bool> {
+        let path = receipt_path(self.place.project, backup);
+        Ok(self.objects.get(&path).await?.is_none())
     }
 
     /// What is known of the project's chunks, read from the store the first time.

@@ -327,6 +327,8 @@ impl Backups {
             match self.check(*backup, &mut clean).await {
                 Ok(children) if children.is_empty() => {}
                 Ok(children) => groups.push((*backup, children)),
+                // It may have been deleted since it was listed.
+                Err(_) if self.project.is_gone(*backup).await? => {}
                 Err(error) if error.kind() == Kind::Corrupt => {
                     report.hurt.push(Hurt {
                         backup: *backup,

@@ -5,6 +5,8 @@ mod clock;
 mod disk;
 mod faulty;
 mod saboteur;
+#[cfg(feature = "vendor-contract")]
+pub mod vendor_contract;
 mod world;
 
 pub use clock::FakeClock;
