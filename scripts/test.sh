@@ -15,5 +15,5 @@ scripts/with_postgres.sh cargo test --workspace --locked --quiet
 step "release build"
 cargo build --release --locked --package cairn
 step "tests of the program"
-.venv/bin/pytest tests
+scripts/with_postgres.sh .venv/bin/pytest tests
 step "all passed"

@@ -155,3 +155,20 @@ def test_a_disk_that_shrank_is_not_restored_onto(server):
     assert answer.status_code == 400
     assert answer.json()["error_code"] == "BackupService.2001"
     assert image.read_bytes() == before
+
+
+def test_a_server_told_to_stop_in_the_midst_of_a_backup_stops_and_goes_on_later(tmp_path):
+    large = Disk(tmp_path / "images/large.img").create(96 * MIB, seed=1)
+    with Server(tmp_path) as server:
+        disk = server.protectables("disk")["large.img"]
+        vault = server.create_vault("disks", "disk", [disk])
+        checkpoint = server.start_backup(vault)
+        assert server.stop() == 0
+        server.start()
+        server.all_operations_finished()
+        [backup] = server.backups(f"checkpoint_id={checkpoint}")
+        backup = server.settled_backup(backup["id"], "available")
+        expected = large.digest()
+        large.wreck(seed=2)
+        server.restore(backup)
+        assert large.digest() == expected

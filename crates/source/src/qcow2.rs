@@ -280,3 +280,81 @@ impl DiskWriter for Qcow2Disk {
             .map_err(|source| self.error(DiskOperation::Flush, (0, self.size_bytes()), source))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> io::Result<Header> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        Header::read(&file)
+    }
+
+    fn header(version: u32, backing: &str) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(version.to_be_bytes());
+        bytes.extend(if backing.is_empty() { 0_u64 } else { 104 }.to_be_bytes());
+        bytes.extend((backing.len() as u32).to_be_bytes());
+        bytes.extend(16_u32.to_be_bytes());
+        bytes.extend((5_u64 << 30).to_be_bytes());
+        bytes.resize(104, 0);
+        bytes.extend(backing.as_bytes());
+        bytes
+    }
+
+    #[test]
+    fn size_and_backing_file_are_read() {
+        for version in [2, 3] {
+            let plain = read(&header(version, "")).unwrap();
+            assert_eq!(
+                plain,
+                Header {
+                    size_bytes: 5 << 30,
+                    backing: None
+                }
+            );
+            let upon = read(&header(version, "dir/base:1.img")).unwrap();
+            assert_eq!(upon.backing.as_deref(), Some("dir/base:1.img"));
+        }
+    }
+
+    #[test]
+    fn what_cairn_does_not_read_is_refused() {
+        let mut encrypted = header(3, "");
+        encrypted[35] = 1;
+        let mut elsewhere = header(3, "");
+        elsewhere[79] = 4;
+        let mut endless = header(3, "x");
+        endless[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
+        for (case, bytes) in [
+            ("version", header(4, "")),
+            ("encrypted", encrypted),
+            ("data file", elsewhere),
+            ("long name", endless),
+            ("protocol", header(3, "nbd://host/x")),
+            ("json", header(3, "json:{\"driver\":\"nbd\"}")),
+            ("nothing", Vec::new()),
+        ] {
+            let error = read(&bytes).expect_err(case);
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{case}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_is_too_odd(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            version in 2_u32..4,
+        ) {
+            let start = [&MAGIC[..], &version.to_be_bytes()].concat();
+            let kept = bytes.len().min(8);
+            bytes[..kept].copy_from_slice(&start[..kept]);
+            let _ = read(&bytes);
+        }
+    }
+}

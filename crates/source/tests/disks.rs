@@ -373,6 +373,12 @@ fn what_is_no_image_is_refused_with_a_reason() {
         "far.qcow2",
     ];
     lab.qemu_img(&far);
+    // Two images that are built upon each other.
+    for (name, other) in [("a.qcow2", "b.qcow2"), ("b.qcow2", "a.qcow2")] {
+        lab.qemu_img(&[
+            "create", "-f", "qcow2", "-u", "-F", "qcow2", "-b", other, name, "1M",
+        ]);
+    }
     // A header that only QEMU finds fault with: clusters of 2^40 bytes.
     lab.qemu_img(&["create", "-f", "qcow2", "odd.qcow2", "1M"]);
     lab.edit("odd.qcow2")
@@ -384,6 +390,7 @@ fn what_is_no_image_is_refused_with_a_reason() {
         ("orphan.qcow2", "base.img is missing"),
         ("far.qcow2", "not a local file"),
         ("odd.qcow2", "luster size"),
+        ("a.qcow2", "more than 64 files"),
     ] {
         let error = lab.inventory().open_reader(lab.id(name)).err().expect(name);
         assert_eq!(error.kind(), Kind::Invalid, "{name}: {error}");
