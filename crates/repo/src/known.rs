@@ -91,12 +91,14 @@ impl Known {
         }
     }
 
-    /// Whether another session is still at this chunk.
-    pub fn is_elsewhere(&self, session: Session, key: &ChunkKey) -> bool {
-        self.read()
-            .claims
-            .get(key)
-            .is_some_and(|owner| *owner != session)
+    /// Splits chunks that other sessions were storing into those that they are
+    /// still at and those that they gave up; what is stored by now drops out.
+    pub fn sort_out<T>(&self, chunks: Vec<T>, key: impl Fn(&T) -> ChunkKey) -> (Vec<T>, Vec<T>) {
+        let state = self.read();
+        let open = chunks
+            .into_iter()
+            .filter(|chunk| state.index.get(&key(chunk)).is_none());
+        open.partition(|chunk| state.claims.contains_key(&key(chunk)))
     }
 
     /// Makes a durable pack's chunks known to everyone.

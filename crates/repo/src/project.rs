@@ -108,7 +108,8 @@ impl Project {
 
     /// Writes a disk's bytes to `target` and returns once they have been read
     /// back there and are the ones that were saved. A larger target keeps what
-    /// it has behind the disk's end.
+    /// it has behind the disk's end. Progress counts every byte twice: written,
+    /// and read back.
     ///
     /// Errors: `NotFound`; `Invalid` a group, or too small a target; `Corrupt`; `Cancelled`.
     pub async fn restore_disk(

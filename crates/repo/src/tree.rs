@@ -155,29 +155,27 @@ impl TreeBuilder {
         hasher: &Hasher,
         mut emit: impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
     ) -> Result<ChunkId, E> {
-        let mut below = self.leaves;
+        let place_of = |index: u64| (index / FANOUT as u64, (index % FANOUT as u64) as usize);
+        let mut line = self.leaves;
         for level in 2..=geometry.height() {
-            let mut nodes: BTreeMap<u64, [ChunkId; FANOUT]> = BTreeMap::new();
-            let mut this = BTreeMap::new();
-            while let Some((index, id)) = below.pop_first() {
-                let place = index / FANOUT as u64;
-                let slot = (index % FANOUT as u64) as usize;
-                nodes.entry(place).or_insert([ChunkId::ZERO; FANOUT])[slot] = id;
-                let complete = below
-                    .first_key_value()
-                    .is_none_or(|(next, _)| next / FANOUT as u64 > place);
-                if complete
-                    && let Some((place, children)) = nodes.pop_first()
-                    && let Some(encoded) = encode_node(level, &children)
+            let mut below = std::mem::take(&mut line).into_iter().peekable();
+            while let Some((index, id)) = below.next() {
+                let mut children = [ChunkId::ZERO; FANOUT];
+                let (place, slot) = place_of(index);
+                children[slot] = id;
+                while let Some((index, id)) =
+                    below.next_if(|(index, _)| place_of(*index).0 == place)
                 {
-                    let id = hasher.id(ChunkKind::Node, &encoded);
-                    emit(id, &encoded)?;
-                    this.insert(place, id);
+                    children[place_of(index).1] = id;
                 }
+                let encoded =
+                    encode_node(level, &children).expect("it has a child that is not zero");
+                let id = hasher.id(ChunkKind::Node, &encoded);
+                emit(id, &encoded)?;
+                line.insert(place, id);
             }
-            below = this;
         }
-        Ok(below.pop_first().map_or(ChunkId::ZERO, |(_, top)| top))
+        Ok(line.pop_first().map_or(ChunkId::ZERO, |(_, top)| top))
     }
 }
 

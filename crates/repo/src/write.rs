@@ -244,18 +244,18 @@ impl Session {
             let changed = self.known.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let session = self.packer.session();
-            let (theirs, mine): (Vec<_>, Vec<_>) = waiting
-                .into_iter()
-                .partition(|d| self.known.is_elsewhere(session, &d.key));
+            let (theirs, given_up) = self.known.sort_out(waiting, |deferred| deferred.key);
             waiting = theirs;
+            if given_up.is_empty() {
+                if !waiting.is_empty() {
+                    changed.await;
+                }
+                continue;
+            }
             let this = self.clone();
-            workers::one(move || Worker::new(&this).store_given_up(&mine)).await?;
+            workers::one(move || Worker::new(&this).store_given_up(&given_up)).await?;
             self.packer.finish_packs().await?;
             waiting.append(&mut self.lock_deferred());
-            if !waiting.is_empty() {
-                changed.await;
-            }
         }
         Ok(())
     }

@@ -84,6 +84,11 @@ async fn second_waits_for_first(ending: Ending) {
             one.unwrap();
             assert!(world.restore(first_id).await.unwrap().0 == bytes);
             assert!(two.new_bytes < 40 * BLOCK as u64, "{two:?}");
+            assert_eq!(
+                disk.read_bytes(),
+                bytes.len() as u64,
+                "nothing is read twice"
+            );
         }
         Ending::Fails => {
             assert_eq!(kind(one), Kind::Corrupt);
