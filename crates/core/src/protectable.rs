@@ -94,10 +94,10 @@ async fn with_binding(
     protectable: Protectable,
 ) -> Result<ProtectableView> {
     let mut vault = None;
-    if let Some(binding) = tx.binding(protectable.id).await? {
-        if let Some(holder) = tx.vault(project, binding.vault).await? {
-            vault = Some(view(tx, holder).await?);
-        }
+    if let Some(binding) = tx.binding(protectable.id).await?
+        && let Some(holder) = tx.vault(project, binding.vault).await?
+    {
+        vault = Some(view(tx, holder).await?);
     }
     Ok(ProtectableView { protectable, vault })
 }

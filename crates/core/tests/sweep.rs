@@ -1,6 +1,8 @@
 //! Every task, failed, repeated and cut off at each of its steps: what is left
 //! is always a backup that restores or none, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use cairn_core::{BackupQuery, RestoreTarget};
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{BackupId, BackupStatus, ObjectType, OperationStatus, ResourceType};

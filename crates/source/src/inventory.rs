@@ -9,7 +9,7 @@ use cairn_types::{ResourceId, ResourceType};
 use crate::config::{self, ImagesConfig, ServerConfig, volume_name};
 use crate::lock::Access;
 use crate::protectable::{ImageFormat, Protectable, ProtectableStatus, server_id, volume_id};
-use crate::qcow2::Qcow2Disk;
+use crate::qcow2::{self, Qcow2Disk};
 use crate::raw::RawDisk;
 use crate::scan::{self, Found};
 use crate::{Error, Result};
@@ -84,15 +84,24 @@ impl Inventory {
     }
 
     /// Opens a volume to be overwritten in place: until the writer is
-    /// dropped, nobody else can open the image.
+    /// dropped, nobody else can open the image. An image that is larger than
+    /// `size_bytes` is cut to that size: a disk that has grown since its backup
+    /// is to be as it was. A block device keeps its size.
     ///
     /// Errors: as [`open_reader`](Self::open_reader), and `Conflict` if
     /// anybody has it open; `Denied` it may not be written.
-    pub fn open_writer(&self, volume: ResourceId) -> Result<Arc<dyn DiskWriter>> {
+    pub fn open_writer(&self, volume: ResourceId, size_bytes: u64) -> Result<Arc<dyn DiskWriter>> {
         let (name, path, format) = self.locate(volume)?;
         match format {
-            ImageFormat::Raw => Ok(Arc::new(RawDisk::open(&name, &path, Access::Write)?)),
-            ImageFormat::Qcow2 => Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Write)?)),
+            ImageFormat::Raw => {
+                let mut disk = RawDisk::open(&name, &path, Access::Write)?;
+                disk.shrink_to(size_bytes)?;
+                Ok(Arc::new(disk))
+            }
+            ImageFormat::Qcow2 => {
+                qcow2::shrink(&name, &path, size_bytes)?;
+                Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Write)?))
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use cairn_types::disk::{DiskError, DiskOperation, DiskReader, DiskWriter, Extent};
 
@@ -99,6 +100,40 @@ fn backing_name(file: &File, at: u64, length: usize) -> io::Result<String> {
 
 fn invalid(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Cuts an image that nobody has open and that is larger to this size.
+///
+/// Errors: as [`Qcow2Disk::open`] for writing.
+pub(crate) fn shrink(name: &str, path: &Path, size_bytes: u64) -> Result<()> {
+    let locked = open_locked(name, path, Access::Write)?;
+    let header = Header::read(locked.file()).map_err(|error| header_error(name, error))?;
+    if header.size_bytes <= size_bytes {
+        return Ok(());
+    }
+    // qemu-img takes the lock itself.
+    drop(locked);
+    let failed = |source| Error::Serve {
+        volume: name.to_owned(),
+        source,
+    };
+    let output = Command::new("qemu-img")
+        .args(["resize", "-q", "-f", "qcow2", "--shrink"])
+        .arg(path)
+        .arg(size_bytes.to_string())
+        .stdin(Stdio::null())
+        .output();
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NoQemu {
+            volume: name.to_owned(),
+        },
+        _ => failed(error),
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(failed(io::Error::other(said)))
 }
 
 /// A qcow2 image that is open: served by its own `qemu-nbd`, which ends with it.

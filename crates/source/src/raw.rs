@@ -62,6 +62,21 @@ impl RawDisk {
         Self::open(&name, path, Access::Write)
     }
 
+    /// Cuts an image file that is larger to this size.
+    pub(crate) fn shrink_to(&mut self, size_bytes: u64) -> Result<()> {
+        let file = self.locked.file();
+        let failed = |source| Error::Open {
+            volume: self.name.clone(),
+            source,
+        };
+        let is_file = file.metadata().map_err(failed)?.is_file();
+        if is_file && self.size_bytes > size_bytes {
+            file.set_len(size_bytes).map_err(failed)?;
+            self.size_bytes = size_bytes;
+        }
+        Ok(())
+    }
+
     fn error(
         &self,
         operation: DiskOperation,

@@ -106,7 +106,11 @@ fn an_image_that_a_guest_writes_is_neither_read_nor_written() {
             read.to_string(),
             format!("the image {name} is in use by another program")
         );
-        let written = lab.inventory().open_writer(id).err().expect("refused");
+        let written = lab
+            .inventory()
+            .open_writer(id, u64::MAX)
+            .err()
+            .expect("refused");
         assert_eq!(written.kind(), Kind::Conflict, "{written}");
         drop(guest);
         lab.writer(name).flush().unwrap();
@@ -147,7 +151,11 @@ fn backups_share_an_image_and_a_restore_is_alone() {
         let inventory = lab.inventory();
         let (one, two) = (lab.reader(name), lab.reader(name));
         assert_eq!(
-            inventory.open_writer(id).err().expect("refused").kind(),
+            inventory
+                .open_writer(id, u64::MAX)
+                .err()
+                .expect("refused")
+                .kind(),
             Kind::Conflict
         );
         drop((one, two));
@@ -157,7 +165,11 @@ fn backups_share_an_image_and_a_restore_is_alone() {
             Kind::Conflict
         );
         assert_eq!(
-            inventory.open_writer(id).err().expect("refused").kind(),
+            inventory
+                .open_writer(id, u64::MAX)
+                .err()
+                .expect("refused")
+                .kind(),
             Kind::Conflict
         );
         drop(writer);
@@ -210,4 +222,21 @@ fn a_server_ends_with_its_disk() {
     assert_eq!(servers_of(&lab.path(name)).len(), 1);
     drop(disk);
     assert_eq!(servers_of(&lab.path(name)), [0; 0]);
+}
+
+#[test]
+fn a_disk_that_has_grown_is_cut_to_the_size_it_had() {
+    let lab = Lab::new();
+    for name in two_images(&lab) {
+        let id = lab.id(name);
+        let before = lab.reader(name).size_bytes();
+        let after = before - 512 * 3;
+        let writer = lab.inventory().open_writer(id, after).unwrap();
+        assert_eq!(writer.size_bytes(), after, "{name}");
+        writer.flush().unwrap();
+        drop(writer);
+        assert_eq!(lab.reader(name).size_bytes(), after, "{name}");
+        let writer = lab.inventory().open_writer(id, before).unwrap();
+        assert_eq!(writer.size_bytes(), after, "{name} does not grow");
+    }
 }

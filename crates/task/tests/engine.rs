@@ -1,5 +1,7 @@
 //! The engine over a real catalogue: order, retries, undoing, and what a crash leaves.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::{Arc, Mutex};
 
 use cairn_meta::Meta;

@@ -43,8 +43,9 @@ impl Restore<'_> {
             .existing_project(self.project)
             .await?;
         for mapping in self.mappings {
+            let size = repository.find(mapping.backup).await?.size_bytes;
             let (inventory, volume) = (Arc::clone(&self.worker.inventory), mapping.volume);
-            let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume));
+            let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume, size));
             let target = target
                 .await
                 .map_err(|_| Error::Panicked { what: "a source" })??;

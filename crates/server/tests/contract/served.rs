@@ -303,3 +303,24 @@ async fn protectables_say_what_they_are_and_where_they_are_bound() {
         assert_eq!(listed.body["instances"], json!([]), "{kind}");
     }
 }
+
+#[tokio::test]
+async fn a_disk_that_has_grown_is_restored_to_the_size_it_had() {
+    let client = Client::new().await;
+    let vault = client.disk_vault().await;
+    let before = client.world.images();
+    let backup = client.back_up(&vault).await;
+    let image = std::fs::File::options()
+        .write(true)
+        .open(client.world.image("disk.img"))
+        .unwrap();
+    image.set_len(9_000_000).unwrap();
+    let disk = client.world.disk().await.to_string();
+    let body = json!({ "restore": { "volume_id": disk } });
+    let answer = client.call(Op::RestoreBackup, &[&backup], body).await;
+    client.world.work().await;
+    let job = answer.body["job_id"].as_str().unwrap();
+    let log = client.call(Op::ShowOpLog, &[job], Value::Null).await;
+    assert_eq!(log.body["operation_log"]["status"], "success", "{log:?}");
+    assert_eq!(client.world.images(), before);
+}

@@ -67,7 +67,9 @@ impl Lab {
     }
 
     pub fn writer(&self, name: &str) -> Arc<dyn DiskWriter> {
-        self.inventory().open_writer(self.id(name)).unwrap()
+        self.inventory()
+            .open_writer(self.id(name), u64::MAX)
+            .unwrap()
     }
 
     /// Makes an empty file of this size.
