@@ -2,8 +2,8 @@
 # Times Cairn beside restic and borg on the project's own workload.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PATH="$PWD/.venv/bin:$PATH"
+export PATH="$PWD/.venv/bin:$PATH:$HOME/.cargo/bin"
 folder=${CAIRN_BENCH_DIR:-target/bench}
 size_mib=${CAIRN_BENCH_SIZE_MIB:-4096}
 python3 bench/workload.py "$folder" --size-mib "$size_mib"
-exec .venv/bin/python bench/compare.py "$folder"
+exec cargo run --release --locked --quiet --package xtask -- bench "$folder"

@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 data=cairn-data
 cairn=target/release/cairn
 
+umask 077
 mkdir -p "$data"
 scripts/make_sample.sh "$data/images"
 if [ ! -e "$data/cairn.toml" ]; then

@@ -4,12 +4,18 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_core::FirstCredentials;
 use cairn_repo::MasterKey;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+
+/// How long a start waits for the lock. Of a server that was killed, a child
+/// that was being started holds it until the kernel has ended that as well.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A data directory that this process alone uses.
 #[derive(Debug)]
@@ -80,9 +86,9 @@ impl DataDir {
             .mode(0o600)
             .open(path.join("lock"))
             .with_context(|| format!("cannot write in the data directory {shown}"))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let Some(lock) = lock_within(LOCK_PATIENCE, lock)? else {
             bail!("another server uses the data directory {shown}");
-        }
+        };
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
@@ -110,6 +116,22 @@ impl DataDir {
         credentials.iam_endpoint = endpoint.to_owned();
         credentials.endpoint = endpoint.to_owned();
         self.keep_credentials(&credentials)
+    }
+}
+
+/// Locks a file. `None` if somebody else holds the lock for as long as `patience`.
+fn lock_within(patience: Duration, file: File) -> Result<Option<File>> {
+    let (locked, when_locked) = mpsc::sync_channel(1);
+    std::thread::Builder::new()
+        .name("lock".to_owned())
+        .spawn(move || {
+            let done = flock(&file, FlockOperation::LockExclusive).map(|()| file);
+            // Nobody listens once the patience is at its end, and the program with it.
+            let _ = locked.send(done);
+        })?;
+    match when_locked.recv_timeout(patience) {
+        Ok(done) => Ok(Some(done?)),
+        Err(_) => Ok(None),
     }
 }
 
