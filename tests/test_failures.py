@@ -172,3 +172,17 @@ def test_a_server_told_to_stop_in_the_midst_of_a_backup_stops_and_goes_on_later(
         large.wreck(seed=2)
         server.restore(backup)
         assert large.digest() == expected
+
+
+def test_disks_that_have_grown_are_as_they_were(server):
+    web = server.protectables("server")["web-1"]
+    vault = server.create_vault("servers", "server", [web])
+    first = server.back_up(vault, "first")
+    disks = [Disk(server.images / name) for name in ("web-root.qcow2", "web-data.img")]
+    expected = [disk.content() for disk in disks]
+    for disk in disks:
+        run("qemu-img", "resize", "-f", disk.format, disk.path, "+3M")
+        disk.wreck(seed=4)
+        disk.write([(len(disk.content()) - MIB, MIB, 0x77)])
+    server.restore(first)
+    assert [disk.content() for disk in disks] == expected
