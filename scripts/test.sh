@@ -10,6 +10,8 @@ step "format"
 cargo fmt --all --check
 step "lints"
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 step "tests of the crates, on SQLite and PostgreSQL"
 scripts/with_postgres.sh cargo test --workspace --locked --quiet
 step "release build"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use cairn_core::{FirstNames, Parts, Service, Worker};
+use cairn_core::{FirstCredentials, FirstNames, Parts, Service, Worker};
 use cairn_meta::Meta;
 use cairn_repo::{LocalStore, Repository};
 use cairn_server::{App, Site};
@@ -127,8 +127,10 @@ async fn first_start(
         project: config.region.clone(),
         user: "admin".to_owned(),
     };
-    let keep = async |first: &cairn_core::FirstCredentials| {
-        data_dir.keep_credentials(&Credentials::new(first, endpoint, &config.region))
+    let keep = async |first: &FirstCredentials| {
+        data_dir.keep_credentials(&Credentials::new(first, endpoint, &config.region))?;
+        tracing::info!("the first start: credentials.json in the data directory opens this server");
+        anyhow::Ok(())
     };
     service.set_up(&names, keep).await
 }

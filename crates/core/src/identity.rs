@@ -162,7 +162,8 @@ impl Service {
         user: &str,
     ) -> Result<FirstCredentials> {
         let password = Zeroizing::new(random_text::<24>()?);
-        let password_hash = hash_password(password.clone()).await?;
+        let plain = password.clone();
+        let password_hash = self.hash(move || hash_password(&plain)).await?;
         let now = self.now();
         let name = project.to_owned();
         let project = Project {
@@ -241,10 +242,15 @@ impl Service {
         drop(tx);
         // An unknown user costs as much as a wrong password, so that names cannot be probed.
         let Some(user) = user else {
-            hash_password(who.password).await?;
+            let password = who.password;
+            self.hash(move || hash_password(&password)).await?;
             return Err(Refusal::NotAuthenticated.into());
         };
-        if !password_matches(who.password, user.password_hash.clone()).await? {
+        let (password, hash) = (who.password, user.password_hash.clone());
+        if !self
+            .hash(move || password_matches(&password, &hash))
+            .await?
+        {
             return Err(Refusal::NotAuthenticated.into());
         }
         self.issue_token(user, scope).await
@@ -443,33 +449,17 @@ fn token_digest(token: &str) -> String {
     hex::encode(digest::digest(&digest::SHA256, token.as_bytes()))
 }
 
-/// Hashing is slow by design, so it runs off the async threads.
-async fn hash_password(password: Zeroizing<String>) -> Result<String> {
-    off_thread(move || {
-        let hash = Argon2::default()
-            .hash_password(password.as_bytes())
-            .map_err(Error::Password)?;
-        Ok(hash.to_string())
-    })
-    .await
+fn hash_password(password: &str) -> Result<String> {
+    let hash = Argon2::default()
+        .hash_password(password.as_bytes())
+        .map_err(Error::Password)?;
+    Ok(hash.to_string())
 }
 
-async fn password_matches(password: Zeroizing<String>, hash: String) -> Result<bool> {
-    off_thread(move || {
-        let hash = PasswordHash::new(&hash)
-            .map_err(|_| Error::Password(argon2::password_hash::Error::PasswordInvalid))?;
-        Ok(Argon2::default()
-            .verify_password(password.as_bytes(), &hash)
-            .is_ok())
-    })
-    .await
-}
-
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Error::Panicked {
-        what: "password hashing",
-    })?
+fn password_matches(password: &str, hash: &str) -> Result<bool> {
+    let unreadable = |_| Error::Password(argon2::password_hash::Error::PasswordInvalid);
+    let hash = PasswordHash::new(hash).map_err(unreadable)?;
+    Ok(Argon2::default()
+        .verify_password(password.as_bytes(), &hash)
+        .is_ok())
 }

@@ -7,7 +7,7 @@ use cairn_meta::{Meta, Tx};
 use cairn_repo::{MasterKey, Repository};
 use cairn_source::Inventory;
 use cairn_types::{Clock, OperationLogId, ProjectId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::operation_log::NewOperation;
 use crate::work::Task;
@@ -33,13 +33,20 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Service {
     parts: Arc<Parts>,
+    /// Turns to hash a password.
+    hashing: Arc<Semaphore>,
 }
+
+/// Passwords that are hashed at the same time. One takes 19 MiB and some tens
+/// of milliseconds by design, so that many sign-ins at once must wait.
+const HASHES: usize = 2;
 
 impl Service {
     /// The service over these parts.
     pub fn new(parts: Parts) -> Self {
         Self {
             parts: Arc::new(parts),
+            hashing: Arc::new(Semaphore::new(HASHES)),
         }
     }
 
@@ -62,6 +69,19 @@ impl Service {
 
     pub(crate) fn now(&self) -> cairn_types::Timestamp {
         self.parts.clock.now()
+    }
+
+    /// Hashes or checks a password: in turn, and off the async threads, because
+    /// it is slow by design.
+    pub(crate) async fn hash<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let _turn = self.hashing.acquire().await.expect("nobody closes it");
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| Error::Panicked {
+            what: "password hashing",
+        })?
     }
 
     /// Asks the inventory something. It reads directories, so it does so off the async threads.

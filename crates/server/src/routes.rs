@@ -2,6 +2,7 @@
 //! and the two questions of a supervisor.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -12,11 +13,18 @@ use axum::{Json, Router};
 use cairn_api::{ErrorCode, Operation};
 use cairn_core::Caller;
 use serde::Serialize;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
 use uuid::Uuid;
 
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{App, auth, backups, checkpoints, identity, operation_logs, protectables, vaults};
+
+/// Requests that are answered at the same time; further ones wait.
+const REQUESTS: usize = 512;
+/// How long a request may take, its body's arrival included.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -42,6 +50,11 @@ pub fn router(app: App) -> Router {
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| {
             Failure::code(ErrorCode::Unknown).into_response()
         }))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            REQUEST_TIME,
+        ))
+        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .layer(axum::middleware::from_fn(number_requests))
         .with_state(app)
 }
