@@ -145,15 +145,18 @@ async fn a_backup_that_cannot_be_read_stops_collection_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn collection_waits_for_writers_and_writers_for_collection() {
+async fn a_collection_is_alone_or_refused_and_writers_wait_for_it() {
     let world = World::new().await;
     let disk = Arc::new(MemoryDisk::with(&noise(9, 300 * BLOCK)));
     for _ in 0..5 {
         let progress = Arc::new(Progress::default());
         let (written, collected) =
             tokio::join!(world.write(&disk), world.project.collect(progress));
-        collected.unwrap();
+        if let Err(error) = collected {
+            assert_eq!(error.kind(), Kind::Conflict);
+        }
         let (backup, _) = written.unwrap();
+        collect(&world).await;
         assert!(world.reopen().await.restore(backup).await.unwrap().0 == disk.bytes());
         world.project.delete(backup).await.unwrap();
     }
