@@ -136,12 +136,15 @@ async fn a_caller_who_goes_away_stops_the_work_and_keeps_collection_out_until_it
         Kind::Conflict,
         "a thread still works for the backup"
     );
-    loop {
-        match collect().await {
-            Err(error) if error.kind() == Kind::Conflict => tokio::task::yield_now().await,
-            collected => break drop(collected.unwrap()),
-        }
+    let mut later = collect().await;
+    while later
+        .as_ref()
+        .is_err_and(|error| error.kind() == Kind::Conflict)
+    {
+        tokio::task::yield_now().await;
+        later = collect().await;
     }
+    later.unwrap();
     assert_eq!(kind(world.project.find(id).await), Kind::NotFound);
 }
 
