@@ -128,12 +128,23 @@ async fn a_caller_who_goes_away_stops_the_work_and_keeps_collection_out_until_it
         _ = world.project.write_disk(gated_job(info, &disk)) => panic!("the disk cannot be read yet"),
         () = disk.reached() => {}
     }
-    let collect = world.project.collect(Arc::new(Progress::default()));
-    tokio::pin!(collect);
-    let early = futures::poll!(collect.as_mut());
-    assert!(early.is_pending(), "a thread still works for the backup");
+    let collect = || world.project.collect(Arc::new(Progress::default()));
+    let early = collect().await;
     disk.end(Ending::Reads);
-    collect.await.unwrap();
+    assert_eq!(
+        kind(early),
+        Kind::Conflict,
+        "a thread still works for the backup"
+    );
+    let mut later = collect().await;
+    while later
+        .as_ref()
+        .is_err_and(|error| error.kind() == Kind::Conflict)
+    {
+        tokio::task::yield_now().await;
+        later = collect().await;
+    }
+    later.unwrap();
     assert_eq!(kind(world.project.find(id).await), Kind::NotFound);
 }
 
