@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{Any, AnyConnection, AnyPool, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Transaction};
 
 use crate::{Error, Result};
 
@@ -151,6 +151,11 @@ fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
                 }
                 Ok(())
             })
+        })
+        // Where a commit fails (a full disk), SQLite has ended the transaction and
+        // the driver believes that it goes on: such a connection is of no more use.
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
         })
 }
 

@@ -10,6 +10,7 @@ use cairn_types::{Clock, Kind, Progress};
 use futures::FutureExt;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Failure, Work};
@@ -145,6 +146,7 @@ impl<W: Work> Engine<W> {
     }
 
     async fn drive(&self, mut task: Task, grace: Duration) {
+        tracing::info!(task.id = %task.id, task.kind = %task.kind, "a task begins");
         let progress = Arc::new(Progress::default());
         let next = match task.state {
             TaskState::Undoing => Next::Undo(Failure {
@@ -170,6 +172,10 @@ impl<W: Work> Engine<W> {
                 "cannot record how a task went on"
             );
         }
+        tracing::info!(
+            task.id = %task.id, task.kind = %task.kind, task.state = %task.state,
+            "work on a task ends"
+        );
         self.wake.notify_one();
     }
 
@@ -227,20 +233,22 @@ impl<W: Work> Engine<W> {
         }
     }
 
-    /// Waits for a step while saying, again and again, how far it is and that its owner lives.
+    /// Waits for a step while saying, again and again, how far it is and that
+    /// its owner lives. Both go on side by side: a step that has the catalogue's
+    /// one writer must be able to go on while a heartbeat waits for it.
     async fn keep_alive<F: Future>(
         &self,
         task: &mut Task,
         progress: &Arc<Progress>,
         step: F,
     ) -> F::Output {
-        let mut step = std::pin::pin!(step);
-        let mut beat = tokio::time::interval(HEARTBEAT);
-        beat.reset();
-        loop {
-            tokio::select! {
-                outcome = &mut step => return outcome,
-                _ = beat.tick() => match self.save(task, progress).await {
+        let heartbeats = async {
+            let mut beat = tokio::time::interval(HEARTBEAT);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            beat.reset();
+            loop {
+                beat.tick().await;
+                match self.save(task, progress).await {
                     Ok(true) => {}
                     Ok(false) => progress.cancel(),
                     Err(error) => tracing::warn!(
@@ -248,8 +256,12 @@ impl<W: Work> Engine<W> {
                         error = &error as &dyn std::error::Error,
                         "cannot renew a task's lease"
                     ),
-                },
+                }
             }
+        };
+        tokio::select! {
+            outcome = step => outcome,
+            () = heartbeats => unreachable!("heartbeats do not end by themselves"),
         }
     }
 

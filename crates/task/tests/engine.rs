@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use cairn_meta::Meta;
 use cairn_meta::tasks::{Task, TaskState};
-use cairn_task::{Engine, Failure, LEASE_SECONDS, MAX_ATTEMPTS, Work};
+use cairn_task::{Engine, Failure, HEARTBEAT, LEASE_SECONDS, MAX_ATTEMPTS, Work};
 use cairn_testkit::FakeClock;
 use cairn_types::{Clock, Kind, OperationLogId, Progress};
 use tempfile::TempDir;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What a step does the next time it runs.
@@ -22,11 +23,14 @@ enum Next {
     Hang,
     /// Never ends, and its process does.
     Crash,
+    /// Has the catalogue's one writer until after the next heartbeat.
+    Write,
 }
 
 /// Three steps that note what they do, and misbehave as planned.
 #[derive(Default)]
 struct Script {
+    meta: Mutex<Option<Meta>>,
     done: Mutex<Vec<String>>,
     plan: Mutex<Vec<(usize, Next)>>,
     undo_failures: Mutex<u32>,
@@ -81,6 +85,13 @@ impl Work for Script {
             Some(Next::Crash) => {
                 self.reached.notify_one();
                 std::future::pending().await
+            }
+            Some(Next::Write) => {
+                let meta = self.meta.lock().unwrap().clone().unwrap();
+                let tx = meta.begin().await.unwrap();
+                tokio::time::sleep_until(Instant::now() + HEARTBEAT * 2).await;
+                tx.commit().await.unwrap();
+                Ok(())
             }
             None => {
                 progress.add_total(10);
@@ -323,4 +334,18 @@ async fn stopping_gives_a_task_back_and_costs_it_no_attempt() {
     assert!(stage.run().await);
     assert_eq!(stage.task().await.state, TaskState::Succeeded);
     assert_eq!(stage.script.notes(), ["run 0", "run 1", "run 1", "run 2"]);
+}
+
+#[tokio::test]
+async fn a_heartbeat_does_not_stop_the_step_that_it_waits_for() {
+    let stage = Stage::new().await;
+    *stage.script.meta.lock().unwrap() = Some(stage.meta.clone());
+    stage.script.plan(1, Next::Write);
+    // Were the step to stand still meanwhile, both would wait until the heartbeat gave up.
+    let run = tokio::time::timeout(HEARTBEAT * 10, stage.run());
+    assert!(
+        run.await
+            .expect("the step and the heartbeat wait for each other")
+    );
+    assert_eq!(stage.task().await.state, TaskState::Succeeded);
 }
