@@ -151,6 +151,12 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
 pub fn check(config: &Config) -> Result<()> {
     cairn_source::Inventory::new(config.sources.clone())?;
     println!("{config}");
+    for source in &config.sources {
+        if !source.path.is_dir() {
+            let path = source.path.display();
+            bail!("source {:?}: there is no folder {path}", source.name);
+        }
+    }
     Ok(())
 }
 

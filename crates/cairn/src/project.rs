@@ -38,8 +38,8 @@ pub async fn run(command: ProjectCommand) -> Result<()> {
     let store = LocalStore::open_read_only(&config.repository())?;
     let key = read_master_key(&config.master_key_file())?;
     let repository = Repository::open(Arc::new(store), key).await?;
-    let parts: Parts = crate::server::open_parts(&config, repository).await?;
-    let meta = parts.meta.clone();
+    let meta = crate::server::open_catalogue(&config).await?;
+    let parts = crate::server::open_parts(&config, meta.clone(), repository)?;
     let service = Service::new(Parts {
         wake: Arc::default(),
         ..parts

@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use cairn_core::{FirstCredentials, FirstNames, Parts, Service, Worker};
 use cairn_meta::Meta;
 use cairn_repo::{LocalStore, Repository};
@@ -12,6 +12,7 @@ use cairn_server::{App, Site};
 use cairn_source::Inventory;
 use cairn_task::Engine;
 use cairn_types::Clock;
+use rustix::fs::Mode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
@@ -20,15 +21,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::data_dir::{Credentials, DataDir, master_key};
+use crate::data_dir::{Credentials, DataDir, master_key, read_master_key};
 
 /// Requests under way may take this long to end when the server stops.
 const DRAIN_REQUESTS: Duration = Duration::from_secs(10);
 
 /// Runs the server until it is told to stop.
 pub async fn run(config: Config) -> Result<()> {
+    // Whatever is made from here on, SQLite's files too, is its owner's alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     let data_dir = DataDir::open(&config.data_dir)?;
-    let parts = open_parts(&config, open_repository(&config).await?).await?;
+    warn_of_missing_folders(&config);
+    let meta = open_catalogue(&config).await?;
+    let repository = open_repository(&config, &meta).await?;
+    let parts = open_parts(&config, meta, repository)?;
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
     let (clock, wake) = (Arc::clone(&parts.clock), Arc::clone(&parts.wake));
     let service = Service::new(parts);
@@ -85,24 +91,57 @@ pub async fn run(config: Config) -> Result<()> {
     Ok(())
 }
 
-/// The repository for the one process that writes to it; made if there is none.
-async fn open_repository(config: &Config) -> Result<Repository> {
-    let folder = config.repository();
-    let key = master_key(&config.master_key_file(), &folder)?;
-    let store = LocalStore::open(&folder).context("cannot open the repository")?;
-    let repository = Repository::open_or_create(Arc::new(store), key).await;
-    repository.context("cannot open the repository")
+/// Opens the catalogue; makes it if there is none.
+pub async fn open_catalogue(config: &Config) -> Result<Meta> {
+    let meta = Meta::open(&config.database_url()).await;
+    meta.context("cannot open the catalogue")
 }
 
-/// What a service over this repository is made of.
-pub async fn open_parts(config: &Config, repository: Repository) -> Result<Parts> {
-    let meta = Meta::open(&config.database_url()).await;
+/// Opens the repository for the one process that writes to it; makes it if
+/// there is neither one nor a catalogue that has one.
+///
+/// The two belong together from the first start on: with another repository,
+/// or none, the catalogue would promise what is not there.
+async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
+    let folder = config.repository();
+    let shown = folder.display();
+    let known = meta.read().await?.repository_id().await?;
+    let key = match known {
+        Some(_) => read_master_key(&config.master_key_file())?,
+        None => master_key(&config.master_key_file(), &folder)?,
+    };
+    let store = Arc::new(LocalStore::open(&folder).context("cannot open the repository")?);
+    if let Some(known) = known {
+        let repository = Repository::open(store, key).await;
+        let repository =
+            repository.with_context(|| format!("is the disk of the repository {shown} there?"))?;
+        if repository.id() != known {
+            bail!("{shown} is not the repository that the catalogue belongs to");
+        }
+        return Ok(repository);
+    }
+    let repository = Repository::open_or_create(store, key).await;
+    let repository = repository.context("cannot open the repository")?;
+    if !repository.projects().await?.is_empty() {
+        bail!(
+            "the repository {shown} holds backups that the catalogue, which is new, does not know: \
+             bring the catalogue back, or restore from the repository with `cairn repo`"
+        );
+    }
+    let mut tx = meta.begin().await?;
+    tx.insert_repository_id(&repository.id()).await?;
+    tx.commit().await?;
+    Ok(repository)
+}
+
+/// What a service over this catalogue and this repository is made of.
+pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result<Parts> {
     Ok(Parts {
-        meta: meta.context("cannot open the catalogue")?,
+        meta,
         repository,
         inventory: Arc::new(Inventory::new(config.sources.clone())?),
         clock: Arc::new(SystemClock) as Arc<dyn Clock>,
-        master_key: master_key(&config.master_key_file(), &config.repository())?,
+        master_key: read_master_key(&config.master_key_file())?,
         wake: Arc::new(Notify::new()),
     })
 }
@@ -133,6 +172,13 @@ async fn first_start(
         anyhow::Ok(())
     };
     service.set_up(&names, keep).await
+}
+
+/// A folder may be on a disk that comes later, so that this is no error.
+fn warn_of_missing_folders(config: &Config) {
+    for source in config.sources.iter().filter(|source| !source.path.is_dir()) {
+        tracing::warn!(source = source.name, path = ?source.path, "a source's folder is not there");
+    }
 }
 
 async fn told_to_stop() -> Result<()> {

@@ -1,6 +1,12 @@
 -- The catalogue, for SQLite and PostgreSQL alike: ids are TEXT, instants are
 -- BIGINT microseconds UTC, flags are BIGINT 0 or 1, lists and maps are JSON in TEXT.
 
+-- Facts about the catalogue itself, such as which repository it belongs to.
+CREATE TABLE facts (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+);
+
 CREATE TABLE domains (
     id   TEXT PRIMARY KEY,
     name TEXT NOT NULL UNIQUE

@@ -10,6 +10,7 @@ mod backups;
 mod checkpoints;
 mod database;
 mod error;
+mod facts;
 mod identity;
 mod operation_logs;
 mod query;

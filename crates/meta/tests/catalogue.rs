@@ -265,6 +265,23 @@ async fn identities_are_found_by_every_name_they_have() {
 }
 
 #[tokio::test]
+async fn a_catalogue_belongs_to_one_repository() {
+    on_each_database(async |meta| {
+        let mut tx = meta.begin().await.unwrap();
+        assert_eq!(tx.repository_id().await.unwrap(), None);
+        tx.insert_repository_id("one").await.unwrap();
+        assert_eq!(tx.repository_id().await.unwrap().as_deref(), Some("one"));
+        assert!(
+            tx.insert_repository_id("two")
+                .await
+                .unwrap_err()
+                .is_duplicate()
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_transaction_that_is_dropped_changes_nothing() {
     on_each_database(async |meta| {
         let project = project(&meta).await;

@@ -72,6 +72,11 @@ impl Repository {
         }
     }
 
+    /// What tells this repository from every other, in hexadecimal.
+    pub fn id(&self) -> String {
+        hex::encode(self.inner.id.0)
+    }
+
     fn new(objects: Objects, master: MasterKey, id: RepositoryId) -> Self {
         Self {
             inner: Arc::new(Inner {
