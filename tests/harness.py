@@ -81,6 +81,8 @@ class Server:
         self.config.write_text(config, encoding="utf-8")
         self.port = free_port()
         self.log = self.folder / "server.log"
+        self.temporary = self.folder / "tmp"
+        self.temporary.mkdir(exist_ok=True)
         self.wrapper = tuple(wrapper)
         self.process = None
 
@@ -100,6 +102,7 @@ class Server:
                     "--data-dir", self.data, "--listen", f"127.0.0.1:{self.port}",
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, "TMPDIR": str(self.temporary)},
             )
         wait_for("the server's start", self.is_ready)
         self.credentials = json.loads(self.credentials_file.read_text(encoding="utf-8"))

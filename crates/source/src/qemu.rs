@@ -7,7 +7,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -56,17 +56,9 @@ impl QemuNbd {
             volume: name.to_owned(),
             source,
         };
-        let folder = tempfile::Builder::new()
-            .prefix("cairn-nbd-")
-            .tempdir()
-            .map_err(failed)?;
-        let socket = folder.path().join("socket");
-        let listener = UnixListener::bind(&socket).map_err(failed)?;
+        let (listener, streams) = sockets().map_err(failed)?;
         let process = Process::spawn(path, access, listener).map_err(failed)?;
-        let connected = Pool::connect(&socket, access);
-        // The socket's name is not needed any more; if it stays, it leads nowhere.
-        drop(folder);
-        match connected {
+        match Pool::negotiate(streams, access) {
             Ok(pool) => Ok(Self { pool, process }),
             Err(error) => Err(explain(name, error.into(), process)),
         }
@@ -105,6 +97,20 @@ impl Drop for QemuNbd {
             tracing::warn!("a qemu-nbd did not end after its last connection and was killed");
         }
     }
+}
+
+/// A socket for a server, and the connections to it, made before the server
+/// is there to accept them: so nobody else can connect, and a Cairn that is
+/// killed leaves no socket behind.
+fn sockets() -> io::Result<(UnixListener, Vec<UnixStream>)> {
+    let folder = tempfile::Builder::new().prefix("cairn-nbd-").tempdir()?;
+    let path = folder.path().join("socket");
+    let listener = UnixListener::bind(&path)?;
+    let connect = |_| UnixStream::connect(&path);
+    let streams = (0..MAX_CONNECTIONS)
+        .map(connect)
+        .collect::<io::Result<_>>()?;
+    Ok((listener, streams))
 }
 
 /// Makes the error of a server that did not come up of what it said itself.

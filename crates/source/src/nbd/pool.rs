@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -47,12 +46,10 @@ struct State {
 }
 
 impl Pool {
-    /// Connects to the default export of the server at `socket`, which is not
-    /// needed any more afterwards.
-    pub(crate) fn connect(socket: &Path, access: Access) -> Result<Self, NbdError> {
-        let mut idle = Vec::with_capacity(MAX_CONNECTIONS);
-        for _ in 0..MAX_CONNECTIONS {
-            let stream = UnixStream::connect(socket)?;
+    /// Negotiates the default export on connections to one server.
+    pub(crate) fn negotiate(streams: Vec<UnixStream>, access: Access) -> Result<Self, NbdError> {
+        let mut idle = Vec::with_capacity(streams.len());
+        for stream in streams {
             stream.set_read_timeout(Some(ANSWER_LIMIT))?;
             stream.set_write_timeout(Some(ANSWER_LIMIT))?;
             let link = Connection::negotiate(stream)?;
@@ -61,7 +58,7 @@ impl Pool {
             }
             idle.push(link);
         }
-        let size_bytes = idle[0].size_bytes();
+        let size_bytes = idle.first().map_or(0, Connection::size_bytes);
         if idle.iter().any(|link| link.size_bytes() != size_bytes) {
             return Err(NbdError::Protocol("the export changes its size"));
         }
