@@ -3,6 +3,7 @@
 mod clock;
 mod config;
 mod data_dir;
+mod listen;
 mod project;
 mod repo;
 mod server;

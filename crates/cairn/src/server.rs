@@ -1,6 +1,5 @@
 //! The server: what it is made of, how it starts, and how it ends.
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,13 +22,11 @@ use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir, master_key, read_master_key};
 
-/// Requests under way may take this long to end when the server stops.
-const DRAIN_REQUESTS: Duration = Duration::from_secs(10);
-
 /// Runs the server until it is told to stop.
 pub async fn run(config: Config) -> Result<()> {
     // Whatever is made from here on, SQLite's files too, is its owner's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    crate::listen::raise_file_limit();
     let data_dir = DataDir::open(&config.data_dir)?;
     warn_of_missing_folders(&config);
     let meta = open_catalogue(&config).await?;
@@ -68,23 +65,12 @@ pub async fn run(config: Config) -> Result<()> {
     let mut running = JoinSet::new();
     let grace = Duration::from_secs(config.drain_seconds);
     running.spawn(async move { engine.run(config.tasks, grace).await });
-    let requests =
-        axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut requests = std::pin::pin!(requests.into_future());
+    let requests = crate::listen::serve(listener, app, stop.clone());
+    running.spawn(requests);
     tracing::info!(%endpoint, "cairn is ready");
-    tokio::select! {
-        served = &mut requests => served.context("the listener failed")?,
-        told = told_to_stop() => told?,
-    }
+    told_to_stop().await?;
     tracing::info!("cairn is stopping");
     stop.cancel();
-    // A client that keeps its connection open does not keep the server from ending.
-    if tokio::time::timeout(DRAIN_REQUESTS, requests)
-        .await
-        .is_err()
-    {
-        tracing::warn!("some requests were still under way");
-    }
     while running.join_next().await.is_some() {}
     meta.close().await;
     tracing::info!("cairn has stopped");

@@ -158,7 +158,7 @@ pub enum Refusal {
     #[error("Resources cannot be removed from a locked vault.")]
     VaultLocked,
     /// Nothing is left to back up.
-    #[error("No resource can be backed up.")]
+    #[error("No resource can be backed up: each is gone, or another task is at work on it.")]
     NothingToBackUp,
     /// The backup is at work.
     #[error("Backup {id} is executing.")]
@@ -210,6 +210,16 @@ pub enum Refusal {
     /// A data disk's backup may not go onto a system disk.
     #[error("A data disk backup cannot be restored onto a system disk.")]
     DataOntoSystemDisk,
+    /// The resource cannot be backed up as it is, so it is not bound either.
+    #[error("Resource {id} cannot be protected: it is {state}.")]
+    NotProtectable {
+        /// The resource.
+        id: ResourceId,
+        /// Its type.
+        resource_type: ResourceType,
+        /// Its state.
+        state: String,
+    },
     /// The disk's state does not allow this.
     #[error("Disk {id} is {state}.")]
     DiskState {
@@ -238,6 +248,7 @@ impl Refusal {
             | Self::ResourceBackingUp { .. }
             | Self::ResourceRestoring { .. }
             | Self::ResourceRemoving { .. }
+            | Self::NotProtectable { .. }
             | Self::DiskState { .. } => Kind::Conflict,
             _ => Kind::Invalid,
         }

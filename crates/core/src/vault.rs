@@ -1,7 +1,7 @@
 //! Vaults: their rules, and the resources bound to them.
 
 use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tx, Usage, Vault, VaultFilter};
-use cairn_source::Protectable;
+use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
     ByteCount, ObjectType, OperationLogId, OperationType, ProtectStatus, ResourceId, ResourceType,
     VaultId, VaultStatus,
@@ -422,6 +422,14 @@ impl Service {
             let protectable = self.own_protectable(caller.project, wish.id).await?;
             if protectable.resource_type != wish.resource_type {
                 return Err(Refusal::ResourceTypeMismatch.into());
+            }
+            if protectable.status != ProtectableStatus::Available {
+                return Err(Refusal::NotProtectable {
+                    id: wish.id,
+                    resource_type: wish.resource_type,
+                    state: protectable.status.to_string(),
+                }
+                .into());
             }
             check_volume_choice(&protectable, &wish.extra_info)?;
             found.push(protectable);

@@ -54,7 +54,7 @@ impl Task {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::BackUp { .. } => "back_up",
-            Self::Restore { .. } => "restore",
+            Self::Restore { .. } => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
             Self::RemoveResources { .. } => "remove_resources",
@@ -214,9 +214,14 @@ impl Work for Worker {
         step: usize,
         progress: &Arc<Progress>,
     ) -> std::result::Result<(), Failure> {
-        self.run_step(row, step, progress)
-            .await
-            .map_err(|error| failure(row, &error))
+        let done = self.run_step(row, step, progress).await;
+        done.map_err(|error| {
+            let mut failure = failure(row, &error);
+            if row.kind == restore::KIND && progress.done() > 0 {
+                failure.text.push_str(restore::MIXTURE);
+            }
+            failure
+        })
     }
 
     async fn undo(

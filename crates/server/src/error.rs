@@ -151,6 +151,11 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::TargetTooSmall { .. } => ErrorCode::TargetTooSmall,
         Refusal::UnknownMapping => ErrorCode::DisksNotRestorable,
         Refusal::DataOntoSystemDisk => ErrorCode::DataToSystemDisk,
+        Refusal::NotProtectable {
+            resource_type: ResourceType::Server,
+            ..
+        } => ErrorCode::ServerStateForbidsBackup,
+        Refusal::NotProtectable { .. } => ErrorCode::DiskStateForbidsBackup,
         Refusal::DiskState { .. } => ErrorCode::DiskStateForbidsRestore,
     }
 }

@@ -70,7 +70,10 @@ async fn number_requests(mut request: HttpRequest<Body>, next: axum::middleware:
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;
     let status = response.status().as_u16();
-    tracing::debug!(request.id = %id, %method, path, status, "answered a request");
+    match status {
+        401 | 403 => tracing::warn!(request.id = %id, %method, path, status, "refused a caller"),
+        _ => tracing::debug!(request.id = %id, %method, path, status, "answered a request"),
+    }
     let value = HeaderValue::from_str(&id).expect("an id is plain text");
     response.headers_mut().insert(REQUEST_ID, value);
     response

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 /// A text that is not an id of the kind asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a {kind} id: {text:?}")]
+#[error("{text:?} is no id of the kind: {kind}")]
 pub struct IdError {
     /// What kind of id was expected.
     pub kind: &'static str,

@@ -8,6 +8,10 @@ use super::Worker;
 use crate::restore::DiskMapping;
 use crate::{Error, Result};
 
+pub(super) const KIND: &str = "restore";
+/// What whoever reads of a failed restore must know of the disk.
+pub(super) const MIXTURE: &str =
+    "; the disk may hold a part of the backup and a part of what it held: restore it again";
 pub(super) const STEPS: &[&str] = &["begin", "write disks", "finish"];
 
 pub(super) struct Restore<'a> {

@@ -346,3 +346,22 @@ async fn a_missing_image_fails_the_backup_with_a_reason_and_hurts_no_other() {
         "error"
     );
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_not_bound() {
+    let client = Client::new().await;
+    std::fs::File::create(client.world.image("bad.qcow2")).unwrap();
+    let listed = client
+        .call_with(Op::ListProtectable, &["disk"], "name=bad", Value::Null)
+        .await;
+    let bad = &listed.body["instances"][0];
+    assert_eq!(bad["protectable"]["result"], false, "{bad}");
+    let resources = json!([{ "id": bad["id"], "type": "OS::Cinder::Volume" }]);
+    let refused = client
+        .call(Op::CreateVault, &[], vault_body("disk", 100, resources))
+        .await;
+    assert_eq!(
+        refused.body["error_code"], "BackupService.7003",
+        "{refused:?}"
+    );
+}
