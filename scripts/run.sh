@@ -7,6 +7,7 @@ cairn=target/release/cairn
 
 umask 077
 mkdir -p "$data"
+chmod 700 "$data"
 scripts/make_sample.sh "$data/images"
 if [ ! -e "$data/cairn.toml" ]; then
   cat > "$data/cairn.toml" <<'T'

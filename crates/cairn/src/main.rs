@@ -81,7 +81,7 @@ fn main() -> ExitCode {
             config::load(&arguments).and_then(|config| config::check(&config))
         }
         Command::Project(command) => runtime.block_on(project::run(command)),
-        Command::Repo(command) => runtime.block_on(repo::run(command)),
+        Command::Repo(command) => runtime.block_on(repo::run(command, arguments.client.output)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,15 +1,22 @@
 //! `cairn repo`: a repository folder and its master key are enough to list,
-//! verify and restore everything in it.
+//! verify, repair and restore everything in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use cairn_repo::{Listed, LocalStore, Project, Repository, VerifyLevel};
+use cairn_cli::Format;
+use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, VerifyLevel, VerifyReport};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 
 use crate::data_dir::read_master_key;
+
+/// How often a verification looks before it takes what it finds for damage.
+const LOOKS: usize = 3;
+/// How long it leaves a running server to get on between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// What can be done with a repository alone.
 #[derive(Debug, Subcommand)]
@@ -23,6 +30,10 @@ pub enum RepoCommand {
         json: bool,
     },
     /// Checks that every backup can be restored, and names those that cannot.
+    ///
+    /// A server may be running. It takes away what no backup needs any more, which looks
+    /// like damage to whoever is just reading it; so where there are problems the repository
+    /// is opened anew and looked at again, three times at most, and the last look counts.
     Verify {
         #[command(flatten)]
         place: Place,
@@ -30,7 +41,16 @@ pub enum RepoCommand {
         #[arg(long)]
         full: bool,
     },
-    /// Writes a disk's backup into a new raw image.
+    /// Takes damaged packs out of use, so that the next backup stores anew what was lost.
+    ///
+    /// The server must be stopped. What is whole in a damaged pack is kept. Back up again
+    /// afterwards, in full: where the lost bytes are still on the disk, the backups that
+    /// were hurt become whole.
+    Repair {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Writes a disk's backup into a new raw image, which is removed if that fails.
     Restore {
         #[command(flatten)]
         place: Place,
@@ -53,10 +73,12 @@ pub struct Place {
 }
 
 /// Does it.
-pub async fn run(command: RepoCommand) -> Result<()> {
+pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
     match command {
-        RepoCommand::List { place, json } => list(&place, json).await,
-        RepoCommand::Verify { place, full } => verify(&place, full).await,
+        RepoCommand::List { place, json: true } => list(&place, Format::Json).await,
+        RepoCommand::List { place, .. } => list(&place, output).await,
+        RepoCommand::Verify { place, full } => verify(&place, full, output).await,
+        RepoCommand::Repair { place } => repair(&place, output).await,
         RepoCommand::Restore {
             place,
             backup,
@@ -65,11 +87,28 @@ pub async fn run(command: RepoCommand) -> Result<()> {
     }
 }
 
-async fn projects(place: &Place) -> Result<Vec<(ProjectId, Project)>> {
-    let key = read_master_key(&place.master_key_file)?;
-    let store = LocalStore::open_read_only(&place.repository);
-    let store = store.with_context(|| format!("cannot open {}", place.repository.display()))?;
-    let repository = Repository::open(Arc::new(store), key).await?;
+impl Place {
+    /// Opens the repository for reading only, beside a server or without one.
+    async fn open_read_only(&self) -> Result<Repository> {
+        self.open(LocalStore::open_read_only(&self.repository))
+            .await
+    }
+
+    /// Opens the repository for writing, which its server must not have open.
+    async fn open_for_writing(&self) -> Result<Repository> {
+        // Opening a folder for writing makes it: what is no repository is found out before.
+        self.open_read_only().await?;
+        self.open(LocalStore::open(&self.repository)).await
+    }
+
+    async fn open(&self, store: cairn_repo::Result<LocalStore>) -> Result<Repository> {
+        let key = read_master_key(&self.master_key_file)?;
+        let store = store.with_context(|| format!("cannot open {}", self.repository.display()))?;
+        Ok(Repository::open(Arc::new(store), key).await?)
+    }
+}
+
+async fn projects(repository: &Repository) -> Result<Vec<(ProjectId, Project)>> {
     let mut projects = Vec::new();
     for id in repository.projects().await? {
         projects.push((id, repository.existing_project(id).await?));
@@ -77,15 +116,13 @@ async fn projects(place: &Place) -> Result<Vec<(ProjectId, Project)>> {
     Ok(projects)
 }
 
-async fn list(place: &Place, json: bool) -> Result<()> {
+async fn list(place: &Place, output: Format) -> Result<()> {
     let mut rows = Vec::new();
-    for (_, project) in projects(place).await? {
+    for (_, project) in projects(&place.open_read_only().await?).await? {
         rows.extend(project.list().await?);
     }
-    if json {
-        let rows: Vec<_> = rows.iter().map(row).collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(());
+    if output == Format::Json {
+        return print_json(&rows.iter().map(row).collect());
     }
     println!(
         "{:36}  {:26}  {:>14}  {:24}  NAME",
@@ -115,43 +152,159 @@ fn row(backup: &Listed) -> serde_json::Value {
     })
 }
 
-async fn verify(place: &Place, full: bool) -> Result<()> {
+fn print_json(rows: &Vec<serde_json::Value>) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(rows)?);
+    Ok(())
+}
+
+type Reports = Vec<(ProjectId, VerifyReport)>;
+
+async fn verify(place: &Place, full: bool, output: Format) -> Result<()> {
     let level = if full {
         VerifyLevel::Full
     } else {
         VerifyLevel::Quick
     };
-    let (mut backups, mut problems) = (0, 0);
-    for (id, project) in projects(place).await? {
-        let report = project.verify(level, Arc::default()).await?;
-        println!(
-            "project {id}: {} backups, {} packs, {} bytes read",
-            report.backups, report.packs, report.read_bytes
-        );
-        for hurt in &report.hurt {
-            println!(
-                "  backup {} cannot be restored: {}",
-                hurt.backup, hurt.problem
-            );
-        }
-        for object in &report.damaged {
-            println!("  damaged: {object}");
-        }
-        for backup in &report.unacknowledged {
-            println!("  unfinished, the next collection removes it: {backup}");
-        }
-        backups += report.backups;
-        problems += report.hurt.len() + report.damaged.len();
+    let reports = verify_until_sure(place, level).await?;
+    match output {
+        Format::Json => print_json(&reports.iter().map(report_row).collect())?,
+        Format::Table => reports.iter().for_each(print_report),
     }
-    if problems > 0 {
-        bail!("{problems} problems in {backups} backups");
+    let backups = reports.iter().map(|(_, report)| report.backups).sum();
+    let backups = counted(backups, "backup");
+    match problems(&reports).len() as u64 {
+        0 if output == Format::Table => println!("{backups}, no problems"),
+        0 => {}
+        found => bail!("{} in {backups}", counted(found, "problem")),
     }
-    println!("{backups} backups are whole");
     Ok(())
 }
 
+/// Looks until there is no problem, or the same ones were found twice: a running
+/// server takes packs away, and never the same ones again.
+async fn verify_until_sure(place: &Place, level: VerifyLevel) -> Result<Reports> {
+    let mut reports = verify_once(place, level).await?;
+    for _ in 1..LOOKS {
+        let found = problems(&reports);
+        if found.is_empty() {
+            break;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        let again = verify_once(place, level).await?;
+        let agreed = problems(&again) == found;
+        reports = again;
+        if agreed {
+            break;
+        }
+    }
+    Ok(reports)
+}
+
+/// One look, by a repository that remembers nothing of an earlier one.
+async fn verify_once(place: &Place, level: VerifyLevel) -> Result<Reports> {
+    let mut reports = Vec::new();
+    for (id, project) in projects(&place.open_read_only().await?).await? {
+        reports.push((id, project.verify(level, Arc::default()).await?));
+    }
+    Ok(reports)
+}
+
+/// Everything in the reports that should not be.
+fn problems(reports: &Reports) -> Vec<String> {
+    let problems = reports.iter().flat_map(|(_, report)| {
+        let hurt = report
+            .hurt
+            .iter()
+            .map(|hurt| format!("{} {}", hurt.backup, hurt.problem));
+        hurt.chain(report.damaged.iter().cloned())
+    });
+    problems.collect()
+}
+
+fn print_report((project, report): &(ProjectId, VerifyReport)) {
+    println!(
+        "project {project}: {}, {}, {} read",
+        counted(report.backups, "backup"),
+        counted(report.packs, "pack"),
+        counted(report.read_bytes, "byte"),
+    );
+    for hurt in &report.hurt {
+        println!(
+            "  backup {} cannot be restored: {}",
+            hurt.backup, hurt.problem
+        );
+    }
+    for object in &report.damaged {
+        println!("  damaged: {object}");
+    }
+    for backup in &report.unacknowledged {
+        println!("  unfinished, the next collection removes it: {backup}");
+    }
+}
+
+fn report_row((project, report): &(ProjectId, VerifyReport)) -> serde_json::Value {
+    let hurt = report.hurt.iter().map(
+        |hurt| serde_json::json!({ "backup": hurt.backup.to_string(), "problem": hurt.problem }),
+    );
+    let unacknowledged = report.unacknowledged.iter().map(BackupId::to_string);
+    serde_json::json!({
+        "project": project.to_string(),
+        "backups": report.backups,
+        "packs": report.packs,
+        "read_bytes": report.read_bytes,
+        "hurt": hurt.collect::<Vec<_>>(),
+        "damaged": report.damaged,
+        "unacknowledged": unacknowledged.collect::<Vec<_>>(),
+    })
+}
+
+/// A number of things, in words.
+fn counted(count: u64, thing: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
+async fn repair(place: &Place, output: Format) -> Result<()> {
+    let mut rows = Vec::new();
+    for (id, project) in projects(&place.open_for_writing().await?).await? {
+        let repaired = project.repair(Arc::default()).await;
+        let repaired = repaired.with_context(|| format!("cannot repair project {id}"))?;
+        match output {
+            Format::Json => rows.push(repaired_row(id, &repaired)),
+            Format::Table => print_repaired(id, &repaired),
+        }
+    }
+    if output == Format::Json {
+        print_json(&rows)?;
+    }
+    Ok(())
+}
+
+fn print_repaired(project: ProjectId, repaired: &Repaired) {
+    println!(
+        "project {project}: {} taken out of use, {} lost",
+        counted(repaired.packs.len() as u64, "damaged pack"),
+        counted(repaired.lost_chunks, "chunk"),
+    );
+    for pack in &repaired.packs {
+        println!("  pack {pack}");
+    }
+    if repaired.lost_chunks > 0 {
+        println!("  back up again, in full, to store anew what was lost");
+    }
+}
+
+fn repaired_row(project: ProjectId, repaired: &Repaired) -> serde_json::Value {
+    let packs = repaired.packs.iter().map(ToString::to_string);
+    serde_json::json!({
+        "project": project.to_string(),
+        "packs": packs.collect::<Vec<_>>(),
+        "lost_chunks": repaired.lost_chunks,
+    })
+}
+
 async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
-    for (_, project) in projects(place).await? {
+    for (_, project) in projects(&place.open_read_only().await?).await? {
         let found = match project.find(backup).await {
             Err(error) if error.kind() == Kind::NotFound => continue,
             found => found?,
@@ -160,9 +313,14 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
             bail!("{backup} is a server's backup: restore its disks, each by its own id");
         }
         let disk = cairn_source::create_raw(target, found.size_bytes)?;
-        project
+        // From here on the image is this command's own.
+        let restored = project
             .restore_disk(backup, disk, Arc::new(Progress::default()))
-            .await?;
+            .await;
+        if let Err(error) = restored {
+            remove_partial(target);
+            return Err(error.into());
+        }
         println!("restored {} bytes, root {}", found.size_bytes, found.root);
         return Ok(());
     }
@@ -170,4 +328,14 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
         "there is no backup {backup} in {}",
         place.repository.display()
     )
+}
+
+/// Removes an image that holds a part of a disk, which somebody could take for all of it.
+fn remove_partial(image: &Path) {
+    if let Err(error) = std::fs::remove_file(image) {
+        eprintln!(
+            "cairn: {} is not whole and cannot be removed: {error}",
+            image.display()
+        );
+    }
 }

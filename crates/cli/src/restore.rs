@@ -14,7 +14,8 @@ use crate::{Error, find, task};
 pub struct Restore {
     /// The backup, by id or name.
     backup: String,
-    /// The resource to restore to, by id or name; the one it was made of if unset.
+    /// The resource to restore to, by id or name. A backup only goes back to the resource
+    /// it was made of: a lost disk needs an empty image of the same name first.
     #[arg(long, value_name = "RESOURCE")]
     to: Option<String>,
     /// For a server: a disk's backup (by id or the disk's name) and the disk it goes
