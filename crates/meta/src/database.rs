@@ -185,3 +185,43 @@ impl Tx {
         self.kind.row_lock()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Executor;
+
+    use super::*;
+    use crate::Domain;
+    use cairn_types::DomainId;
+
+    async fn add(tx: &mut Tx) -> Result<()> {
+        let name = DomainId::random().to_string().repeat(64);
+        let id = DomainId::random();
+        tx.insert_domain(&Domain { id, name }).await
+    }
+
+    #[tokio::test]
+    async fn a_catalogue_that_was_full_goes_on_when_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("catalogue").display());
+        let meta = Meta::open(&url).await.unwrap();
+        let mut tx = meta.begin().await.unwrap();
+        // The one writing connection may add no page from here on.
+        tx.connection()
+            .execute("PRAGMA max_page_count = 1")
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let mut tx = meta.begin().await.unwrap();
+        let mut full = None;
+        while full.is_none() {
+            full = add(&mut tx).await.err();
+        }
+        assert_eq!(full.unwrap().kind(), cairn_types::Kind::Exhausted);
+        drop(tx);
+        // SQLite has ended that transaction by itself.
+        let mut tx = meta.begin().await.unwrap();
+        add(&mut tx).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}

@@ -98,13 +98,15 @@ impl From<Error> for Failure {
             error = &error as &(dyn std::error::Error + 'static),
             "a request could not be served"
         );
-        match error.kind() {
-            Kind::Transient | Kind::Exhausted => {
-                let mut failure = Self::code(ErrorCode::Unknown);
-                failure.status = 503;
-                failure
-            }
-            _ => Self::code(ErrorCode::Unknown),
+        let code = ErrorCode::Unknown;
+        let (status, text) = match error.kind() {
+            Kind::Exhausted => (503, "The server's storage is full; nothing was changed."),
+            Kind::Transient => (503, "The server cannot answer now; try again."),
+            _ => return Self::code(code),
+        };
+        Self {
+            status,
+            ..Self::message(code, text.to_owned())
         }
     }
 }
