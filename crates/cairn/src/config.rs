@@ -87,15 +87,6 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         ),
         None => (File::default(), PathBuf::new()),
     };
-    let base = std::path::absolute(if base.as_os_str().is_empty() { "." } else { "" })
-        .map(|here| {
-            if base.as_os_str().is_empty() {
-                here
-            } else {
-                base.clone()
-            }
-        })
-        .unwrap_or(base);
     let inside = |path: PathBuf| base.join(path);
     let database_url = match (file.catalogue.url, file.catalogue.url_file) {
         (Some(_), Some(_)) => bail!("catalogue: give url or url_file, not both"),
