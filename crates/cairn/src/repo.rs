@@ -274,8 +274,9 @@ async fn repair(place: &Place, output: Format) -> Result<()> {
             Format::Table => print_repaired(id, &repaired),
         }
     }
-    if output == Format::Json {
-        print_json(&rows)?;
+    match output {
+        Format::Json => print_json(&rows)?,
+        Format::Table => println!("what was lost is stored anew by the next full backup"),
     }
     Ok(())
 }
@@ -288,9 +289,6 @@ fn print_repaired(project: ProjectId, repaired: &Repaired) {
     );
     for pack in &repaired.packs {
         println!("  pack {pack}");
-    }
-    if repaired.lost_chunks > 0 {
-        println!("  back up again, in full, to store anew what was lost");
     }
 }
 
