@@ -223,6 +223,9 @@ impl std::fmt::Display for Config {
                 source.name
             )?;
             write!(f, "\npath = {:?}", source.path)?;
+            if let Some(project) = source.project {
+                write!(f, "\nproject = \"{project}\"")?;
+            }
             for server in &source.server {
                 write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
                 write!(f, "\ndisks = {:?}", server.disks)?;

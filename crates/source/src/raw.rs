@@ -58,8 +58,13 @@ impl RawDisk {
             source,
         };
         let file = File::create_new(path).map_err(failed)?;
-        file.set_len(size_bytes).map_err(failed)?;
-        Self::open(&name, path, Access::Write)
+        let sized = file.set_len(size_bytes).map_err(failed);
+        let opened = sized.and_then(|()| Self::open(&name, path, Access::Write));
+        if opened.is_err() {
+            // It is ours and of no use; that it could not be made is what the caller must know.
+            let _ = std::fs::remove_file(path);
+        }
+        opened
     }
 
     /// Cuts an image file that is larger to this size.
