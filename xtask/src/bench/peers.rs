@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use super::process::run;
+use super::process::{Took, run};
 use super::{Figures, Images, folder_bytes, place_image, same};
 
 /// restic at its defaults.
@@ -35,17 +35,10 @@ pub fn restic(images: &Images, place: &Path) -> Result<Figures> {
         find_and_compare(&target, &images.second)?,
         "restic restored something else"
     );
-    Ok(Figures {
-        full_seconds: full.seconds,
-        full_bytes,
-        incremental_seconds: incremental.seconds,
-        incremental_bytes,
-        restore_seconds: restore.seconds,
-        peak_bytes: full
-            .peak_bytes
-            .max(incremental.peak_bytes)
-            .max(restore.peak_bytes),
-    })
+    Ok(figures(
+        [full, incremental, restore],
+        [full_bytes, incremental_bytes],
+    ))
 }
 
 /// borg 1 with its default chunker, zstd level 3, and encryption.
@@ -81,17 +74,10 @@ pub fn borg(images: &Images, place: &Path) -> Result<Figures> {
         same(&target.join("disk.img"), &images.second)?,
         "borg restored something else"
     );
-    Ok(Figures {
-        full_seconds: full.seconds,
-        full_bytes,
-        incremental_seconds: incremental.seconds,
-        incremental_bytes,
-        restore_seconds: restore.seconds,
-        peak_bytes: full
-            .peak_bytes
-            .max(incremental.peak_bytes)
-            .max(restore.peak_bytes),
-    })
+    Ok(figures(
+        [full, incremental, restore],
+        [full_bytes, incremental_bytes],
+    ))
 }
 
 /// Compares the one image below a folder, whatever folders it was put into.
@@ -104,5 +90,18 @@ fn find_and_compare(folder: &Path, image: &Path) -> Result<bool> {
         find_and_compare(&path, image)
     } else {
         same(&path, image)
+    }
+}
+
+fn figures(took: [Took; 3], bytes: [u64; 2]) -> Figures {
+    let [full, incremental, restore] = took;
+    let [full_bytes, incremental_bytes] = bytes;
+    Figures {
+        full_seconds: full.seconds,
+        full_bytes,
+        incremental_seconds: incremental.seconds,
+        incremental_bytes,
+        restore_seconds: restore.seconds,
+        peak_bytes: took.iter().map(|one| one.peak_bytes).max().unwrap_or(0),
     }
 }
