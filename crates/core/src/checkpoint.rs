@@ -67,7 +67,7 @@ impl Service {
         caller: &Caller,
         new: NewCheckpoint,
     ) -> Result<CheckpointView> {
-        let inventory = self.inventory_of(caller, &new).await?;
+        let inventory = self.own_protectables(caller.project).await?;
         let mut tx = self.meta().begin().await?;
         let vault = tx
             .lock_vault(caller.project, new.vault)
@@ -128,23 +128,6 @@ impl Service {
             checkpoint,
             resources,
         })
-    }
-
-    /// The protectables behind the resources that the checkpoint may take.
-    async fn inventory_of(&self, caller: &Caller, new: &NewCheckpoint) -> Result<Vec<Protectable>> {
-        let bound = self.vault(caller, new.vault).await?.resources;
-        let mut found = Vec::with_capacity(bound.len());
-        for resource in bound {
-            if !new.resources.is_empty() && !new.resources.iter().any(|one| one.id == resource.id) {
-                continue;
-            }
-            match self.own_protectable(caller.project, resource.id).await {
-                Ok(protectable) => found.push(protectable),
-                Err(Error::Refused(Refusal::ResourceNotFound { .. })) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
     }
 
     fn plan(

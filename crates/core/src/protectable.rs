@@ -25,15 +25,12 @@ impl Service {
         caller: &Caller,
         resource_type: ResourceType,
     ) -> Result<Vec<ProtectableView>> {
-        let all = self.ask_inventory(|inventory| inventory.list()).await?;
-        let mut views = Vec::new();
-        let owner = self.owner_of_unnamed_sources().await?;
+        let mut own = self.own_protectables(caller.project).await?;
+        own.retain(|protectable| protectable.resource_type == resource_type);
+        let mut views = Vec::with_capacity(own.len());
         let mut tx = self.meta().read().await?;
-        for protectable in all {
-            let project = protectable.project.or(owner);
-            if project == Some(caller.project) && protectable.resource_type == resource_type {
-                views.push(with_binding(&mut tx, caller.project, protectable).await?);
-            }
+        for protectable in own {
+            views.push(with_binding(&mut tx, caller.project, protectable).await?);
         }
         Ok(views)
     }
@@ -54,6 +51,15 @@ impl Service {
         }
         let mut tx = self.meta().read().await?;
         with_binding(&mut tx, caller.project, protectable).await
+    }
+
+    /// The protectables of this project, of every type. It looks through all
+    /// sources: whoever needs several asks once.
+    pub(crate) async fn own_protectables(&self, project: ProjectId) -> Result<Vec<Protectable>> {
+        let mut all = self.ask_inventory(|inventory| inventory.list()).await?;
+        let owner = self.owner_of_unnamed_sources().await?;
+        all.retain(|protectable| protectable.project.or(owner) == Some(project));
+        Ok(all)
     }
 
     /// A protectable of this project.

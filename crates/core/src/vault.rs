@@ -408,6 +408,10 @@ impl Service {
             let object_type = object_type.to_string();
             return Err(Refusal::VaultTakesNoResources { object_type }.into());
         }
+        if wishes.is_empty() {
+            return Ok(Vec::new());
+        }
+        let own = self.own_protectables(caller.project).await?;
         let mut found = Vec::with_capacity(wishes.len());
         for (position, wish) in wishes.iter().enumerate() {
             if wishes[..position]
@@ -419,7 +423,8 @@ impl Service {
             if !object_type.accepts(wish.resource_type) {
                 return Err(Refusal::ResourceTypeMismatch.into());
             }
-            let protectable = self.own_protectable(caller.project, wish.id).await?;
+            let protectable = own.iter().find(|protectable| protectable.id == wish.id);
+            let protectable = protectable.ok_or(Refusal::ResourceNotFound { id: wish.id })?;
             if protectable.resource_type != wish.resource_type {
                 return Err(Refusal::ResourceTypeMismatch.into());
             }
@@ -431,8 +436,8 @@ impl Service {
                 }
                 .into());
             }
-            check_volume_choice(&protectable, &wish.extra_info)?;
-            found.push(protectable);
+            check_volume_choice(protectable, &wish.extra_info)?;
+            found.push(protectable.clone());
         }
         Ok(found)
     }

@@ -136,9 +136,7 @@ impl Worker {
                 delete::backup(&self.service, project, backup).await
             }
             Task::DeleteVault { project, vault } => match step {
-                0 => {
-                    delete::backups_of_vault(&self.service, row.id, project, vault, progress).await
-                }
+                0 => delete::backups_of_vault(&self.service, project, vault, progress).await,
                 _ => delete::vault(&self.service, project, vault).await,
             },
             Task::RemoveResources {

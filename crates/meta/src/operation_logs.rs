@@ -175,18 +175,6 @@ impl Tx {
         insert(self, "operation_logs", columns).await
     }
 
-    /// Replaces a log's detail.
-    pub async fn update_operation_detail(
-        &mut self,
-        log: OperationLogId,
-        detail: &serde_json::Value,
-    ) -> Result<()> {
-        let mut statement = Statement::new("UPDATE operation_logs SET detail = ");
-        statement.bind(json(detail)).equals("id", Some(log));
-        statement.run(self).await?;
-        Ok(())
-    }
-
     /// A project's operation log.
     pub async fn operation_log(
         &mut self,

@@ -2,14 +2,10 @@
 //! part goes first: a row without bytes can be deleted again, bytes without a
 //! row would be found by nobody but the collector.
 
-use std::sync::Arc;
-
 use cairn_meta::Backup;
-use cairn_types::{
-    BackupId, BackupStatus, OperationLogId, Progress, ProjectId, ResourceId, VaultId, VaultStatus,
-};
+use cairn_types::{BackupId, BackupStatus, Progress, ProjectId, ResourceId, VaultId, VaultStatus};
 
-use crate::{OperationDetail, Result, Service};
+use crate::{Result, Service};
 
 /// Deletes a backup; done already is done.
 pub(super) async fn backup(service: &Service, project: ProjectId, id: BackupId) -> Result<()> {
@@ -60,30 +56,29 @@ pub(super) async fn give_up_backup(
     Ok(())
 }
 
+/// Deletes all backups of a vault.
 pub(super) async fn backups_of_vault(
     service: &Service,
-    log: OperationLogId,
     project: ProjectId,
     vault: VaultId,
-    progress: &Arc<Progress>,
+    progress: &Progress,
 ) -> Result<()> {
     let mut tx = service.meta().read().await?;
     let backups = tx.backups_of_vault(vault, None).await?;
     drop(tx);
+    each(service, project, &backups, progress).await
+}
+
+async fn each(
+    service: &Service,
+    project: ProjectId,
+    backups: &[Backup],
+    progress: &Progress,
+) -> Result<()> {
     progress.add_total(backups.len() as u64);
-    for backup in &backups {
-        self::backup(service, project, backup.id).await?;
+    for found in backups {
+        backup(service, project, found.id).await?;
         progress.advance(1);
-    }
-    let detail = OperationDetail::VaultDelete {
-        failed: 0,
-        total: backups.len() as u64,
-    };
-    let detail = serde_json::to_value(&detail).expect("details have string keys only");
-    if !backups.is_empty() {
-        let mut tx = service.meta().begin().await?;
-        tx.update_operation_detail(log, &detail).await?;
-        tx.commit().await?;
     }
     Ok(())
 }
@@ -112,12 +107,13 @@ pub(super) async fn give_up_vault(
     Ok(())
 }
 
+/// Deletes the backups that some resources have in a vault.
 pub(super) async fn backups_of(
     service: &Service,
     project: ProjectId,
     vault: VaultId,
     resources: &[ResourceId],
-    progress: &Arc<Progress>,
+    progress: &Progress,
 ) -> Result<()> {
     let mut tx = service.meta().read().await?;
     let mut backups = Vec::new();
@@ -125,12 +121,7 @@ pub(super) async fn backups_of(
         backups.extend(tx.backups_of_vault(vault, Some(*resource)).await?);
     }
     drop(tx);
-    progress.add_total(backups.len() as u64);
-    for backup in &backups {
-        self::backup(service, project, backup.id).await?;
-        progress.advance(1);
-    }
-    Ok(())
+    each(service, project, &backups, progress).await
 }
 
 pub(super) async fn unbind(
