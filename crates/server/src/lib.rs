@@ -3,12 +3,14 @@
 //! convert; the rules are in `core`, the wire's spelling in `api`.
 
 mod app;
+mod audit;
 mod auth;
 mod backups;
 mod checkpoints;
 mod convert;
 mod error;
 mod identity;
+mod once;
 mod operation_logs;
 mod permission;
 mod protectables;
@@ -17,4 +19,5 @@ mod routes;
 mod vaults;
 
 pub use app::{App, Site};
+pub use request::Peer;
 pub use routes::router;

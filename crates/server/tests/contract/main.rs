@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod client;
 mod identity;
+mod once;
 mod refusals;
 mod served;
