@@ -24,8 +24,8 @@ pub use id::{
 pub use kind::Kind;
 pub use named::UnknownName;
 pub use policy::{
-    AdvancedRetention, Month, OperationDefinition, PolicyOperation, PolicyType, RetentionRule,
-    RetentionType, WeekOfMonth,
+    AdvancedRetention, DeploymentStatus, Month, OperationDefinition, PolicyOperation, PolicyType,
+    RetentionRule, RetentionType, WeekOfMonth,
 };
 pub use progress::Progress;
 pub use resource::{ObjectType, ResourceType};

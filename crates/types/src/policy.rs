@@ -32,6 +32,22 @@ named! {
 }
 
 named! {
+    /// How far an organization's policy is in the projects of its scope.
+    pub enum DeploymentStatus: "deployment status" {
+        /// It is being brought to the projects.
+        Syncing = "syncing",
+        /// A change of it is.
+        Updating = "updating",
+        /// It is being taken away.
+        Deleting = "deleting",
+        /// The projects have it.
+        Available = "available",
+        /// A project could not be given it.
+        Error = "error",
+    }
+}
+
+named! {
     /// How the days of a month are chosen.
     pub enum RetentionType: "retention type" {
         /// By days of certain weeks.
