@@ -103,6 +103,9 @@ pub enum Refusal {
         /// How many it may hold.
         limit: usize,
     },
+    /// The project would have more vaults than it may.
+    #[error("The vault count limit is reached.")]
+    TooManyVaults,
     /// The capacity is below what the resources need.
     #[error("Size of vault invalid")]
     VaultTooSmall,
@@ -285,8 +288,10 @@ impl Refusal {
             | Self::PolicyNotFound
             | Self::PolicyNotBound
             | Self::TagNotFound { .. } => Kind::NotFound,
+            Self::VaultFull | Self::TooManyVaults | Self::TooManyResources { .. } => {
+                Kind::Exhausted
+            }
             Self::PolicyLimit { .. } | Self::TagLimit { .. } => Kind::Exhausted,
-            Self::VaultFull | Self::TooManyResources { .. } => Kind::Exhausted,
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }
             | Self::BackupBusy { .. }

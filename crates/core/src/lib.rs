@@ -27,7 +27,7 @@ pub use organization_policy::{
 pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
 pub use protectable::ProtectableView;
 pub use restore::{DiskMapping, RestoreTarget};
-pub use service::{Parts, Service};
+pub use service::{Parts, Quotas, Service};
 pub use tag::{TagCondition, TagQuery, ValuePattern};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;

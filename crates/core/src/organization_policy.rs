@@ -2,14 +2,14 @@
 //! every project of their scope, which those may follow but not change.
 //!
 //! The scope never reaches further than who asks: only into projects of the
-//! same domain in which they have a role themselves. What such a policy became
+//! same domain in which they may make policies themselves. What such a policy became
 //! is settled in the transaction that changes it, so that `available` is what
 //! every later call sees.
 
 use cairn_meta::{OrganizationPolicy, Page, Policy, Tx};
 use cairn_types::{
     DeploymentStatus, OperationDefinition, OrganizationPolicyId, PolicyId, PolicyOperation,
-    PolicyType, ProjectId, Timestamp,
+    PolicyType, ProjectId, Role, Timestamp,
 };
 
 use crate::policy::{ScheduleChange, new_schedule, replace_definition};
@@ -160,8 +160,8 @@ impl Service {
 
     /// Changes one, and what it became.
     ///
-    /// Errors: `NotFound`; `Denied` if it reaches a project that the caller has
-    /// no role in; `Invalid` for a scope out of reach, or another destination
+    /// Errors: `NotFound`; `Denied` if it reaches a project in which the
+    /// caller may make none; `Invalid` for a scope out of reach, or another destination
     /// while vaults replicate by it.
     /// CBR: `UpdateOrganizationPolicy`,
     /// `PUT /v3/{project_id}/organization-policies/{organization_policy_id}`.
@@ -189,7 +189,7 @@ impl Service {
     /// Deletes one, and what it became. The vaults that follow such a policy
     /// keep their backups and follow it no longer.
     ///
-    /// Errors: `NotFound`; `Denied` if it reaches a project that the caller has no role in.
+    /// Errors: `NotFound`; `Denied` if it reaches a project in which the caller may make none.
     /// CBR: `DeleteOrganizationPolicy`,
     /// `DELETE /v3/{project_id}/organization-policies/{organization_policy_id}`.
     pub async fn delete_organization_policy(
@@ -281,15 +281,22 @@ fn apply_change(policy: &mut OrganizationPolicy, change: OrganizationPolicyChang
     }
 }
 
-/// The projects of the policy's domain that the caller may reach.
+/// The projects of the policy's domain in which the caller may make policies.
 async fn reach(
     tx: &mut Tx,
     caller: &Caller,
     policy: &OrganizationPolicy,
 ) -> Result<Vec<ProjectId>> {
-    let mut projects = tx.projects_of(caller.user, None).await?;
-    projects.retain(|project| project.domain == policy.domain);
-    Ok(projects.iter().map(|project| project.id).collect())
+    let mut reach = Vec::new();
+    for project in tx.projects_of(caller.user, None).await? {
+        let grant = tx.grant(caller.user, project.id).await?;
+        let makes_policies =
+            grant.is_some_and(|grant| matches!(grant.role, Role::Administrator | Role::FullAccess));
+        if project.domain == policy.domain && makes_policies {
+            reach.push(project.id);
+        }
+    }
+    Ok(reach)
 }
 
 fn refuse_out_of_reach(reach: &[ProjectId], pushed: &Policy) -> Result<()> {

@@ -8,9 +8,6 @@ use uuid::Uuid;
 
 use crate::{Caller, Refusal, Result, Service};
 
-/// Policies of its own that a project may have of each type. Source: CBR's constraints.
-const POLICIES_PER_TYPE: u64 = 32;
-
 /// A policy with the vaults that follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyView {
@@ -111,8 +108,8 @@ impl Service {
         let own = tx
             .count_own_policies(caller.project, policy.operation)
             .await?;
-        if own >= POLICIES_PER_TYPE {
-            let limit = POLICIES_PER_TYPE;
+        let limit = self.quotas().policies_per_type;
+        if own >= limit {
             return Err(Refusal::PolicyLimit { limit }.into());
         }
         tx.insert_policy(&policy).await?;

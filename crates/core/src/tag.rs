@@ -8,9 +8,6 @@ use cairn_types::VaultId;
 use crate::vault::view;
 use crate::{Caller, Refusal, Result, Service, VaultView};
 
-/// Tags that one vault may have. Source: the limit of the Open Telekom Cloud.
-const MAX_TAGS: usize = 20;
-
 /// Which vaults a search by tags takes; what is empty takes every vault.
 #[derive(Debug, Clone, Default)]
 pub struct TagQuery {
@@ -99,6 +96,7 @@ impl Service {
     /// CBR: `CreateVaultTags`, `POST /v3/{project_id}/vault/{vault_id}/tags`;
     /// `BatchCreateAndDeleteVaultTags` to create.
     pub async fn add_tags(&self, caller: &Caller, vault: VaultId, tags: Vec<Tag>) -> Result<()> {
+        let limit = self.quotas().tags_per_vault;
         self.change_tags(caller, vault, |held| {
             for tag in tags {
                 match held.iter_mut().find(|other| other.key == tag.key) {
@@ -106,7 +104,6 @@ impl Service {
                     None => held.push(tag),
                 }
             }
-            let limit = MAX_TAGS;
             match held.len() > limit {
                 true => Err(Refusal::TagLimit { limit }),
                 false => Ok(()),

@@ -11,6 +11,7 @@ mod named;
 mod policy;
 mod progress;
 mod resource;
+mod role;
 mod schedule;
 mod size;
 mod status;
@@ -29,6 +30,7 @@ pub use policy::{
 };
 pub use progress::Progress;
 pub use resource::{ObjectType, ResourceType};
+pub use role::Role;
 pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{

@@ -2,6 +2,7 @@
 //! Which values go together is checked by `api`, before anything is stored.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::named::named;
 use crate::{ProjectId, Weekday};
@@ -105,7 +106,7 @@ named! {
 
 /// What a policy does with what it makes. What is unset is left out, so that
 /// clients read back what they wrote; `-1`, `0` and unset are all no limit.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationDefinition {
     /// Keep at most so many backups of a resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,7 +179,7 @@ fn is_limit(value: Option<i32>) -> bool {
 }
 
 /// Which backups are kept for longer, by the day they were made on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AdvancedRetention {
     /// Those of certain days of each week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,7 +194,7 @@ pub struct AdvancedRetention {
 
 /// Which days, and how long. A weekly rule has days of the week only, a yearly
 /// one months besides what a monthly one has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RetentionRule {
     /// How the days of a month are chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
