@@ -8,9 +8,12 @@ mod checkpoint;
 mod error;
 mod identity;
 mod operation_log;
+mod organization_policy;
+mod policy;
 mod protectable;
 mod restore;
 mod service;
+mod tag;
 mod vault;
 mod work;
 
@@ -20,9 +23,14 @@ pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use operation_log::{OperationDetail, OperationView};
+pub use organization_policy::{
+    NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
+};
+pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
 pub use protectable::ProtectableView;
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
+pub use tag::{TagCondition, TagQuery, ValuePattern};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
 
@@ -32,7 +40,8 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 pub mod records {
     pub use cairn_meta::{
         Backup, BackupFilter, BackupSort, BoundResource, Checkpoint, Domain, OperationLog,
-        OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason, Skipped, Usage, User,
-        Vault, VaultFilter, VolumeChoice,
+        OperationLogFilter, OrganizationPolicy, Page, Policy, PolicyBinding, PolicyFilter,
+        PolicySchedule, Project, ResourceExtraInfo, SkipReason, Skipped, Tag, Usage, User, Vault,
+        VaultFilter, VolumeChoice,
     };
 }

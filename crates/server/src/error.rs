@@ -170,6 +170,17 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         } => ErrorCode::ServerStateForbidsBackup,
         Refusal::NotProtectable { .. } => ErrorCode::DiskStateForbidsBackup,
         Refusal::DiskState { .. } => ErrorCode::DiskStateForbidsRestore,
+        Refusal::PolicyNotFound => ErrorCode::PolicyNotFound,
+        Refusal::PolicyNotBound => ErrorCode::PolicyNotBound,
+        Refusal::PolicyLimit { .. } => ErrorCode::PolicyLimit,
+        Refusal::PolicyRegionFixed => ErrorCode::PolicyRegionFixed,
+        Refusal::PolicyNotApplicable => ErrorCode::PolicyTypeNotApplicable,
+        Refusal::HybridVaultPolicy => ErrorCode::HybridVaultPolicy,
+        Refusal::DestinationVaultUnfit => ErrorCode::DestinationVaultCheck,
+        Refusal::DestinationVaultType => ErrorCode::DestinationVaultKind,
+        Refusal::DestinationVaultNotFound => ErrorCode::DestinationVaultMissing,
+        Refusal::TagLimit { .. } => ErrorCode::TagLimit,
+        Refusal::TagNotFound { .. } => ErrorCode::TagNotFound,
     }
 }
 

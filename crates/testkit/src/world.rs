@@ -214,7 +214,8 @@ impl World {
             enterprise_project: "0".to_owned(),
             backup_name_prefix: String::new(),
             bind_rules: serde_json::json!({}),
-            tags: serde_json::json!([]),
+            tags: Vec::new(),
+            policy: None,
             resources: vec![ResourceToBind {
                 id: resource,
                 resource_type,
