@@ -13,7 +13,8 @@ packages=(build-essential ca-certificates e2fsprogs python3 qemu-utils)
 requirements=
 case $target in
   run) ;;
-  test | test-clients) packages+=(postgresql python3-venv) requirements=tests/requirements.txt ;;
+  test) packages+=(postgresql python3-venv) requirements=tests/requirements.txt ;;
+  test-clients) packages+=(python3-venv) requirements=tests/requirements.txt ;;
   # borg is built here; the libraries are what it is built upon.
   bench)
     packages+=(libacl1-dev liblz4-dev libssl-dev libxxhash-dev libzstd-dev pkg-config python3-dev
