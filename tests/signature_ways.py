@@ -392,6 +392,7 @@ PATHS = {
     "another vault in the path": lambda p, w: p.replace(w.vault, w.other_vault),
     "another project in the path": lambda p, w: p.replace(w.server.project, w.stranger["project_id"]),
     "no vault in the path": lambda p, w: p.replace(w.vault, ""),
+    "a slash behind": lambda p, w: p + "/",
     "a double slash": lambda p, w: p.replace("/vaults/", "//vaults/"),
     "a double slash in front": lambda p, w: "/" + p,
     "an encoded slash": lambda p, w: p.replace("/vaults/", "/vaults%2F"),
@@ -457,6 +458,15 @@ QUERIES = {
 }
 for NAME, CHANGE in QUERIES.items():
     way(NAME, base="list")(lambda m, w, change=CHANGE: setattr(m, "query", change(m.query)) or m)
+
+
+SIGNS = {
+    "an encoded plus as a bare one": lambda q: q.replace("%2B", "+"),
+    "an encoded percent as a bare one": lambda q: q.replace("%25d", "%d"),
+    "an encoded plus as a space": lambda q: q.replace("%2B", "%20"),
+}
+for NAME, CHANGE in SIGNS.items():
+    way(NAME, base="seek")(lambda m, w, change=CHANGE: setattr(m, "query", change(m.query)) or m)
 
 
 @way("a query where none was")
@@ -567,6 +577,12 @@ def _(message, _world):
 @way("a letter of the query encoded", base="list", among=HARMLESS)
 def _(message, _world):
     message.query = message.query.replace("kept", "%6bept")
+    return message
+
+
+@way("a space as a plus, as the SDK for Go sends it", base="seek", among=HARMLESS)
+def _(message, _world):
+    message.query = message.query.replace("%20", "+")
     return message
 
 
