@@ -195,7 +195,10 @@ fn ask(
                 })
             })
             .collect();
-        thread::park_timeout(length);
+        let start = Instant::now();
+        while let Some(rest) = length.checked_sub(start.elapsed()) {
+            thread::park_timeout(rest);
+        }
         over.store(true, Ordering::Relaxed);
         let mut all = Vec::new();
         for asked in asking {

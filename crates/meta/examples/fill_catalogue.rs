@@ -51,7 +51,9 @@ async fn fill(meta: &Meta, vaults: usize, backups: usize) -> Result<()> {
         tx.bind_resource(&bound).await?;
         places.push((vault.id, bound.id));
     }
-    let (found, _) = tx.backups(project, &BackupFilter::default(), &one).await?;
+    let (found, _) = tx
+        .backups(project, &BackupFilter::default(), &[], &one)
+        .await?;
     let backup = found.into_iter().next().ok_or("there is no backup")?;
     let checkpoint = tx.checkpoint(project, backup.checkpoint).await?;
     let checkpoint = checkpoint.ok_or("the backup has no checkpoint")?;
