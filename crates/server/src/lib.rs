@@ -10,10 +10,13 @@ mod convert;
 mod error;
 mod identity;
 mod operation_logs;
+mod organization_policies;
 mod permission;
+mod policies;
 mod protectables;
 mod request;
 mod routes;
+mod tags;
 mod vaults;
 
 pub use app::{App, Site};

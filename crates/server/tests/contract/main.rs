@@ -5,5 +5,8 @@
 
 mod client;
 mod identity;
+mod organization_policies;
+mod policies;
 mod refusals;
 mod served;
+mod tags;
