@@ -12,10 +12,13 @@ mod error;
 mod identity;
 mod once;
 mod operation_logs;
+mod organization_policies;
 mod permission;
+mod policies;
 mod protectables;
 mod request;
 mod routes;
+mod tags;
 mod vaults;
 
 pub use app::{App, Site};

@@ -24,8 +24,8 @@ use crate::auth::Proven;
 use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
-    App, audit, auth, backups, checkpoints, identity, once, operation_logs, permission,
-    protectables, vaults,
+    App, audit, auth, backups, checkpoints, identity, once, operation_logs, organization_policies,
+    permission, policies, protectables, tags, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -45,6 +45,14 @@ pub fn router(app: App) -> Router {
         };
         let route = paths.remove(spec.path).unwrap_or_default();
         paths.insert(spec.path, route.on(filter(&spec.method), handler));
+        // The path of a batch hides that of a tag whose key is the batch's word.
+        if *operation == Operation::BatchCreateAndDeleteVaultTags {
+            let route = paths.remove(spec.path).unwrap_or_default();
+            let handler = async |State(app): State<App>, request: HttpRequest<Body>| {
+                serve(app, Operation::DeleteVaultTag, request).await
+            };
+            paths.insert(spec.path, route.delete(handler));
+        }
     }
     let mut router = identity::routes();
     for (path, route) in paths {
@@ -216,6 +224,67 @@ async fn call(
         Op::ShowOpLog => answer(operation, operation_logs::show(app, caller, request).await?),
         Op::ListProtectable => answer(operation, protectables::list(app, caller, request).await?),
         Op::ShowProtectable => answer(operation, protectables::show(app, caller, request).await?),
+        Op::ListPolicies => answer(operation, policies::list(app, caller, request).await?),
+        Op::CreatePolicy => answer(operation, policies::create(app, caller, request).await?),
+        Op::ShowPolicy => answer(operation, policies::show(app, caller, request).await?),
+        Op::UpdatePolicy => answer(operation, policies::update(app, caller, request).await?),
+        Op::DeletePolicy => done(operation, policies::delete(app, caller, request).await?),
+        Op::AssociateVaultPolicy => {
+            answer(operation, policies::associate(app, caller, request).await?)
+        }
+        Op::DisassociateVaultPolicy => {
+            answer(operation, policies::dissociate(app, caller, request).await?)
+        }
+        Op::ListOrganizationPolicies
+        | Op::CreateOrganizationPolicy
+        | Op::ShowOrganizationPolicy
+        | Op::UpdateOrganizationPolicy
+        | Op::DeleteOrganizationPolicy
+        | Op::ListOrganizationPolicyDetail => {
+            call_organization_policies(app, operation, caller, request).await
+        }
+        Op::ShowVaultResourceInstances => {
+            answer(operation, tags::search(app, caller, request).await?)
+        }
+        Op::ShowVaultProjectTag => answer(operation, tags::show_all(app, caller).await?),
+        Op::ShowVaultTag => answer(operation, tags::show(app, caller, request).await?),
+        Op::CreateVaultTags => done(operation, tags::create(app, caller, request).await?),
+        Op::BatchCreateAndDeleteVaultTags => {
+            done(operation, tags::batch(app, caller, request).await?)
+        }
+        Op::DeleteVaultTag => done(operation, tags::delete(app, caller, request).await?),
+        _ => Err(Failure::code(ErrorCode::NoSuchApi)),
+    }
+}
+
+/// The operations on policies of organizations, each by its handler.
+async fn call_organization_policies(
+    app: &App,
+    operation: Operation,
+    caller: &Caller,
+    request: &Request,
+) -> Result<Response> {
+    use Operation as Op;
+    use organization_policies as policies;
+    match operation {
+        Op::ListOrganizationPolicies => {
+            answer(operation, policies::list(app, caller, request).await?)
+        }
+        Op::CreateOrganizationPolicy => {
+            answer(operation, policies::create(app, caller, request).await?)
+        }
+        Op::ShowOrganizationPolicy => {
+            answer(operation, policies::show(app, caller, request).await?)
+        }
+        Op::UpdateOrganizationPolicy => {
+            answer(operation, policies::update(app, caller, request).await?)
+        }
+        Op::DeleteOrganizationPolicy => {
+            done(operation, policies::delete(app, caller, request).await?)
+        }
+        Op::ListOrganizationPolicyDetail => {
+            answer(operation, policies::detail(app, caller, request).await?)
+        }
         _ => Err(Failure::code(ErrorCode::NoSuchApi)),
     }
 }

@@ -12,11 +12,11 @@ use cairn_core::{
     Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, Quotas, ResourceToBind,
     Service, VaultView, Worker,
 };
-use cairn_meta::{Meta, ResourceExtraInfo};
+use cairn_meta::{Grant, Meta, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig};
 use cairn_task::Engine;
-use cairn_types::{Clock, ObjectType, ResourceId, ResourceType, Role, UserId};
+use cairn_types::{Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tempfile::TempDir;
@@ -144,6 +144,19 @@ impl World {
     /// The administrator of the first project.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Gives the administrator of the first project a role in another one.
+    pub async fn grant(&self, project: ProjectId, role: Role) {
+        let user = self.caller.user;
+        let mut tx = self.meta.begin().await.expect("the catalogue works");
+        let grant = Grant {
+            user,
+            project,
+            role,
+        };
+        tx.insert_grant(&grant).await.expect("the project is there");
+        tx.commit().await.expect("the catalogue works");
     }
 
     /// The project's part of the repository.

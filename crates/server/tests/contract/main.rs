@@ -7,5 +7,8 @@ mod audit;
 mod client;
 mod identity;
 mod once;
+mod organization_policies;
+mod policies;
 mod refusals;
 mod served;
+mod tags;
