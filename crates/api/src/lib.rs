@@ -9,6 +9,7 @@
 //! In responses what is unset is `null`, as in the service; in requests it is
 //! left out.
 
+pub mod agent;
 pub mod backup;
 pub mod checkpoint;
 pub mod client;
@@ -34,6 +35,6 @@ pub use error_code::{ErrorBody, ErrorCode};
 pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{
-    BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType, MemberStatus, OwnType,
-    PeriodType, ProtectType, ProtectableType,
+    AgentStatus, AgentType, BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType,
+    MemberStatus, OwnType, PeriodType, ProtectType, ProtectableType,
 };

@@ -4,14 +4,15 @@
 use std::borrow::Cow;
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
-    OperationType, PolicyId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    AgentId, BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
+    OperationType, PolicyId, ProjectId, ResourceId, ResourceType, ShareId, Timestamp, VaultId,
+    VaultStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use uuid::Uuid;
 
 use crate::validate::Invalid;
-use crate::{CloudType, ImageType, MemberStatus, OwnType, ProtectType, wire_time};
+use crate::{AgentStatus, CloudType, ImageType, MemberStatus, OwnType, ProtectType, wire_time};
 
 /// The most pairs that a query may hold.
 pub const MAX_PAIRS: usize = 1024;
@@ -117,12 +118,14 @@ by_text!(
     u32,
     u64,
     Uuid,
+    AgentId,
     BackupId,
     CheckpointId,
     OperationLogId,
     PolicyId,
     ProjectId,
     ResourceId,
+    ShareId,
     VaultId,
     BackupStatus,
     ObjectType,
@@ -130,6 +133,7 @@ by_text!(
     OperationType,
     ResourceType,
     VaultStatus,
+    AgentStatus,
     CloudType,
     ImageType,
     MemberStatus,

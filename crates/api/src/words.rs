@@ -134,3 +134,25 @@ named! {
         Id = "id",
     }
 }
+
+named! {
+    /// How an agent stands.
+    pub enum AgentStatus: "agent status" {
+        /// In service.
+        Normal = "normal",
+        /// Not heard of for too long.
+        Abnormal = "abnormal",
+        /// Taken off its host.
+        Uninstall = "uninstall",
+    }
+}
+
+named! {
+    /// Where an agent's host stands.
+    pub enum AgentType: "agent type" {
+        /// On a site outside.
+        Native = "native",
+        /// In this cloud.
+        Cloud = "cloud",
+    }
+}

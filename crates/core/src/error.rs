@@ -1,6 +1,6 @@
 //! Why the service could not do what it was asked.
 
-use cairn_types::{BackupId, ByteCount, Kind, ResourceId, ResourceType};
+use cairn_types::{AgentId, BackupId, ByteCount, Kind, ResourceId, ResourceType};
 
 /// What a call of this crate gives.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -228,6 +228,24 @@ pub enum Refusal {
         /// Its state.
         state: String,
     },
+    /// No such agent in the project.
+    #[error("Agent {id} not found.")]
+    AgentNotFound {
+        /// The agent.
+        id: AgentId,
+    },
+    /// The agent would have more paths than it may.
+    #[error("Agent {id} path count is exceeded.")]
+    TooManyAgentPaths {
+        /// The agent.
+        id: AgentId,
+    },
+    /// No such server in the project.
+    #[error("Server {id} does not exist.")]
+    ServerNotFound {
+        /// The server.
+        id: ResourceId,
+    },
 }
 
 impl Refusal {
@@ -239,8 +257,12 @@ impl Refusal {
             | Self::BackupNotFound
             | Self::CheckpointNotFound
             | Self::OperationLogNotFound
+            | Self::AgentNotFound { .. }
+            | Self::ServerNotFound { .. }
             | Self::ResourceNotFound { .. } => Kind::NotFound,
-            Self::VaultFull | Self::TooManyResources { .. } => Kind::Exhausted,
+            Self::VaultFull | Self::TooManyAgentPaths { .. } | Self::TooManyResources { .. } => {
+                Kind::Exhausted
+            }
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }
             | Self::BackupBusy { .. }

@@ -2,6 +2,7 @@
 //! call one transaction, and the work that tasks do. It knows neither HTTP nor
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
+mod agent;
 mod backup;
 mod checkpoint;
 mod error;
@@ -13,6 +14,7 @@ mod service;
 mod vault;
 mod work;
 
+pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
 pub use backup::{BackupQuery, BackupView};
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
@@ -29,8 +31,8 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{
-        Backup, BackupFilter, BackupSort, BoundResource, Checkpoint, Domain, OperationLog,
-        OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason, Skipped, Usage, User,
-        Vault, VaultFilter, VolumeChoice,
+        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupSort, BoundResource, Checkpoint,
+        Domain, OperationLog, OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason,
+        Skipped, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

@@ -6,6 +6,7 @@
 //! or one that reads at one point in time ([`Meta::read`]). Only `core` (and
 //! `task`, for [`tasks`]) uses this crate.
 
+mod agents;
 mod backups;
 mod checkpoints;
 mod database;
@@ -17,6 +18,7 @@ mod query;
 pub mod tasks;
 mod vaults;
 
+pub use agents::{Agent, AgentFilter, AgentPath};
 pub use backups::{Backup, BackupFilter, BackupSort};
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};

@@ -159,6 +159,9 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         } => ErrorCode::ServerStateForbidsBackup,
         Refusal::NotProtectable { .. } => ErrorCode::DiskStateForbidsBackup,
         Refusal::DiskState { .. } => ErrorCode::DiskStateForbidsRestore,
+        Refusal::AgentNotFound { .. } => ErrorCode::AgentNotFound,
+        Refusal::TooManyAgentPaths { .. } => ErrorCode::AgentPathLimit,
+        Refusal::ServerNotFound { .. } => ErrorCode::ServerNotFound,
     }
 }
 

@@ -19,7 +19,9 @@ use uuid::Uuid;
 
 use crate::error::{Failure, Result};
 use crate::request::Request;
-use crate::{App, auth, backups, checkpoints, identity, operation_logs, protectables, vaults};
+use crate::{
+    App, agents, auth, backups, checkpoints, identity, operation_logs, protectables, vaults,
+};
 
 /// Requests that are answered at the same time; further ones wait.
 const REQUESTS: usize = 512;
@@ -148,6 +150,14 @@ async fn call(
         Op::ShowOpLog => answer(operation, operation_logs::show(app, caller, request).await?),
         Op::ListProtectable => answer(operation, protectables::list(app, caller, request).await?),
         Op::ShowProtectable => answer(operation, protectables::show(app, caller, request).await?),
+        Op::ListAgent => answer(operation, agents::list(app, caller, request).await?),
+        Op::RegisterAgent => answer(operation, agents::register(app, caller, request).await?),
+        Op::ShowAgent => answer(operation, agents::show(app, caller, request).await?),
+        Op::UpdateAgent => answer(operation, agents::update(app, caller, request).await?),
+        Op::UnregisterAgent => done(operation, agents::unregister(app, caller, request).await?),
+        Op::AddAgentPath => answer(operation, agents::add_paths(app, caller, request).await?),
+        Op::RemoveAgentPath => answer(operation, agents::remove_paths(app, caller, request).await?),
+        Op::CheckAgent => answer(operation, agents::check(app, caller, request).await?),
         _ => Err(Failure::code(ErrorCode::NoSuchApi)),
     }
 }

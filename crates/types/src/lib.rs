@@ -16,8 +16,8 @@ mod status;
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use id::{
-    BackupId, CheckpointId, DomainId, IdError, OperationLogId, PolicyId, ProjectId, ResourceId,
-    UserId, VaultId,
+    AgentId, BackupId, CheckpointId, DomainId, IdError, OperationLogId, PolicyId, ProjectId,
+    ReplicationId, ResourceId, ShareId, UserId, VaultId,
 };
 pub use kind::Kind;
 pub use named::UnknownName;
