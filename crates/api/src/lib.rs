@@ -16,6 +16,7 @@ pub mod client;
 mod credentials;
 mod error_code;
 pub mod identity;
+pub mod member;
 mod operation;
 pub mod operation_log;
 pub mod page;
@@ -29,6 +30,7 @@ pub mod vault;
 pub mod wire_time;
 mod words;
 
+pub use cairn_types::MemberStatus;
 pub use client::Client;
 pub use credentials::{Credentials, CredentialsFile};
 pub use error_code::{ErrorBody, ErrorCode};
@@ -36,5 +38,5 @@ pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{
     AgentStatus, AgentType, BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType,
-    MemberStatus, OwnType, PeriodType, ProtectType, ProtectableType,
+    OwnType, PeriodType, ProtectType, ProtectableType,
 };

@@ -78,18 +78,6 @@ named! {
 }
 
 named! {
-    /// Whether a member took what is shared with it.
-    pub enum MemberStatus: "member status" {
-        /// Not yet decided.
-        Pending = "pending",
-        /// Taken.
-        Accepted = "accepted",
-        /// Turned down.
-        Rejected = "rejected",
-    }
-}
-
-named! {
     /// The types of protectables, as the path names them.
     pub enum ProtectableType: "protectable type" {
         /// Servers.

@@ -7,6 +7,7 @@ mod backup;
 mod checkpoint;
 mod error;
 mod identity;
+mod member;
 mod operation_log;
 mod protectable;
 mod restore;
@@ -19,6 +20,7 @@ pub use backup::{BackupQuery, BackupView};
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
+pub use member::MemberQuery;
 pub use operation_log::{OperationDetail, OperationView};
 pub use protectable::ProtectableView;
 pub use restore::{DiskMapping, RestoreTarget};
@@ -31,8 +33,9 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{
-        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupSort, BoundResource, Checkpoint,
-        Domain, OperationLog, OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason,
-        Skipped, Usage, User, Vault, VaultFilter, VolumeChoice,
+        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BackupSort,
+        BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter, Page, Project,
+        ResourceExtraInfo, Share, ShareFilter, ShareSort, SkipReason, Skipped, Usage, User, Vault,
+        VaultFilter, VolumeChoice,
     };
 }

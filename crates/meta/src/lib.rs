@@ -15,15 +15,17 @@ mod facts;
 mod identity;
 mod operation_logs;
 mod query;
+mod shares;
 pub mod tasks;
 mod vaults;
 
 pub use agents::{Agent, AgentFilter, AgentPath};
-pub use backups::{Backup, BackupFilter, BackupSort};
+pub use backups::{Backup, BackupFilter, BackupScope, BackupSort};
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};
 pub use identity::{AccessKey, Domain, Grant, Project, Token, User};
 pub use operation_logs::{OperationLog, OperationLogFilter};
 pub use query::Page;
+pub use shares::{Share, ShareFilter, ShareSort};
 pub use vaults::{BoundResource, ResourceExtraInfo, Usage, Vault, VaultFilter, VolumeChoice};

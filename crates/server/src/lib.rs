@@ -10,6 +10,7 @@ mod checkpoints;
 mod convert;
 mod error;
 mod identity;
+mod members;
 mod operation_logs;
 mod protectables;
 mod request;

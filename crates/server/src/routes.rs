@@ -20,7 +20,8 @@ use uuid::Uuid;
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, auth, backups, checkpoints, identity, operation_logs, protectables, vaults,
+    App, agents, auth, backups, checkpoints, identity, members, operation_logs, protectables,
+    vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -158,6 +159,11 @@ async fn call(
         Op::AddAgentPath => answer(operation, agents::add_paths(app, caller, request).await?),
         Op::RemoveAgentPath => answer(operation, agents::remove_paths(app, caller, request).await?),
         Op::CheckAgent => answer(operation, agents::check(app, caller, request).await?),
+        Op::ShowMembersDetail => answer(operation, members::list(app, caller, request).await?),
+        Op::AddMember => answer(operation, members::add(app, caller, request).await?),
+        Op::DeleteMember => done(operation, members::delete(app, caller, request).await?),
+        Op::ShowMemberDetail => answer(operation, members::show(app, caller, request).await?),
+        Op::UpdateMemberStatus => answer(operation, members::update(app, caller, request).await?),
         _ => Err(Failure::code(ErrorCode::NoSuchApi)),
     }
 }

@@ -10,5 +10,6 @@ mod agents;
 mod backups;
 mod fixtures;
 mod identities;
+mod shares;
 mod tasks;
 mod vaults;

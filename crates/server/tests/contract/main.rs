@@ -6,5 +6,6 @@
 mod agents;
 mod client;
 mod identity;
+mod members;
 mod refusals;
 mod served;
