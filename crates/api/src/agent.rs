@@ -3,6 +3,7 @@
 
 use cairn_types::{AgentId, ResourceId, ResourceType, Timestamp};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::page::{self, MAX_LIMIT, Page};
 use crate::query::{List, query};
@@ -17,14 +18,14 @@ const MAX_PATH_CHARS: usize = 4096;
 const MAX_PATHS: usize = 256;
 
 /// The body of `RegisterAgent`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RegisterAgentRequest {
     /// The agent, as it describes itself.
     pub agent: NewAgent,
 }
 
 /// An agent, as it describes itself.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct NewAgent {
     /// The id that it made for itself: a text here, because a wrong one has an
     /// error code of its own.
@@ -120,7 +121,7 @@ impl Validate for ListAgentsQuery {
 }
 
 /// What `ListAgent` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListAgentsResponse {
     /// The agents of the page.
     pub agents: Vec<Agent>,
@@ -133,14 +134,14 @@ pub struct ListAgentsResponse {
 }
 
 /// What `RegisterAgent`, `ShowAgent` and `UpdateAgent` answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentResponse {
     /// The agent.
     pub agent: Agent,
 }
 
 /// An agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// Its own id.
     pub agent_id: AgentId,
@@ -172,7 +173,7 @@ pub struct Agent {
 }
 
 /// A path that an agent backs up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentPath {
     /// The path's id.
     pub id: String,
@@ -187,14 +188,14 @@ pub struct AgentPath {
 }
 
 /// The body of `UpdateAgent`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateAgentRequest {
     /// What changes.
     pub agent: AgentChange,
 }
 
 /// What changes about an agent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AgentChange {
     /// `uninstall`, and nothing else.
     pub status: AgentStatus,
@@ -208,7 +209,7 @@ impl Validate for UpdateAgentRequest {
 }
 
 /// The body of `AddAgentPath`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct AddAgentPathRequest {
     /// The paths to back up.
     pub add_path: Vec<String>,
@@ -218,7 +219,7 @@ pub struct AddAgentPathRequest {
 }
 
 /// What is left out below a path.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct ExcludePath {
     /// The path, one of those that are added.
     pub path_name: String,
@@ -272,7 +273,7 @@ fn absolute(key: &str, path: &str) -> Result<(), Invalid> {
 }
 
 /// What `AddAgentPath` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddAgentPathResponse {
     /// The paths that are new.
     pub added: Vec<String>,
@@ -281,7 +282,7 @@ pub struct AddAgentPathResponse {
 }
 
 /// The body of `RemoveAgentPath`.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct RemoveAgentPathRequest {
     /// The paths that are no longer backed up.
     pub remove_path: Vec<String>,
@@ -297,7 +298,7 @@ impl Validate for RemoveAgentPathRequest {
 }
 
 /// What `RemoveAgentPath` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RemoveAgentPathResponse {
     /// The paths that are gone.
     pub removed: Vec<String>,
@@ -306,14 +307,14 @@ pub struct RemoveAgentPathResponse {
 }
 
 /// The body of `CheckAgent`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CheckAgentRequest {
     /// The servers that are asked about.
     pub agent_status: Vec<CheckedServer>,
 }
 
 /// A server whose agent is asked about.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CheckedServer {
     /// Its id.
     pub resource_id: ResourceId,
@@ -345,14 +346,14 @@ impl Validate for CheckAgentRequest {
 }
 
 /// What `CheckAgent` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckAgentResponse {
     /// What is known of each server's agent, in the order of the question.
     pub agent_status: Vec<AgentState>,
 }
 
 /// What is known of the agent that brings a server's applications to rest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentState {
     /// The server.
     pub resource_id: ResourceId,

@@ -17,6 +17,7 @@ mod credentials;
 mod error_code;
 pub mod identity;
 pub mod member;
+pub mod openapi;
 mod operation;
 pub mod operation_log;
 pub mod page;

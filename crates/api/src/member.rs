@@ -2,6 +2,7 @@
 
 use cairn_types::{BackupId, MemberStatus, ProjectId, ShareId, Timestamp, VaultId};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::backup::Sort;
 use crate::page::{self, MAX_LIMIT, Page};
@@ -16,7 +17,7 @@ pub const MAX_MEMBERS: usize = 10;
 const MAX_MEMBER_CHARS: usize = 255;
 
 /// The body of `AddMember`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AddMembersRequest {
     /// The projects to share with: texts here, because a wrong one has an error
     /// code of its own.
@@ -33,7 +34,7 @@ impl Validate for AddMembersRequest {
 }
 
 /// What `AddMember` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddMembersResponse {
     /// The members that are new.
     pub members: Vec<Member>,
@@ -84,7 +85,7 @@ impl Validate for ListMembersQuery {
 }
 
 /// What `ShowMembersDetail` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListMembersResponse {
     /// The members of the page.
     pub members: Vec<Member>,
@@ -93,14 +94,14 @@ pub struct ListMembersResponse {
 }
 
 /// What `ShowMemberDetail` and `UpdateMemberStatus` answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MemberResponse {
     /// The member.
     pub member: Member,
 }
 
 /// A project that a backup is shared with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Member {
     /// The share's id; the member's is the project's.
     pub id: ShareId,
@@ -123,7 +124,7 @@ pub struct Member {
 }
 
 /// The body of `UpdateMemberStatus`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateMemberRequest {
     /// `accepted` or `rejected`: a text here, because another has an error code
     /// of its own, and one client writes `accept` and `reject`.

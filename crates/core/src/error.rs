@@ -103,6 +103,9 @@ pub enum Refusal {
         /// How many it may hold.
         limit: usize,
     },
+    /// The project would have more vaults than it may.
+    #[error("The vault count limit is reached.")]
+    TooManyVaults,
     /// The capacity is below what the resources need.
     #[error("Size of vault invalid")]
     VaultTooSmall,
@@ -301,6 +304,7 @@ impl Refusal {
             | Self::MemberNotFound
             | Self::ResourceNotFound { .. } => Kind::NotFound,
             Self::VaultFull
+            | Self::TooManyVaults
             | Self::TooManyMembers
             | Self::TooManyAgentPaths { .. }
             | Self::TooManyResources { .. } => Kind::Exhausted,

@@ -24,7 +24,7 @@ pub use member::MemberQuery;
 pub use operation_log::{OperationDetail, OperationView};
 pub use protectable::ProtectableView;
 pub use restore::{DiskMapping, RestoreTarget};
-pub use service::{Parts, Service};
+pub use service::{Parts, Quotas, Service};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
 

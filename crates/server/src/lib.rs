@@ -12,6 +12,7 @@ mod error;
 mod identity;
 mod members;
 mod operation_logs;
+mod permission;
 mod protectables;
 mod request;
 mod routes;
