@@ -7,6 +7,7 @@ mod agents;
 mod audit;
 mod client;
 mod identity;
+mod matrix;
 mod members;
 mod once;
 mod organization_policies;
