@@ -1,7 +1,7 @@
 //! Backups: listing, showing, renaming and deleting them.
 
 use cairn_meta::{Backup, BackupFilter, BackupSort, Page, Tx};
-use cairn_types::{BackupId, BackupStatus, OperationLogId, OperationType};
+use cairn_types::{BackupId, BackupStep, OperationLogId, OperationType};
 
 use crate::operation_log::NewOperation;
 use crate::work::Task;
@@ -111,8 +111,8 @@ impl Service {
         if vault.locked && backup.auto_trigger {
             return Err(Refusal::BackupLocked.into());
         }
-        backup.advance(BackupStatus::WaitingDelete, self.now())?;
-        tx.update_backup(&backup).await?;
+        tx.step_backup(&mut backup, BackupStep::QueueDelete, self.now())
+            .await?;
         let task = Task::DeleteBackup {
             project: caller.project,
             backup: id,

@@ -5,7 +5,7 @@ use cairn_meta::{Backup, BoundResource, Checkpoint, SkipReason, Skipped, Tx, Vau
 use cairn_source::Protectable;
 use cairn_types::{
     BYTES_PER_GB, BackupId, BackupStatus, CheckpointId, CheckpointStatus, OperationLogId,
-    OperationType, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    OperationType, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 
 use crate::operation_log::NewOperation;
@@ -232,7 +232,7 @@ impl Planned<'_> {
             parent: None,
             name: self.name.clone(),
             description: self.checkpoint.description.clone(),
-            status: BackupStatus::WaitingProtect,
+            status: BackupStatus::FIRST,
             resource: resource.id,
             resource_name: resource.name.clone(),
             resource_type: resource.resource_type,
@@ -322,7 +322,7 @@ async fn refuse_backup(tx: &mut Tx, vault: &Vault) -> Result<()> {
     if vault.protect_type != "backup" {
         return Err(Refusal::VaultMakesNoBackups.into());
     }
-    if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+    if !vault.status.is_in_service() {
         let state = vault.status.to_string();
         return Err(Refusal::VaultStateForbidsBackup { state }.into());
     }

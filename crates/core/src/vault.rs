@@ -4,7 +4,7 @@ use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tx, Usage, Vault, Vault
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
     ByteCount, ObjectType, OperationLogId, OperationType, ProtectStatus, ResourceId, ResourceType,
-    VaultId, VaultStatus,
+    VaultId, VaultStatus, VaultStep,
 };
 
 use crate::operation_log::NewOperation;
@@ -128,7 +128,7 @@ impl Service {
             protect_type: new.protect_type,
             cloud_type: new.cloud_type,
             consistent_level: new.consistent_level,
-            status: VaultStatus::Available,
+            status: VaultStatus::FIRST,
             size_gb: new.size_gb,
             auto_bind: new.auto_bind,
             auto_expand: new.auto_expand,
@@ -244,9 +244,8 @@ impl Service {
             tx.remove_vault(view.vault.id).await?;
             return Ok(tx.commit().await?);
         }
-        view.vault.status = VaultStatus::Deleting;
-        view.vault.updated_at = self.now();
-        tx.update_vault(&view.vault).await?;
+        tx.step_vault(&mut view.vault, VaultStep::StartDelete, self.now())
+            .await?;
         let task = Task::DeleteVault {
             project: caller.project,
             vault: view.vault.id,
@@ -286,7 +285,7 @@ impl Service {
             .lock_vault(caller.project, vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
-        if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+        if !vault.status.is_in_service() {
             return Err(Refusal::VaultState {
                 state: vault.status.to_string(),
             }

@@ -1,7 +1,8 @@
 //! Backups.
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, BackupStep, CheckpointId, ProjectId, ResourceId, ResourceType,
+    Timestamp, VaultId,
 };
 use sqlx::any::AnyRow;
 
@@ -26,7 +27,7 @@ pub struct Backup {
     pub name: String,
     /// What was said of it.
     pub description: String,
-    /// Its state.
+    /// Its state, which only [`Tx::step_backup`] changes.
     pub status: BackupStatus,
     /// The resource.
     pub resource: ResourceId,
@@ -60,22 +61,6 @@ pub struct Backup {
     pub protected_at: Option<Timestamp>,
     /// When it ends; never, if not given.
     pub expired_at: Option<Timestamp>,
-}
-
-impl Backup {
-    /// Takes the backup to its next state; staying in the one it has is allowed,
-    /// because work may be repeated.
-    ///
-    /// Errors: `Bug` if that state may not follow.
-    pub fn advance(&mut self, next: BackupStatus, now: Timestamp) -> Result<()> {
-        if next != self.status && !self.status.may_become(next) {
-            let (id, from) = (self.id, self.status);
-            return Err(Error::Transition { id, from, to: next });
-        }
-        self.status = next;
-        self.updated_at = now;
-        Ok(())
-    }
 }
 
 /// Which backups of a project a list shows; top-level ones unless `parent` is given.
@@ -189,8 +174,14 @@ fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statemen
 }
 
 impl Tx {
-    /// Adds a backup.
+    /// Adds a backup, in the state that every backup begins in.
+    ///
+    /// Errors: `Bug` if it is in another.
     pub async fn insert_backup(&mut self, backup: &Backup) -> Result<()> {
+        if backup.status != BackupStatus::FIRST {
+            let status = backup.status.name();
+            return Err(Error::NotFirst { status });
+        }
         let columns = [
             ("id", text(backup.id)),
             ("project_id", text(backup.project)),
@@ -220,13 +211,37 @@ impl Tx {
         insert(self, "backups", columns).await
     }
 
-    /// Writes what of a backup can change.
+    /// Takes a backup to its next state, in the catalogue and in the record:
+    /// the only statement that changes a backup's state.
+    ///
+    /// Errors: `Bug` if the step does not lead away from the state it has.
+    pub async fn step_backup(
+        &mut self,
+        backup: &mut Backup,
+        step: BackupStep,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut statement = Statement::new("UPDATE backups SET status = ");
+        statement
+            .bind(text(step.to()))
+            .push(", updated_at = ")
+            .bind(now);
+        statement
+            .equals("id", Some(backup.id))
+            .one_of("status", step.from());
+        if statement.run(self).await? == 0 {
+            let (id, from) = (backup.id, backup.status);
+            return Err(Error::BackupStep { id, from, step });
+        }
+        backup.status = step.to();
+        backup.updated_at = now;
+        Ok(())
+    }
+
+    /// Writes what of a backup can change, but for its state.
     pub async fn update_backup(&mut self, backup: &Backup) -> Result<()> {
         let mut statement = Statement::new("UPDATE backups SET name = ");
-        statement
-            .bind(text(&backup.name))
-            .push(", status = ")
-            .bind(text(backup.status));
+        statement.bind(text(&backup.name));
         statement
             .push(", size_bytes = ")
             .bind(signed(backup.size_bytes));

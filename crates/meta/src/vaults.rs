@@ -1,13 +1,14 @@
 //! Vaults and the resources bound to them.
 
 use cairn_types::{
-    ObjectType, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    ObjectType, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
+    VaultStatus, VaultStep,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
 use crate::query::{Columns, FromRow, Page, Statement, insert, json, text};
-use crate::{Result, Tx};
+use crate::{Error, Result, Tx};
 
 /// A vault.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,7 +29,7 @@ pub struct Vault {
     pub cloud_type: String,
     /// `crash_consistent` or `app_consistent`.
     pub consistent_level: String,
-    /// Its state.
+    /// Its state, which only [`Tx::step_vault`] changes.
     pub status: VaultStatus,
     /// Its capacity in GB.
     pub size_gb: u64,
@@ -246,8 +247,14 @@ fn filtered(select: &str, project: ProjectId, filter: &VaultFilter) -> Statement
 }
 
 impl Tx {
-    /// Adds a vault.
+    /// Adds a vault, in the state that every vault begins in.
+    ///
+    /// Errors: `Bug` if it is in another.
     pub async fn insert_vault(&mut self, vault: &Vault) -> Result<()> {
+        if vault.status != VaultStatus::FIRST {
+            let status = vault.status.name();
+            return Err(Error::NotFirst { status });
+        }
         let columns = [
             ("id", text(vault.id)),
             ("project_id", text(vault.project)),
@@ -275,7 +282,34 @@ impl Tx {
         insert(self, "vaults", columns).await
     }
 
-    /// Writes what of a vault can change.
+    /// Takes a vault to its next state, in the catalogue and in the record:
+    /// the only statement that changes a vault's state.
+    ///
+    /// Errors: `Bug` if the step does not lead away from the state it has.
+    pub async fn step_vault(
+        &mut self,
+        vault: &mut Vault,
+        step: VaultStep,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut statement = Statement::new("UPDATE vaults SET status = ");
+        statement
+            .bind(text(step.to()))
+            .push(", updated_at = ")
+            .bind(now);
+        statement
+            .equals("id", Some(vault.id))
+            .one_of("status", step.from());
+        if statement.run(self).await? == 0 {
+            let (id, from) = (vault.id, vault.status);
+            return Err(Error::VaultStep { id, from, step });
+        }
+        vault.status = step.to();
+        vault.updated_at = now;
+        Ok(())
+    }
+
+    /// Writes what of a vault can change, but for its state.
     pub async fn update_vault(&mut self, vault: &Vault) -> Result<()> {
         let mut statement = Statement::new("UPDATE vaults SET name = ");
         statement
@@ -285,7 +319,6 @@ impl Tx {
         statement
             .push(", consistent_level = ")
             .bind(text(&vault.consistent_level));
-        statement.push(", status = ").bind(text(vault.status));
         statement.push(", size_gb = ").bind(signed(vault.size_gb));
         statement.push(", auto_bind = ").bind(vault.auto_bind);
         statement.push(", auto_expand = ").bind(vault.auto_expand);

@@ -25,5 +25,6 @@ pub use progress::Progress;
 pub use resource::{ObjectType, ResourceType};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
-    BackupStatus, CheckpointStatus, OperationStatus, OperationType, ProtectStatus, VaultStatus,
+    BackupStatus, BackupStep, CheckpointStatus, OperationStatus, OperationType, ProtectStatus,
+    VaultStatus, VaultStep,
 };

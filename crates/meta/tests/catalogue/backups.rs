@@ -14,11 +14,11 @@ async fn backups_are_filtered_sorted_and_paged() {
         let mut tx = meta.begin().await.unwrap();
         tx.insert_vault(&vault).await.unwrap();
         tx.insert_checkpoint(&point).await.unwrap();
-        let backups: Vec<Backup> = (0..6)
+        let mut backups: Vec<Backup> = (0..6)
             .map(|number| backup(&vault, point.id, resource, 10 + number))
             .collect();
-        for backup in &backups {
-            tx.insert_backup(backup).await.unwrap();
+        for backup in &mut backups {
+            insert_available(&mut tx, backup).await;
         }
         let mut ids = async |filter: BackupFilter, sort: &[BackupSort], page: Page| {
             let (found, count) = tx.backups(project, &filter, sort, &page).await.unwrap();

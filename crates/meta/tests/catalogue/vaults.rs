@@ -2,7 +2,10 @@
 
 use crate::fixtures::*;
 use cairn_meta::{Backup, BoundResource, Page, Vault, VaultFilter};
-use cairn_types::{BackupId, BackupStatus, ProjectId, ProtectStatus, ResourceId};
+use cairn_types::{
+    BackupId, BackupStatus, BackupStep, Kind, ProjectId, ProtectStatus, ResourceId, VaultStatus,
+    VaultStep,
+};
 
 #[tokio::test]
 async fn vaults_are_written_read_filtered_and_paged() {
@@ -89,16 +92,16 @@ async fn a_binding_shows_what_follows_from_its_backups() {
         );
 
         let mut first = backup(&vault, point.id, one.id, 10);
-        let child = Backup {
+        let mut child = Backup {
             id: BackupId::random(),
             parent: Some(first.id),
             resource: ResourceId::random(),
             ..first.clone()
         };
-        tx.insert_backup(&first).await.unwrap();
-        tx.insert_backup(&child).await.unwrap();
-        let second = backup(&vault, point.id, one.id, 11);
-        tx.insert_backup(&second).await.unwrap();
+        insert_available(&mut tx, &mut first).await;
+        insert_available(&mut tx, &mut child).await;
+        let mut second = backup(&vault, point.id, one.id, 11);
+        insert_available(&mut tx, &mut second).await;
         let shown = tx.binding(one.id).await.unwrap().unwrap();
         assert_eq!((shown.backup_count, shown.backup_bytes), (2, 2 << 20));
         assert_eq!(shown.protect_status, ProtectStatus::Available);
@@ -108,17 +111,15 @@ async fn a_binding_shows_what_follows_from_its_backups() {
             (2, 2 << 20, 0)
         );
 
-        for (status, expected) in [
-            (BackupStatus::WaitingRestore, ProtectStatus::Restoring),
-            (BackupStatus::Restoring, ProtectStatus::Restoring),
-            (BackupStatus::Available, ProtectStatus::Available),
+        for (step, expected) in [
+            (BackupStep::QueueRestore, ProtectStatus::Restoring),
+            (BackupStep::StartRestore, ProtectStatus::Restoring),
+            (BackupStep::EndRestore, ProtectStatus::Available),
         ] {
-            first.advance(status, at(12)).unwrap();
-            tx.update_backup(&first).await.unwrap();
+            tx.step_backup(&mut first, step, at(12)).await.unwrap();
             let shown = tx.binding(one.id).await.unwrap().unwrap();
-            assert_eq!(shown.protect_status, expected, "{status}");
+            assert_eq!(shown.protect_status, expected, "{step:?}");
         }
-        assert!(first.advance(BackupStatus::Protecting, at(13)).is_err());
         assert_eq!(
             tx.newest_available(project, one.id).await.unwrap(),
             Some(second.clone())
@@ -154,6 +155,56 @@ async fn a_resource_is_bound_to_one_vault_at_the_most() {
         };
         let error = tx.bind_resource(&again).await.unwrap_err();
         assert!(error.is_duplicate(), "{error:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn only_the_steps_that_lead_from_a_state_can_be_written() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let mut vault = vault(project, "v", 1);
+        let point = checkpoint(&vault);
+        let mut tx = meta.begin().await.unwrap();
+        tx.insert_vault(&vault).await.unwrap();
+        tx.insert_checkpoint(&point).await.unwrap();
+        let mut one = backup(&vault, point.id, ResourceId::random(), 10);
+        tx.insert_backup(&one).await.unwrap();
+        for step in [
+            BackupStep::StartProtect,
+            BackupStep::FinishProtect,
+            BackupStep::QueueDelete,
+            BackupStep::StartDelete,
+            BackupStep::FailDelete,
+        ] {
+            for wrong in BackupStep::ALL {
+                if !wrong.from().contains(&one.status) {
+                    let refused = tx.step_backup(&mut one, *wrong, at(11)).await;
+                    assert_eq!(refused.unwrap_err().kind(), Kind::Bug, "{wrong:?}");
+                }
+            }
+            tx.step_backup(&mut one, step, at(12)).await.unwrap();
+            let read = tx.backup(project, one.id).await.unwrap().unwrap();
+            assert_eq!((read.status, read.updated_at), (step.to(), at(12)));
+        }
+        // Whatever a record says of the state, the rest is written without it.
+        one.status = BackupStatus::Available;
+        tx.update_backup(&one).await.unwrap();
+        let read = tx.backup(project, one.id).await.unwrap().unwrap();
+        assert_eq!(read.status, BackupStatus::Error);
+        assert!(tx.insert_backup(&one).await.is_err());
+
+        let refused = tx
+            .step_vault(&mut vault, VaultStep::FailDelete, at(13))
+            .await;
+        assert_eq!(refused.unwrap_err().kind(), Kind::Bug);
+        tx.step_vault(&mut vault, VaultStep::StartDelete, at(13))
+            .await
+            .unwrap();
+        vault.status = VaultStatus::Available;
+        tx.update_vault(&vault).await.unwrap();
+        let read = tx.vault(project, vault.id).await.unwrap().unwrap();
+        assert_eq!(read.status, VaultStatus::Deleting);
     })
     .await;
 }
