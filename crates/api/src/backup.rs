@@ -5,6 +5,9 @@ use cairn_types::{
     ResourceType, Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
 
 use crate::page::{self, MAX_LIMIT, Page};
 use crate::query::{QueryValue, query};
@@ -134,10 +137,14 @@ impl QueryValue for Sort {
             .collect();
         keys.join(",")
     }
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::String);
+        object.max_length(Some(MAX_SORT_CHARS)).into()
+    }
 }
 
 /// What `ListBackups` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListBackupsResponse {
     /// The backups of the page.
     pub backups: Vec<Backup>,
@@ -150,14 +157,14 @@ pub struct ListBackupsResponse {
 }
 
 /// What `ShowBackup` and `UpdateBackup` answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BackupResponse {
     /// The backup.
     pub backup: Backup,
 }
 
 /// A backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Backup {
     /// Its id.
     pub id: BackupId,
@@ -206,6 +213,7 @@ pub struct Backup {
     /// More about it.
     pub extend_info: BackupExtendInfo,
     /// For a server: the backups of its disks.
+    #[schema(no_recursion)]
     pub children: Vec<Backup>,
     /// Only what changed was read.
     pub incremental: bool,
@@ -218,7 +226,7 @@ pub struct Backup {
 }
 
 /// More about a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct BackupExtendInfo {
     /// Made by a policy.
     pub auto_trigger: bool,
@@ -251,7 +259,7 @@ pub struct BackupExtendInfo {
 }
 
 /// Whether applications were brought to rest for a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AppConsistency {
     /// `"1"` if it was asked for.
     pub app_consistency: String,
@@ -264,14 +272,14 @@ pub struct AppConsistency {
 }
 
 /// An image that was made from a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageData {
     /// The image.
     pub image_id: String,
 }
 
 /// A copy of a backup in another region.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplicationRecord {
     /// The record.
     pub id: String,
@@ -303,14 +311,14 @@ pub struct ReplicationRecord {
 }
 
 /// The body of `UpdateBackup`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateBackupRequest {
     /// What changes.
     pub backup: BackupChange,
 }
 
 /// What changes about a backup.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct BackupChange {
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -326,14 +334,14 @@ impl Validate for UpdateBackupRequest {
 }
 
 /// The body of `RestoreBackup`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RestoreBackupRequest {
     /// Where to.
     pub restore: NewRestore,
 }
 
 /// Where a backup is restored to.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct NewRestore {
     /// For a server: which disk's backup goes to which disk.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -356,7 +364,7 @@ pub struct NewRestore {
 }
 
 /// Which disk's backup goes to which disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestoreMapping {
     /// The disk's backup.
     pub backup_id: BackupId,
@@ -365,7 +373,7 @@ pub struct RestoreMapping {
 }
 
 /// Where files are restored to.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RestoreDetails {
     /// The folder on the host.
     pub destination_path: String,
@@ -404,7 +412,7 @@ impl Validate for RestoreBackupRequest {
 }
 
 /// What `RestoreBackup` answers: beyond the documents, but Terraform waits by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestoreBackupResponse {
     /// The operation log of the restore.
     pub job_id: OperationLogId,

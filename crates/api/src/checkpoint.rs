@@ -5,20 +5,21 @@ use cairn_types::{
     Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::resource::Resource;
 use crate::validate::{self, Invalid, Validate, require};
 use crate::{text, wire_time};
 
 /// The body of `CreateCheckpoint`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreateCheckpointRequest {
     /// The checkpoint that is wished for.
     pub checkpoint: NewCheckpoint,
 }
 
 /// A checkpoint that is wished for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NewCheckpoint {
     /// The vault to back up.
     pub vault_id: VaultId,
@@ -28,7 +29,7 @@ pub struct NewCheckpoint {
 }
 
 /// What to back up, and how.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointParameters {
     /// Made by a policy; `false` if unset.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,14 +94,14 @@ impl Validate for CreateCheckpointRequest {
 }
 
 /// What `CreateCheckpoint` and `ShowCheckpoint` answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointResponse {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
 }
 
 /// A checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Checkpoint {
     /// Its id.
     pub id: CheckpointId,
@@ -118,7 +119,7 @@ pub struct Checkpoint {
 }
 
 /// The vault of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointVault {
     /// The vault's id.
     pub id: VaultId,
@@ -134,7 +135,7 @@ pub struct CheckpointVault {
 
 /// A resource of a checkpoint. Its numbers are strings: two client libraries
 /// read them as such and fail otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointResource {
     /// Its id.
     pub id: ResourceId,
@@ -147,19 +148,22 @@ pub struct CheckpointResource {
     pub protect_status: ProtectStatus,
     /// Its size, in GB.
     #[serde(with = "text::decimal")]
+    #[schema(value_type = String)]
     pub resource_size: u64,
     /// What its backups take, in MB.
     #[serde(with = "text::decimal")]
+    #[schema(value_type = String)]
     pub backup_size: u64,
     /// How many backups it has in the vault.
     #[serde(with = "text::decimal")]
+    #[schema(value_type = String)]
     pub backup_count: u64,
     /// Always `null`: some clients take only a string here, others only an object.
     pub extra_info: (),
 }
 
 /// A resource that a checkpoint leaves out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SkippedResource {
     /// Its id.
     pub id: ResourceId,
@@ -175,7 +179,7 @@ pub struct SkippedResource {
 }
 
 /// What was asked for with a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CheckpointExtraInfo {
     /// The backups' name.
     pub name: Option<String>,

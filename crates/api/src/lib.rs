@@ -15,6 +15,7 @@ pub mod client;
 mod credentials;
 mod error_code;
 pub mod identity;
+pub mod openapi;
 mod operation;
 pub mod operation_log;
 pub mod page;

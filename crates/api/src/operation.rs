@@ -28,6 +28,11 @@ impl OperationSpec {
         segments.filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 
+    /// Whether anybody may ask, without saying who they are.
+    pub fn is_public(&self) -> bool {
+        self.group == Group::Version
+    }
+
     /// Whether the path names the project that is acted in.
     pub fn is_in_project(&self) -> bool {
         self.path_parameters().next() == Some("project_id")

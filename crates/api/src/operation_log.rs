@@ -5,6 +5,7 @@ use cairn_types::{
     ResourceId, Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::page::{self, MAX_LIMIT, Page};
@@ -77,7 +78,7 @@ impl Validate for ListOpLogsQuery {
 }
 
 /// What `ListOpLogs` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListOpLogsResponse {
     /// The logs of the page.
     pub operation_logs: Vec<OperationLog>,
@@ -90,14 +91,14 @@ pub struct ListOpLogsResponse {
 }
 
 /// What `ShowOpLog` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationLogResponse {
     /// The log.
     pub operation_log: OperationLog,
 }
 
 /// An operation log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationLog {
     /// Its id.
     pub id: OperationLogId,
@@ -136,7 +137,7 @@ pub struct OperationLog {
 }
 
 /// Why an operation failed.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct OperationError {
     /// The error code, or empty.
     pub code: String,
@@ -146,7 +147,7 @@ pub struct OperationError {
 
 /// More about an operation: two parts that are always there, and one that is
 /// named by the type. The others are left out, as the service does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationExtraInfo {
     /// How far it is.
     pub common: OperationCommon,
@@ -170,7 +171,7 @@ pub struct OperationExtraInfo {
 }
 
 /// How far an operation is.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct OperationCommon {
     /// 0 to 100.
     pub progress: u8,
@@ -187,7 +188,7 @@ pub struct OperationCommon {
 }
 
 /// The part of an operation that makes a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationBackup {
     /// The backup.
     pub backup_id: BackupId,
@@ -195,6 +196,7 @@ pub struct OperationBackup {
     pub backup_name: String,
     /// Only what changed is read; a string on the wire.
     #[serde(with = "text::truth")]
+    #[schema(value_type = String)]
     pub incremental: bool,
     /// Why applications were not brought to rest.
     pub app_consistency_error_code: Option<String>,
@@ -205,7 +207,7 @@ pub struct OperationBackup {
 }
 
 /// The part of an operation that restores a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationRestore {
     /// The backup.
     pub backup_id: BackupId,
@@ -218,7 +220,7 @@ pub struct OperationRestore {
 }
 
 /// The part of an operation that deletes a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationDelete {
     /// The backup.
     pub backup_id: BackupId,
@@ -227,7 +229,7 @@ pub struct OperationDelete {
 }
 
 /// The part of an operation that takes resources out of a vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationRemoveResources {
     /// How many failed.
     pub fail_count: u32,
@@ -239,7 +241,7 @@ pub struct OperationRemoveResources {
 
 /// The part of an operation that deletes a vault. Both spellings of the two
 /// numbers are sent: the documents have one, Terraform reads the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationVaultDelete {
     /// How many backups could not be deleted.
     pub fail_count: u32,

@@ -2,6 +2,7 @@
 
 use cairn_types::{ResourceId, ResourceType};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::page::{self, MAX_PROTECTABLE_LIMIT, Page};
 use crate::query::query;
@@ -49,21 +50,21 @@ impl Validate for ListProtectableQuery {
 }
 
 /// What `ListProtectable` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ListProtectableResponse {
     /// The protectables of the page.
     pub instances: Vec<Protectable>,
 }
 
 /// What `ShowProtectable` answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProtectableResponse {
     /// The protectable.
     pub instance: Protectable,
 }
 
 /// Something that can be protected.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Protectable {
     /// Its id.
     pub id: ResourceId,
@@ -85,7 +86,7 @@ pub struct Protectable {
 }
 
 /// A disk of a server that can be protected.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProtectableChild {
     /// Its id.
     pub id: ResourceId,
@@ -105,7 +106,7 @@ pub struct ProtectableChild {
 }
 
 /// Whether something may be bound to a vault.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProtectableResult {
     /// It may.
     pub result: bool,

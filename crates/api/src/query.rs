@@ -8,6 +8,10 @@ use cairn_types::{
     OperationType, PolicyId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use utoipa::PartialSchema;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{ArrayBuilder, KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{RefOr, Required, Schema};
 use uuid::Uuid;
 
 use crate::validate::Invalid;
@@ -96,6 +100,8 @@ pub trait QueryValue: Sized {
     fn read(text: &str) -> Option<Self>;
     /// Writes it, not yet encoded.
     fn write(&self) -> String;
+    /// What it looks like.
+    fn schema() -> RefOr<Schema>;
 }
 
 macro_rules! by_text {
@@ -107,6 +113,9 @@ macro_rules! by_text {
             fn write(&self) -> String {
                 self.to_string()
             }
+            fn schema() -> RefOr<Schema> {
+                <$type as PartialSchema>::schema()
+            }
         }
     )+};
 }
@@ -116,7 +125,6 @@ by_text!(
     u8,
     u32,
     u64,
-    Uuid,
     BackupId,
     CheckpointId,
     OperationLogId,
@@ -137,6 +145,20 @@ by_text!(
     ProtectType,
 );
 
+impl QueryValue for Uuid {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+    fn write(&self) -> String {
+        self.to_string()
+    }
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::String);
+        let format = SchemaFormat::KnownFormat(KnownFormat::Uuid);
+        object.format(Some(format)).into()
+    }
+}
+
 impl QueryValue for bool {
     /// `true` and `false`, in any case: the Python client writes `True`.
     fn read(text: &str) -> Option<Self> {
@@ -144,6 +166,9 @@ impl QueryValue for bool {
     }
     fn write(&self) -> String {
         self.to_string()
+    }
+    fn schema() -> RefOr<Schema> {
+        <Self as PartialSchema>::schema()
     }
 }
 
@@ -153,6 +178,12 @@ impl QueryValue for Timestamp {
     }
     fn write(&self) -> String {
         wire_time::to_query(*self)
+    }
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::String);
+        object
+            .pattern(Some(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"))
+            .into()
     }
 }
 
@@ -169,6 +200,22 @@ impl<T: QueryValue> QueryValue for List<T> {
         let items: Vec<_> = self.0.iter().map(QueryValue::write).collect();
         items.join(",")
     }
+    fn schema() -> RefOr<Schema> {
+        ArrayBuilder::new().items(T::schema()).into()
+    }
+}
+
+/// A key of a query, as the description of the API shows it. A list is written
+/// as one pair with commas, or as a pair for each item if the key `repeats`.
+pub(crate) fn parameter(name: &str, doc: &str, schema: RefOr<Schema>, repeats: bool) -> Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(ParameterIn::Query)
+        .required(Required::False)
+        .description(Some(doc.trim()))
+        .schema(Some(schema))
+        .explode(Some(repeats))
+        .build()
 }
 
 /// Declares the query of a list: keys that come at most `one` time are an
@@ -176,15 +223,15 @@ impl<T: QueryValue> QueryValue for List<T> {
 macro_rules! query {
     (
         $(#[$meta:meta])* pub struct $name:ident {
-            one { $( $(#[$one_meta:meta])* $one:ident: $one_type:ty, )* }
-            many { $( $(#[$many_meta:meta])* $many:ident: $many_type:ty, )* }
+            one { $( $(#[doc = $one_doc:literal])* $one:ident: $one_type:ty, )* }
+            many { $( $(#[doc = $many_doc:literal])* $many:ident: $many_type:ty, )* }
         }
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Default)]
         pub struct $name {
-            $( $(#[$one_meta])* pub $one: Option<$one_type>, )*
-            $( $(#[$many_meta])* pub $many: Vec<$many_type>, )*
+            $( $(#[doc = $one_doc])* pub $one: Option<$one_type>, )*
+            $( $(#[doc = $many_doc])* pub $many: Vec<$many_type>, )*
         }
 
         impl $name {
@@ -215,6 +262,26 @@ macro_rules! query {
                     );
                 )*
                 $crate::query::write(&pairs)
+            }
+
+            /// Each key with its type and meaning, for the description of the API.
+            pub fn parameters() -> Vec<utoipa::openapi::path::Parameter> {
+                vec![
+                    $( $crate::query::parameter(
+                        stringify!($one),
+                        concat!($($one_doc),*),
+                        <$one_type as $crate::query::QueryValue>::schema(),
+                        false,
+                    ), )*
+                    $( $crate::query::parameter(
+                        stringify!($many),
+                        concat!($($many_doc),*),
+                        utoipa::openapi::schema::ArrayBuilder::new()
+                            .items(<$many_type as $crate::query::QueryValue>::schema())
+                            .into(),
+                        true,
+                    ), )*
+                ]
             }
         }
     };
@@ -293,6 +360,16 @@ mod tests {
                 ..Sample::default()
             }
         );
+    }
+
+    #[test]
+    fn each_key_is_described() {
+        let described = serde_json::to_value(Sample::parameters()).unwrap();
+        assert_eq!(described[0]["name"], "name");
+        assert_eq!(described[0]["description"], "A text.");
+        assert_eq!(described[3]["schema"]["type"], "array");
+        assert_eq!(described[3]["explode"], false);
+        assert_eq!(described[4]["explode"], true);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use cairn_types::{ResourceId, ResourceType};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::validate::{self, Invalid};
 
 /// A resource, named by id and type.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resource {
     /// Its id.
     pub id: ResourceId,
@@ -22,7 +23,7 @@ pub struct Resource {
 }
 
 /// Which disks of a server are meant; all of them if neither list says otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct ResourceExtraInfo {
     /// Disks that are never backed up.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +34,7 @@ pub struct ResourceExtraInfo {
 }
 
 /// A disk that is backed up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct IncludedVolume {
     /// Its id.
     pub id: ResourceId,

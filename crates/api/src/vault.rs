@@ -5,6 +5,7 @@ use cairn_types::{
     VaultId, VaultStatus,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::page::{self, MAX_LIMIT, Page};
 use crate::query::{List, query};
@@ -71,14 +72,14 @@ impl Validate for ListVaultQuery {
 }
 
 /// The body of `CreateVault`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreateVaultRequest {
     /// The vault that is wished for.
     pub vault: NewVault,
 }
 
 /// A vault that is wished for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NewVault {
     /// Its name.
     pub name: String,
@@ -156,7 +157,7 @@ impl NewVault {
 }
 
 /// The type, size and payment of a vault that is wished for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NewBilling {
     /// What a backup of a running server is worth.
     pub consistent_level: ConsistentLevel,
@@ -289,14 +290,14 @@ impl Validate for NewBilling {
 }
 
 /// The body of `UpdateVault`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct UpdateVaultRequest {
     /// What changes.
     pub vault: VaultChange,
 }
 
 /// What changes about a vault; what is unset stays as it is.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct VaultChange {
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,7 +326,7 @@ pub struct VaultChange {
 }
 
 /// What changes about a vault's size and consistency.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct BillingChange {
     /// What a backup of a running server is worth; can only rise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -350,7 +351,7 @@ impl Validate for UpdateVaultRequest {
 }
 
 /// The body of `AddVaultResource`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AddVaultResourceRequest {
     /// The resources to bind.
     pub resources: Vec<Resource>,
@@ -370,14 +371,14 @@ impl Validate for AddVaultResourceRequest {
 }
 
 /// What `AddVaultResource` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AddVaultResourceResponse {
     /// The resources that were bound.
     pub add_resource_ids: Vec<ResourceId>,
 }
 
 /// The body of `RemoveVaultResource`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RemoveVaultResourceRequest {
     /// The resources to take out, with all of their backups in the vault.
     pub resource_ids: Vec<ResourceId>,
@@ -394,21 +395,21 @@ impl Validate for RemoveVaultResourceRequest {
 }
 
 /// What `RemoveVaultResource` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RemoveVaultResourceResponse {
     /// The resources that are taken out.
     pub remove_resource_ids: Vec<ResourceId>,
 }
 
 /// What `CreateVault`, `ShowVault` and `UpdateVault` answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VaultResponse {
     /// The vault.
     pub vault: Vault,
 }
 
 /// What `ListVault` answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ListVaultResponse {
     /// The vaults of the page.
     pub vaults: Vec<Vault>,
@@ -422,7 +423,7 @@ pub struct ListVaultResponse {
 
 /// A vault. One shape for every operation: clients compare what the creation
 /// answered with what they read later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Vault {
     /// Its id.
     pub id: VaultId,
@@ -479,7 +480,7 @@ pub struct Vault {
 }
 
 /// The type, size, use and state of a vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Billing {
     /// The sum of the bound resources' sizes, in GB.
     pub allocated: u64,
@@ -516,7 +517,7 @@ pub struct Billing {
 }
 
 /// A resource that is bound to a vault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VaultResource {
     /// Its id.
     pub id: ResourceId,
@@ -541,7 +542,7 @@ pub struct VaultResource {
 
 /// Which resources a vault binds by itself. Without rules it is an empty
 /// object, never `null`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct BindRules {
     /// Those with one of these tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -560,7 +561,7 @@ impl Validate for BindRules {
 }
 
 /// A tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Tag {
     /// Its key.
     pub key: String,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use cairn_core::Quotas;
 use cairn_source::{ImagesConfig, SourceConfig};
 use serde::Deserialize;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub tasks: usize,
     /// How long running tasks may take to end by themselves when the server stops.
     pub drain_seconds: u64,
+    /// How much there may be of what.
+    pub quotas: Quotas,
     /// What can be protected.
     pub sources: Vec<ImagesConfig>,
 }
@@ -53,6 +56,8 @@ struct File {
     repository: Repository,
     #[serde(default)]
     tasks: Tasks,
+    #[serde(default)]
+    quotas: Quotas,
     #[serde(default)]
     source: Vec<SourceConfig>,
 }
@@ -134,6 +139,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         master_key_file: file.repository.master_key_file.map(inside),
         tasks,
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
+        quotas: file.quotas,
         sources,
     })
 }
@@ -215,7 +221,9 @@ impl std::fmt::Display for Config {
         writeln!(f, "\n[repository]\npath = {:?}", self.repository())?;
         writeln!(f, "master_key_file = {:?}", self.master_key_file())?;
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
-        write!(f, "drain_seconds = {}", self.drain_seconds)?;
+        writeln!(f, "drain_seconds = {}", self.drain_seconds)?;
+        let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
+        write!(f, "\n[quotas]\n{}", quotas.trim_end())?;
         for source in &self.sources {
             write!(
                 f,

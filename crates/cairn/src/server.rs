@@ -129,6 +129,7 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         clock: Arc::new(SystemClock) as Arc<dyn Clock>,
         master_key: read_master_key(&config.master_key_file())?,
         wake: Arc::new(Notify::new()),
+        quotas: config.quotas,
     })
 }
 

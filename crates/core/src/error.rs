@@ -103,6 +103,9 @@ pub enum Refusal {
         /// How many it may hold.
         limit: usize,
     },
+    /// The project would have more vaults than it may.
+    #[error("The vault count limit is reached.")]
+    TooManyVaults,
     /// The capacity is below what the resources need.
     #[error("Size of vault invalid")]
     VaultTooSmall,
@@ -240,7 +243,9 @@ impl Refusal {
             | Self::CheckpointNotFound
             | Self::OperationLogNotFound
             | Self::ResourceNotFound { .. } => Kind::NotFound,
-            Self::VaultFull | Self::TooManyResources { .. } => Kind::Exhausted,
+            Self::VaultFull | Self::TooManyVaults | Self::TooManyResources { .. } => {
+                Kind::Exhausted
+            }
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }
             | Self::BackupBusy { .. }

@@ -6,15 +6,13 @@ use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use aws_lc_rs::digest;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cairn_meta::{AccessKey, Domain, Grant, Project, Token, Tx, User};
-use cairn_types::{DomainId, ProjectId, Timestamp, UserId};
+use cairn_types::{DomainId, ProjectId, Role, Timestamp, UserId};
 use zeroize::Zeroizing;
 
 use crate::{Error, Refusal, Result, Service};
 
 /// How long a token lives. Source: the life of an IAM user token, 24 hours.
 const TOKEN_SECONDS: i64 = 24 * 60 * 60;
-/// The role of the first user.
-const ADMINISTRATOR: &str = "admin";
 /// What the secrets of access keys are sealed for.
 const SECRET_CONTEXT: &str = "access key secret";
 
@@ -25,6 +23,8 @@ pub struct Caller {
     pub user: UserId,
     /// The project that the request is about.
     pub project: ProjectId,
+    /// What the user is there.
+    pub role: Role,
     /// The id of the request, for the records it leaves.
     pub request_id: String,
 }
@@ -65,7 +65,7 @@ pub struct IssuedToken {
     /// The project that it is scoped to.
     pub project: Option<Project>,
     /// The user's role there.
-    pub role: String,
+    pub role: Option<Role>,
     /// When it was issued.
     pub issued_at: Timestamp,
     /// When it ends.
@@ -161,28 +161,64 @@ impl Service {
         project: &str,
         user: &str,
     ) -> Result<FirstCredentials> {
-        let password = Zeroizing::new(random_text::<24>()?);
-        let plain = password.clone();
-        let password_hash = self.hash(move || hash_password(&plain)).await?;
-        let now = self.now();
-        let name = project.to_owned();
         let project = Project {
             id: ProjectId::random(),
             domain: domain.id,
-            name,
-            created_at: now,
+            name: project.to_owned(),
+            created_at: self.now(),
         };
         tx.insert_project(&project).await?;
+        self.new_user(tx, domain, project, user, Role::Administrator)
+            .await
+    }
+
+    /// Makes a user with a role in an existing project of the first domain.
+    ///
+    /// Errors: `Invalid` if the user exists, or the project does not.
+    pub async fn add_user(
+        &self,
+        project: &str,
+        user: &str,
+        role: Role,
+    ) -> Result<FirstCredentials> {
+        let invalid = |text: &str| Refusal::Invalid(text.to_owned());
+        let mut tx = self.meta().begin().await?;
+        let mut projects = tx.projects().await?.into_iter();
+        let project = projects.find(|found| found.name == project);
+        let project = project.ok_or_else(|| invalid("there is no such project"))?;
+        let domain = tx.domain(project.domain).await?;
+        let domain = domain.ok_or(Refusal::NotAuthenticated)?;
+        let made = match self.new_user(&mut tx, domain, project, user, role).await {
+            Err(Error::Meta(error)) if error.is_duplicate() => {
+                return Err(invalid("the user exists already").into());
+            }
+            made => made?,
+        };
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    /// Adds a user with a role in a project, and an access key of that user.
+    async fn new_user(
+        &self,
+        tx: &mut Tx,
+        domain: Domain,
+        project: Project,
+        user: &str,
+        role: Role,
+    ) -> Result<FirstCredentials> {
+        let password = Zeroizing::new(random_text::<24>()?);
+        let plain = password.clone();
+        let password_hash = self.hash(move || hash_password(&plain)).await?;
         let user_name = user.to_owned();
         let user = User {
             id: UserId::random(),
             domain: domain.id,
             name: user_name.clone(),
             password_hash,
-            created_at: now,
+            created_at: self.now(),
         };
         tx.insert_user(&user).await?;
-        let role = ADMINISTRATOR.to_owned();
         tx.insert_grant(&Grant {
             user: user.id,
             project: project.id,
@@ -294,7 +330,7 @@ impl Service {
             user,
             domain,
             project,
-            role: role.unwrap_or_default(),
+            role,
             issued_at: token.issued_at,
             expires_at: token.expires_at,
         })
@@ -308,14 +344,10 @@ impl Service {
             .domain(user.domain)
             .await?
             .ok_or(Refusal::NotAuthenticated)?;
-        let (mut project, mut role) = (None, String::new());
+        let (mut project, mut role) = (None, None);
         if let Some(id) = held.project {
             project = tx.project(id).await?;
-            role = tx
-                .grant(user.id, id)
-                .await?
-                .map(|grant| grant.role)
-                .unwrap_or_default();
+            role = tx.grant(user.id, id).await?.map(|grant| grant.role);
         }
         Ok(IssuedToken {
             secret: token.to_owned(),
@@ -357,10 +389,11 @@ impl Service {
         request_id: &str,
     ) -> Result<Caller> {
         let mut tx = self.meta().read().await?;
-        tx.grant(user, project).await?.ok_or(Refusal::NotAllowed)?;
+        let grant = tx.grant(user, project).await?;
         Ok(Caller {
             user,
             project,
+            role: grant.ok_or(Refusal::NotAllowed)?.role,
             request_id: request_id.to_owned(),
         })
     }

@@ -20,7 +20,7 @@ pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSi
 pub use operation_log::{OperationDetail, OperationView};
 pub use protectable::ProtectableView;
 pub use restore::{DiskMapping, RestoreTarget};
-pub use service::{Parts, Service};
+pub use service::{Parts, Quotas, Service};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
 

@@ -13,6 +13,38 @@ use crate::operation_log::NewOperation;
 use crate::work::Task;
 use crate::{Caller, Error, Result};
 
+/// How much there may be of what. Source of the defaults: the constraints of
+/// CBR in the Open Telekom Cloud documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quotas {
+    /// Vaults of a project; without a number, as many as there is room for.
+    pub vaults: Option<u64>,
+    /// Policies of each type of a project.
+    pub policies_per_type: u64,
+    /// Resources of a vault.
+    pub resources_per_vault: usize,
+    /// Tags of a vault.
+    pub tags_per_vault: usize,
+    /// Projects that a backup is shared with.
+    pub members_per_backup: usize,
+    /// Paths that an agent backs up.
+    pub paths_per_agent: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            vaults: None,
+            policies_per_type: 32,
+            resources_per_vault: 256,
+            tags_per_vault: 20,
+            members_per_backup: 10,
+            paths_per_agent: 8,
+        }
+    }
+}
+
 /// What the service works with; made once, in `cairn`.
 pub struct Parts {
     /// The catalogue.
@@ -27,6 +59,8 @@ pub struct Parts {
     pub master_key: MasterKey,
     /// Tells the task engine that there is work.
     pub wake: Arc<Notify>,
+    /// How much there may be of what.
+    pub quotas: Quotas,
 }
 
 /// The service. Cheap to clone.
@@ -65,6 +99,10 @@ impl Service {
 
     pub(crate) fn master_key(&self) -> &MasterKey {
         &self.parts.master_key
+    }
+
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.parts.quotas
     }
 
     pub(crate) fn now(&self) -> cairn_types::Timestamp {

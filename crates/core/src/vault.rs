@@ -11,9 +11,6 @@ use crate::operation_log::NewOperation;
 use crate::work::Task;
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
 
-/// Resources that one vault may hold. Source: CBR's constraints.
-const MAX_RESOURCES: usize = 256;
-
 /// A vault with what is in it.
 #[derive(Debug, Clone)]
 pub struct VaultView {
@@ -144,6 +141,11 @@ impl Service {
             updated_at: now,
         };
         let mut tx = self.meta().begin().await?;
+        if let Some(limit) = self.quotas().vaults
+            && tx.count_vaults(caller.project).await? >= limit
+        {
+            return Err(Refusal::TooManyVaults.into());
+        }
         tx.insert_vault(&vault).await?;
         for (wish, protectable) in new.resources.iter().zip(&found) {
             self.bind(&mut tx, &vault, wish, protectable).await?;
@@ -295,11 +297,9 @@ impl Service {
             self.bind(&mut tx, &vault, wish, protectable).await?;
         }
         let view = view(&mut tx, vault).await?;
-        if view.resources.len() > MAX_RESOURCES {
-            return Err(Refusal::TooManyResources {
-                limit: MAX_RESOURCES,
-            }
-            .into());
+        let limit = self.quotas().resources_per_vault;
+        if view.resources.len() > limit {
+            return Err(Refusal::TooManyResources { limit }.into());
         }
         if view.allocated_gb() > view.vault.size_gb {
             return Err(Refusal::ResourcesTooLarge.into());
@@ -394,11 +394,9 @@ impl Service {
         object_type: ObjectType,
         wishes: &[ResourceToBind],
     ) -> Result<Vec<Protectable>> {
-        if wishes.len() > MAX_RESOURCES {
-            return Err(Refusal::TooManyResources {
-                limit: MAX_RESOURCES,
-            }
-            .into());
+        let limit = self.quotas().resources_per_vault;
+        if wishes.len() > limit {
+            return Err(Refusal::TooManyResources { limit }.into());
         }
         let takes_some = ResourceType::ALL
             .iter()

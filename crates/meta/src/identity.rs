@@ -1,6 +1,6 @@
 //! Domains, projects, users, their grants, keys and tokens.
 
-use cairn_types::{DomainId, ProjectId, Timestamp, UserId};
+use cairn_types::{DomainId, ProjectId, Role, Timestamp, UserId};
 use sqlx::any::AnyRow;
 
 use crate::query::{Columns, FromRow, Statement, insert, optional, text};
@@ -51,7 +51,7 @@ pub struct Grant {
     /// Where.
     pub project: ProjectId,
     /// As what.
-    pub role: String,
+    pub role: Role,
 }
 
 /// A pair for signing requests.
@@ -119,7 +119,7 @@ impl FromRow for Grant {
         Ok(Self {
             user: row.parsed("user_id")?,
             project: row.parsed("project_id")?,
-            role: row.text("role")?,
+            role: row.parsed("role")?,
         })
     }
 }
@@ -252,7 +252,7 @@ impl Tx {
         let columns = [
             ("user_id", text(grant.user)),
             ("project_id", text(grant.project)),
-            ("role", text(&grant.role)),
+            ("role", text(grant.role)),
         ];
         insert(self, "grants", columns).await
     }

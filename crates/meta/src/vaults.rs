@@ -398,6 +398,13 @@ impl Tx {
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 
+    /// How many vaults a project has.
+    pub async fn count_vaults(&mut self, project: ProjectId) -> Result<u64> {
+        let mut statement = Statement::new("SELECT COUNT(*) FROM vaults");
+        statement.equals("project_id", Some(project));
+        Ok(statement.number(self).await?.unsigned_abs())
+    }
+
     /// What the backups of a vault occupy.
     pub async fn vault_usage(&mut self, vault: VaultId) -> Result<Usage> {
         let mut statement = Statement::new(

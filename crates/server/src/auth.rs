@@ -63,6 +63,27 @@ pub(crate) async fn enter_project(app: &App, request: &Request) -> Result<Caller
         .await?)
 }
 
+/// Proves who asks, and finds the project that they ask from where the path
+/// names none: the token's, the one of `X-Project-Id`, or else their first.
+///
+/// Errors: as [`enter_project`]; 403 too for who has a role in no project.
+pub(crate) async fn enter_home(app: &App, request: &Request) -> Result<Caller> {
+    let identified = identify(app, request).await?;
+    let named = request.header("x-project-id").map(str::parse).transpose();
+    let named: Option<ProjectId> = named.map_err(|_| Failure::invalid("X-Project-Id"))?;
+    let project = match identified.scope.or(named) {
+        Some(project) => project,
+        None => {
+            let projects = app.service.projects_of(identified.user, None).await?;
+            projects.first().ok_or(Refusal::NotAllowed)?.id
+        }
+    };
+    Ok(app
+        .service
+        .enter(identified.user, project, &request.id)
+        .await?)
+}
+
 fn not_proven(error: &SignatureError) -> Failure {
     Failure::code_with(ErrorCode::BadCredentials, error)
 }

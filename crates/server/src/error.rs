@@ -131,6 +131,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::ResourceInVault { .. } => ErrorCode::DiskInVault,
         Refusal::DuplicateResource => ErrorCode::DuplicateResource,
         Refusal::TooManyResources { .. } => ErrorCode::ResourceLimit,
+        Refusal::TooManyVaults => ErrorCode::VaultLimit,
         Refusal::VaultTooSmall => ErrorCode::VaultSizeInvalid,
         Refusal::ResourcesTooLarge => ErrorCode::VaultResourceSize,
         Refusal::VaultTakesNoResources { .. } => ErrorCode::VaultTakesNoResource,

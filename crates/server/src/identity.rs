@@ -178,7 +178,6 @@ fn token_response(
         name: issued.domain.name.clone(),
     };
     let project = issued.project.as_ref();
-    let role = Some(&issued.role).filter(|role| !role.is_empty());
     let token = Token {
         methods: vec![method.to_owned()],
         issued_at: issued.issued_at,
@@ -194,10 +193,11 @@ fn token_response(
             domain: domain.clone(),
         }),
         domain: project.is_none().then_some(domain),
-        roles: role
+        roles: issued
+            .role
             .map(|role| Role {
-                id: role.clone(),
-                name: role.clone(),
+                id: role.to_string(),
+                name: role.to_string(),
             })
             .into_iter()
             .collect(),

@@ -10,6 +10,7 @@ mod convert;
 mod error;
 mod identity;
 mod operation_logs;
+mod permission;
 mod protectables;
 mod request;
 mod routes;

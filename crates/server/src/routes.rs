@@ -2,10 +2,12 @@
 //! and the two questions of a supervisor.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Method, Request as HttpRequest, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
@@ -19,7 +21,9 @@ use uuid::Uuid;
 
 use crate::error::{Failure, Result};
 use crate::request::Request;
-use crate::{App, auth, backups, checkpoints, identity, operation_logs, protectables, vaults};
+use crate::{
+    App, auth, backups, checkpoints, identity, operation_logs, permission, protectables, vaults,
+};
 
 /// Requests that are answered at the same time; further ones wait.
 const REQUESTS: usize = 512;
@@ -44,6 +48,7 @@ pub fn router(app: App) -> Router {
         router = router.route(path, route.fallback(no_such_api));
     }
     router
+        .route("/openapi.json", get(openapi))
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", on(MethodFilter::GET, ready))
         .fallback(no_such_api)
@@ -98,6 +103,15 @@ async fn ready(State(app): State<App>) -> StatusCode {
     }
 }
 
+/// The description of the API, written once.
+async fn openapi() -> impl IntoResponse {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
+        let document = serde_json::to_vec(&cairn_api::openapi::document());
+        document.expect("the document has string keys only").into()
+    });
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone())
+}
+
 async fn no_such_api() -> Failure {
     Failure::code(ErrorCode::NoSuchApi)
 }
@@ -106,13 +120,28 @@ async fn serve(app: App, operation: Operation, request: HttpRequest<Body>) -> Re
     let id = id_of(&request);
     let answer = async {
         let request = Request::read(request, &id).await?;
-        let caller = match operation.spec().is_in_project() {
+        let spec = operation.spec();
+        if spec.is_public() {
+            return tell_anybody(operation, &request);
+        }
+        let caller = match spec.is_in_project() {
             true => auth::enter_project(&app, &request).await?,
-            false => return Err(Failure::code(ErrorCode::NoSuchApi)),
+            false => auth::enter_home(&app, &request).await?,
         };
+        permission::check(operation, &caller)?;
         call(&app, operation, &caller, &request).await
     };
     answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// The operations that need no proof of who asks.
+fn tell_anybody(operation: Operation, _request: &Request) -> Result<Response> {
+    match operation {
+        Operation::ListApiVersions | Operation::ShowApiVersion => {
+            Err(Failure::code(ErrorCode::NoSuchApi))
+        }
+        _ => Err(Failure::code(ErrorCode::Unknown)),
+    }
 }
 
 /// The operations that are served, each by its handler.

@@ -5,6 +5,8 @@ mod clock;
 mod disk;
 mod faulty;
 mod gated;
+#[cfg(feature = "vendor-contract")]
+pub mod own_contract;
 mod saboteur;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;

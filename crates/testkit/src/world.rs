@@ -8,14 +8,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_core::{
-    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ResourceToBind, Service,
-    VaultView, Worker,
+    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, Quotas, ResourceToBind,
+    Service, VaultView, Worker,
 };
 use cairn_meta::{Meta, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig};
 use cairn_task::Engine;
-use cairn_types::{Clock, ObjectType, ResourceId, ResourceType, UserId};
+use cairn_types::{Clock, ObjectType, ResourceId, ResourceType, Role, UserId};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tempfile::TempDir;
@@ -101,11 +101,13 @@ impl World {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             master_key: master(),
             wake: Arc::clone(&wake),
+            quotas: Quotas::default(),
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {
             user,
             project: credentials.project.id,
+            role: Role::Administrator,
             request_id: "req-test".to_owned(),
         };
         let work = Arc::new(Saboteur::new(Worker::new(service.clone(), inventory)));

@@ -13,6 +13,17 @@ pub struct IdError {
     pub text: String,
 }
 
+/// The written forms of ids, as regular expressions.
+mod pattern {
+    #![allow(
+        non_upper_case_globals,
+        reason = "named like the functions that write the forms"
+    )]
+    pub(super) const hyphenated: &str =
+        "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$";
+    pub(super) const simple: &str = "^[0-9a-fA-F]{32}$";
+}
+
 macro_rules! id {
     ($(#[$meta:meta])* $name:ident, $kind:literal, $form:ident, $length:literal) => {
         $(#[$meta])*
@@ -77,6 +88,17 @@ macro_rules! id {
                 text.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        impl utoipa::PartialSchema for $name {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .pattern(Some(pattern::$form))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $name {}
     };
 }
 

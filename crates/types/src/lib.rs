@@ -10,6 +10,7 @@ mod kind;
 mod named;
 mod progress;
 mod resource;
+mod role;
 mod size;
 mod status;
 
@@ -23,6 +24,7 @@ pub use kind::Kind;
 pub use named::UnknownName;
 pub use progress::Progress;
 pub use resource::{ObjectType, ResourceType};
+pub use role::Role;
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
     BackupStatus, BackupStep, CheckpointStatus, OperationStatus, OperationType, ProtectStatus,

@@ -12,7 +12,8 @@ pub struct UnknownName {
 }
 
 /// Declares an enum whose variants have fixed names, with `name`, `ALL`,
-/// `Display`, `FromStr` and serde by name. For the crates of Cairn; it needs `serde` in scope.
+/// `Display`, `FromStr`, serde and the schema by name. For the crates of Cairn; it
+/// needs `serde` and `utoipa` in scope.
 #[macro_export]
 macro_rules! named {
     (
@@ -61,6 +62,17 @@ macro_rules! named {
                 name.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        impl utoipa::PartialSchema for $enum {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                utoipa::openapi::ObjectBuilder::new()
+                    .schema_type(utoipa::openapi::Type::String)
+                    .enum_values(Some(Self::ALL.iter().map(|member| member.name())))
+                    .into()
+            }
+        }
+
+        impl utoipa::ToSchema for $enum {}
     };
 }
 pub(crate) use named;

@@ -2,7 +2,7 @@
 
 use crate::fixtures::*;
 use cairn_meta::{AccessKey, Grant, Token, User, VaultFilter};
-use cairn_types::UserId;
+use cairn_types::{Role, UserId};
 
 #[tokio::test]
 async fn identities_are_found_by_every_name_they_have() {
@@ -22,7 +22,7 @@ async fn identities_are_found_by_every_name_they_have() {
         let grant = Grant {
             user: user.id,
             project,
-            role: "admin".to_owned(),
+            role: Role::Administrator,
         };
         tx.insert_grant(&grant).await.unwrap();
         let key = AccessKey {

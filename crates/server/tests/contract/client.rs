@@ -7,6 +7,7 @@ use cairn_api::Operation;
 use cairn_core::{FirstCredentials, PasswordSignIn, Scope};
 use cairn_server::{App, Site};
 use cairn_testkit::World;
+use cairn_testkit::own_contract::assert_matches_ours;
 use cairn_testkit::vendor_contract::assert_matches_vendor;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -82,6 +83,7 @@ impl Client {
         };
         let answer = self.send(spec.method.as_str(), &target, body).await;
         assert_matches_vendor(spec.id, answer.status.as_u16(), &answer.body);
+        assert_matches_ours(spec.id, answer.status.as_u16(), &answer.body);
         if answer.status.is_success() {
             assert_eq!(answer.status.as_u16(), spec.success_status, "{operation}");
         } else {

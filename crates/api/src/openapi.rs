@@ -1,0 +1,241 @@
+//! The description of the API in OpenAPI, made from the table of operations and
+//! the very types that requests and responses are read and written with.
+
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterBuilder};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Paths, RefOr,
+    Required, ResponseBuilder, Schema,
+};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::{ErrorBody, Operation, OperationSpec};
+
+const JSON: &str = "application/json";
+
+/// A named part of the document: a schema that others refer to.
+type Component = (String, RefOr<Schema>);
+
+/// What an operation reads and answers.
+#[derive(Default)]
+struct Shape {
+    query: Vec<Parameter>,
+    body: Option<RefOr<Schema>>,
+    answer: Option<RefOr<Schema>>,
+    components: Vec<Component>,
+}
+
+impl Shape {
+    fn query(mut self, parameters: Vec<Parameter>) -> Self {
+        self.query = parameters;
+        self
+    }
+
+    fn body<T: ToSchema>(mut self) -> Self {
+        self.body = Some(self.refer_to::<T>());
+        self
+    }
+
+    fn answer<T: ToSchema>(mut self) -> Self {
+        self.answer = Some(self.refer_to::<T>());
+        self
+    }
+
+    fn refer_to<T: ToSchema>(&mut self) -> RefOr<Schema> {
+        let name = T::name().into_owned();
+        T::schemas(&mut self.components);
+        self.components.push((name.clone(), T::schema()));
+        RefOr::Ref(utoipa::openapi::Ref::from_schema_name(name))
+    }
+}
+
+/// What an operation reads and answers: one row each.
+fn shape(operation: Operation) -> Shape {
+    use Operation as Op;
+
+    use crate::{backup, checkpoint, operation_log, protectable, vault};
+
+    let shape = Shape::default();
+    match operation {
+        Op::ListVault => shape
+            .query(vault::ListVaultQuery::parameters())
+            .answer::<vault::ListVaultResponse>(),
+        Op::CreateVault => shape
+            .body::<vault::CreateVaultRequest>()
+            .answer::<vault::VaultResponse>(),
+        Op::ShowVault => shape.answer::<vault::VaultResponse>(),
+        Op::UpdateVault => shape
+            .body::<vault::UpdateVaultRequest>()
+            .answer::<vault::VaultResponse>(),
+        Op::AddVaultResource => shape
+            .body::<vault::AddVaultResourceRequest>()
+            .answer::<vault::AddVaultResourceResponse>(),
+        Op::RemoveVaultResource => shape
+            .body::<vault::RemoveVaultResourceRequest>()
+            .answer::<vault::RemoveVaultResourceResponse>(),
+        Op::CreateCheckpoint => shape
+            .body::<checkpoint::CreateCheckpointRequest>()
+            .answer::<checkpoint::CheckpointResponse>(),
+        Op::ShowCheckpoint => shape.answer::<checkpoint::CheckpointResponse>(),
+        Op::ListBackups => shape
+            .query(backup::ListBackupsQuery::parameters())
+            .answer::<backup::ListBackupsResponse>(),
+        Op::ShowBackup => shape.answer::<backup::BackupResponse>(),
+        Op::UpdateBackup => shape
+            .body::<backup::UpdateBackupRequest>()
+            .answer::<backup::BackupResponse>(),
+        Op::RestoreBackup => shape
+            .body::<backup::RestoreBackupRequest>()
+            .answer::<backup::RestoreBackupResponse>(),
+        Op::ListOpLogs => shape
+            .query(operation_log::ListOpLogsQuery::parameters())
+            .answer::<operation_log::ListOpLogsResponse>(),
+        Op::ShowOpLog => shape.answer::<operation_log::OperationLogResponse>(),
+        Op::ListProtectable => shape
+            .query(protectable::ListProtectableQuery::parameters())
+            .answer::<protectable::ListProtectableResponse>(),
+        Op::ShowProtectable => shape.answer::<protectable::ProtectableResponse>(),
+        _ => shape,
+    }
+}
+
+/// The whole API as an OpenAPI document.
+pub fn document() -> OpenApi {
+    let mut paths = Paths::new();
+    let mut components: Vec<Component> = vec![(ErrorBody::name().into(), ErrorBody::schema())];
+    for operation in Operation::ALL {
+        let mut shape = shape(*operation);
+        components.append(&mut shape.components);
+        let spec = operation.spec();
+        paths.add_path_operation(spec.path, vec![method(spec)], describe(spec, shape));
+    }
+    let api_key = |header: &str, what: &str| {
+        SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(header, what)))
+    };
+    let components = ComponentsBuilder::new()
+        .schemas_from_iter(components)
+        .security_scheme(
+            TOKEN,
+            api_key("X-Auth-Token", "A token of `POST /v3/auth/tokens`."),
+        )
+        .security_scheme(
+            SIGNATURE,
+            api_key(
+                "Authorization",
+                "A signature by an access key, `SDK-HMAC-SHA256`.",
+            ),
+        )
+        .build();
+    let info = InfoBuilder::new()
+        .title("Cairn")
+        .description(Some("Cloud backup and recovery: the CBR v3 API."))
+        .version(env!("CARGO_PKG_VERSION"))
+        .build();
+    OpenApiBuilder::new()
+        .info(info)
+        .paths(paths)
+        .components(Some(components))
+        .build()
+}
+
+const TOKEN: &str = "token";
+const SIGNATURE: &str = "signature";
+
+fn method(spec: &OperationSpec) -> HttpMethod {
+    match spec.method.as_str() {
+        "POST" => HttpMethod::Post,
+        "PUT" => HttpMethod::Put,
+        "DELETE" => HttpMethod::Delete,
+        _ => HttpMethod::Get,
+    }
+}
+
+fn describe(spec: &OperationSpec, shape: Shape) -> utoipa::openapi::path::Operation {
+    let json = |schema| ContentBuilder::new().schema(Some(schema)).build();
+    let error = RefOr::Ref(utoipa::openapi::Ref::from_schema_name(ErrorBody::name()));
+    let mut success = ResponseBuilder::new().description("It worked.");
+    if let Some(answer) = shape.answer {
+        success = success.content(JSON, json(answer));
+    }
+    let failure = ResponseBuilder::new()
+        .description("It was refused, and nothing has changed.")
+        .content(JSON, json(error));
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(spec.id))
+        .tag(format!("{:?}", spec.group))
+        .response(spec.success_status.to_string(), success.build())
+        .response("4XX", failure.build());
+    for name in spec.path_parameters() {
+        operation = operation.parameter(path_parameter(name));
+    }
+    for parameter in shape.query {
+        operation = operation.parameter(parameter);
+    }
+    if let Some(body) = shape.body {
+        let body = RequestBodyBuilder::new()
+            .content(JSON, json(body))
+            .required(Some(Required::True));
+        operation = operation.request_body(Some(body.build()));
+    }
+    if spec.is_public() {
+        return operation.build();
+    }
+    let nothing: [&str; 0] = [];
+    operation
+        .security(SecurityRequirement::new(TOKEN, nothing))
+        .security(SecurityRequirement::new(SIGNATURE, nothing))
+        .build()
+}
+
+fn path_parameter(name: &str) -> Parameter {
+    use cairn_types::{
+        BackupId, CheckpointId, OperationLogId, PolicyId, ProjectId, ResourceId, VaultId,
+    };
+    let schema = match name {
+        "project_id" | "source_project_id" | "member_id" => ProjectId::schema(),
+        "vault_id" => VaultId::schema(),
+        "backup_id" => BackupId::schema(),
+        "checkpoint_id" => CheckpointId::schema(),
+        "policy_id" | "organization_policy_id" => PolicyId::schema(),
+        "operation_log_id" => OperationLogId::schema(),
+        "instance_id" | "agent_id" => ResourceId::schema(),
+        "protectable_type" => crate::ProtectableType::schema(),
+        _ => String::schema(),
+    };
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(utoipa::openapi::path::ParameterIn::Path)
+        .required(Required::True)
+        .schema(Some(schema))
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_described() {
+        let document = serde_json::to_value(document()).unwrap();
+        for operation in Operation::ALL {
+            let spec = operation.spec();
+            let method = spec.method.as_str().to_lowercase();
+            let described = &document["paths"][spec.path][&method];
+            assert_eq!(described["operationId"], spec.id, "{operation}");
+        }
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_component() {
+        let text = serde_json::to_string(&document()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for reference in text.split(r##""$ref":"#/components/schemas/"##).skip(1) {
+            let name = reference.split('"').next().unwrap();
+            assert!(
+                document["components"]["schemas"][name].is_object(),
+                "{name}"
+            );
+        }
+    }
+}
