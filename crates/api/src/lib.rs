@@ -10,20 +10,25 @@
 //! left out.
 
 pub mod backup;
+pub mod binding;
 pub mod checkpoint;
 pub mod client;
 mod credentials;
 mod error_code;
 pub mod identity;
+pub mod lookup;
+pub mod metadata;
 pub mod openapi;
 mod operation;
 pub mod operation_log;
+pub mod order;
 pub mod page;
 pub mod protectable;
 pub mod query;
 pub mod resource;
 pub mod sign;
 pub mod text;
+pub mod usage;
 pub mod validate;
 pub mod vault;
 pub mod wire_time;

@@ -1,6 +1,6 @@
 //! Backups: listing, showing, renaming and deleting them.
 
-use cairn_meta::{Backup, BackupFilter, BackupSort, Page, Tx};
+use cairn_meta::{Backup, BackupFilter, Page, SortKey, Tx};
 use cairn_types::{BackupId, BackupStep, OperationLogId, OperationType};
 
 use crate::operation_log::NewOperation;
@@ -22,7 +22,7 @@ pub struct BackupQuery {
     /// Which.
     pub filter: BackupFilter,
     /// By which keys; newest first, if empty.
-    pub sort: Vec<BackupSort>,
+    pub sort: Vec<SortKey>,
     /// Which page.
     pub page: Page,
 }

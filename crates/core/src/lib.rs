@@ -3,13 +3,19 @@
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
 mod backup;
+mod binding;
+mod capacity;
 mod checkpoint;
 mod error;
 mod identity;
+mod lookup;
+mod metadata;
 mod operation_log;
+mod order;
 mod protectable;
 mod restore;
 mod service;
+mod usage;
 mod vault;
 mod work;
 
@@ -17,8 +23,10 @@ pub use backup::{BackupQuery, BackupView};
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
+pub use metadata::ResourceMetadata;
 pub use operation_log::{OperationDetail, OperationView};
-pub use protectable::ProtectableView;
+pub use order::{OrderChange, Prepaid, spec_code};
+pub use protectable::{ProtectableFilter, ProtectableView};
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
@@ -29,8 +37,8 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{
-        Backup, BackupFilter, BackupSort, BoundResource, Checkpoint, Domain, OperationLog,
-        OperationLogFilter, Page, Project, ResourceExtraInfo, SkipReason, Skipped, Usage, User,
-        Vault, VaultFilter, VolumeChoice,
+        Backup, BackupFilter, BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter,
+        Page, Payment, Project, ProjectUsage, ResourceExtraInfo, ResourceUsage, SkipReason,
+        Skipped, SortKey, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

@@ -1,6 +1,6 @@
 //! Vaults: their rules, and the resources bound to them.
 
-use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tx, Usage, Vault, VaultFilter};
+use cairn_meta::{BoundResource, Page, Payment, ResourceExtraInfo, Tx, Usage, Vault, VaultFilter};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
     ByteCount, ObjectType, OperationLogId, OperationType, ProtectStatus, ResourceId, ResourceType,
@@ -8,6 +8,7 @@ use cairn_types::{
 };
 
 use crate::operation_log::NewOperation;
+use crate::order::{Prepaid, refuse_paid};
 use crate::work::Task;
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
 
@@ -66,6 +67,14 @@ pub struct NewVault {
     pub bind_rules: serde_json::Value,
     /// Its tags.
     pub tags: serde_json::Value,
+    /// What it is bought by, if it is paid for in advance.
+    pub prepaid: Option<Prepaid>,
+    /// Whether it may hold more than its size.
+    pub demand_billing: bool,
+    /// Where its owner wants its backups to lie.
+    pub availability_zone: Option<String>,
+    /// The service that keeps it locked.
+    pub sys_lock_source_service: Option<String>,
     /// What to bind at once.
     pub resources: Vec<ResourceToBind>,
 }
@@ -116,7 +125,7 @@ impl Service {
             .resources_to_bind(caller, new.object_type, &new.resources)
             .await?;
         let now = self.now();
-        let vault = Vault {
+        let mut vault = Vault {
             id: VaultId::random(),
             project: caller.project,
             name: new.name,
@@ -137,6 +146,13 @@ impl Service {
             backup_name_prefix: new.backup_name_prefix,
             bind_rules: new.bind_rules,
             tags: new.tags,
+            payment: Payment {
+                demand_billing: new.demand_billing,
+                ..Payment::default()
+            },
+            availability_zone: new.availability_zone,
+            sys_lock_source_service: new.sys_lock_source_service,
+            user: Some(caller.user),
             created_at: now,
             updated_at: now,
         };
@@ -147,6 +163,9 @@ impl Service {
             return Err(Refusal::TooManyVaults.into());
         }
         tx.insert_vault(&vault).await?;
+        if let Some(prepaid) = new.prepaid {
+            self.buy(&mut tx, &mut vault, prepaid).await?;
+        }
         for (wish, protectable) in new.resources.iter().zip(&found) {
             self.bind(&mut tx, &vault, wish, protectable).await?;
         }
@@ -235,6 +254,7 @@ impl Service {
                 .into());
             }
         }
+        refuse_paid(&view.vault, self.now())?;
         let backups = tx.backups_of_vault(view.vault.id, None).await?;
         if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
             return Err(Refusal::BackupBusy { id: busy.id }.into());
@@ -544,7 +564,14 @@ pub(crate) fn choice_takes(choice: &ResourceExtraInfo, disk: ResourceId) -> bool
 fn apply_change(view: &mut VaultView, change: VaultChange) -> Result<()> {
     let allocated = view.allocated_gb();
     let vault = &mut view.vault;
-    if let Some(size) = change.size_gb {
+    let in_advance = vault.payment.is_in_advance();
+    if in_advance && change.auto_expand == Some(true) {
+        return Err(Refusal::NotByUse { key: "auto_expand" }.into());
+    }
+    if let Some(size) = change.size_gb.filter(|size| *size != vault.size_gb) {
+        if in_advance {
+            return Err(Refusal::NotByUse { key: "size" }.into());
+        }
         let used = ByteCount(view.usage.used_bytes).gb_ceil();
         if size < allocated || size < used {
             return Err(Refusal::VaultTooSmall.into());

@@ -6,7 +6,7 @@ use cairn_types::{
 };
 use sqlx::any::AnyRow;
 
-use crate::query::{Columns, FromRow, Page, Statement, insert, optional, text};
+use crate::query::{Columns, FromRow, Order, Page, SortKey, Statement, insert, optional, text};
 use crate::vaults::signed;
 use crate::{Error, Result, Tx};
 
@@ -61,6 +61,8 @@ pub struct Backup {
     pub protected_at: Option<Timestamp>,
     /// When it ends; never, if not given.
     pub expired_at: Option<Timestamp>,
+    /// What was known of the resource, if it was recorded.
+    pub metadata: Option<serde_json::Value>,
 }
 
 /// Which backups of a project a list shows; top-level ones unless `parent` is given.
@@ -94,15 +96,8 @@ pub struct BackupFilter {
     pub created_until: Option<Timestamp>,
     /// Only those whose vault is used to at least this many percent.
     pub used_percent: Option<u64>,
-}
-
-/// A key to sort by, and whether descending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackupSort {
-    /// One of the columns that CBR sorts by.
-    pub column: &'static str,
-    /// Largest first.
-    pub descending: bool,
+    /// Only those that a policy made, and which (do not) end at an instant.
+    pub automatic_until: Option<bool>,
 }
 
 impl FromRow for Backup {
@@ -132,6 +127,10 @@ impl FromRow for Backup {
             updated_at: row.time("updated_at")?,
             protected_at: row.optional_time("protected_at")?,
             expired_at: row.optional_time("expired_at")?,
+            metadata: match row.optional_text("metadata")? {
+                Some(_) => Some(row.json("metadata")?),
+                None => None,
+            },
         })
     }
 }
@@ -161,6 +160,12 @@ fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statemen
     }
     if let Some(until) = filter.created_until {
         statement.condition("created_at <= ").bind(until);
+    }
+    if let Some(ends) = filter.automatic_until {
+        statement.condition(match ends {
+            true => "auto_trigger = 1 AND expired_at IS NOT NULL",
+            false => "auto_trigger = 1 AND expired_at IS NULL",
+        });
     }
     if let Some(percent) = filter.used_percent {
         statement.condition(
@@ -207,6 +212,7 @@ impl Tx {
             ("updated_at", backup.updated_at.into()),
             ("protected_at", backup.protected_at.into()),
             ("expired_at", backup.expired_at.into()),
+            ("metadata", optional(backup.metadata.as_ref())),
         ];
         insert(self, "backups", columns).await
     }
@@ -313,49 +319,26 @@ impl Tx {
         statement.all(self).await
     }
 
-    /// A page of a project's backups, and how many match in all.
-    ///
-    /// `marker` pages by the first sort key's order, so it goes with one key at the most.
+    /// A page of a project's backups, and how many match in all. The marker
+    /// goes by the same keys as the order.
     pub async fn backups(
         &mut self,
         project: ProjectId,
         filter: &BackupFilter,
-        sort: &[BackupSort],
+        sort: &[SortKey],
         page: &Page,
     ) -> Result<(Vec<Backup>, u64)> {
         let count = filtered("SELECT COUNT(*) FROM backups", project, filter)
             .number(self)
             .await?;
         let mut statement = filtered("SELECT * FROM backups", project, filter);
-        let newest = [BackupSort {
-            column: "created_at",
-            descending: true,
-        }];
-        let sort = if sort.is_empty() { &newest[..] } else { sort };
-        if let Some(marker) = &page.marker {
-            let beyond = if sort[0].descending { "<" } else { ">" };
-            let column = sort[0].column;
-            statement
-                .condition("(")
-                .push(column)
-                .push(", id) ")
-                .push(beyond)
-                .push(" (SELECT ");
-            statement
-                .push(column)
-                .push(", id FROM backups WHERE id = ")
-                .bind(marker.as_str());
-            statement.push(")");
-        }
-        statement.push(" ORDER BY ");
-        for key in sort {
-            statement
-                .push(key.column)
-                .push(if key.descending { " DESC, " } else { ", " });
-        }
-        statement
-            .push(if sort[0].descending { "id DESC" } else { "id" })
-            .page(page);
+        let newest = [SortKey::newest("created_at")];
+        let order = Order {
+            table: "backups",
+            prefix: "",
+            keys: if sort.is_empty() { &newest } else { sort },
+        };
+        statement.ordered_page(&order, project, page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 
@@ -373,6 +356,47 @@ impl Tx {
             .condition("parent_id IS NULL")
             .push(" ORDER BY created_at, id");
         statement.all(self).await
+    }
+
+    /// Has the available backups of a vault end at an instant, with their
+    /// disks, and says how many they are. In a locked vault, none that a
+    /// policy made ends earlier than it would have.
+    pub async fn set_expiry(
+        &mut self,
+        vault: VaultId,
+        locked: bool,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let ends = || {
+            let mut statement = Statement::new("UPDATE backups SET expired_at = ");
+            statement
+                .bind(until)
+                .push(", updated_at = ")
+                .bind(now)
+                .equals("vault_id", Some(vault));
+            statement
+        };
+        let mut backups = ends();
+        backups
+            .equals("status", Some(BackupStatus::Available))
+            .condition("parent_id IS NULL");
+        if locked {
+            backups
+                .condition("(auto_trigger = 0 OR expired_at <= ")
+                .bind(until)
+                .push(")");
+        }
+        let changed = backups.run(self).await?;
+        let mut disks = ends();
+        disks
+            .condition("parent_id IN (SELECT p.id FROM backups p WHERE p.vault_id = ")
+            .bind(text(vault))
+            .push(" AND p.parent_id IS NULL AND p.expired_at = ")
+            .bind(until)
+            .push(")");
+        disks.run(self).await?;
+        Ok(changed)
     }
 
     /// The backups of a checkpoint, top-level ones only, oldest first.

@@ -12,16 +12,23 @@ mod database;
 mod error;
 mod facts;
 mod identity;
+mod migrations;
 mod operation_logs;
+mod orders;
 mod query;
 pub mod tasks;
+mod usage;
 mod vaults;
 
-pub use backups::{Backup, BackupFilter, BackupSort};
+pub use backups::{Backup, BackupFilter};
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};
 pub use identity::{AccessKey, Domain, Grant, Project, Token, User};
 pub use operation_logs::{OperationLog, OperationLogFilter};
-pub use query::Page;
-pub use vaults::{BoundResource, ResourceExtraInfo, Usage, Vault, VaultFilter, VolumeChoice};
+pub use orders::Order;
+pub use query::{Page, SortKey};
+pub use usage::{ProjectUsage, ResourceUsage};
+pub use vaults::{
+    BoundResource, Payment, ResourceExtraInfo, Usage, Vault, VaultFilter, VolumeChoice,
+};

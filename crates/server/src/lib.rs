@@ -5,15 +5,20 @@
 mod app;
 mod auth;
 mod backups;
+mod bindings;
 mod checkpoints;
 mod convert;
 mod error;
 mod identity;
+mod lookups;
+mod metadata;
 mod operation_logs;
+mod orders;
 mod permission;
 mod protectables;
 mod request;
 mod routes;
+mod usage;
 mod vaults;
 
 pub use app::{App, Site};

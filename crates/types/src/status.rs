@@ -215,6 +215,10 @@ named! {
         VaultDelete = "vault_delete",
         /// The removal of resources from a vault.
         RemoveResource = "remove_resource",
+        /// The move of resources to another vault.
+        MigrateResource = "migrate_resource",
+        /// The change of the day on which a vault's backups end.
+        UpdateExpirationTime = "update_expiration_time",
     }
 }
 

@@ -154,7 +154,7 @@ impl BackUp<'_> {
         let service = &self.worker.service;
         let repository = service.repository().existing_project(self.project).await?;
         let listed = repository.find(self.backup).await?;
-        let (_, children) = self.rows().await?;
+        let (backup, children) = self.rows().await?;
         let now = service.now();
         let used: u64 = children.iter().map(|child| child.used_bytes).sum();
         self.step_rows(BackupStep::FinishProtect, |backup| {
@@ -167,7 +167,8 @@ impl BackUp<'_> {
             }
             backup.protected_at = Some(now);
         })
-        .await
+        .await?;
+        service.settle_capacity(self.project, backup.vault).await
     }
 
     async fn forget_disks(&self) -> Result<()> {

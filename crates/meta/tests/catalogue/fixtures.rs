@@ -1,8 +1,8 @@
 //! A catalogue of its own for each test, and rows to fill it with.
 
 use cairn_meta::{
-    Backup, BoundResource, Checkpoint, Domain, Meta, Page, Project, ResourceExtraInfo, SkipReason,
-    Skipped, Tx, Vault, VolumeChoice,
+    Backup, BoundResource, Checkpoint, Domain, Meta, Page, Payment, Project, ResourceExtraInfo,
+    SkipReason, Skipped, Tx, Vault, VolumeChoice,
 };
 use cairn_types::{
     BackupId, BackupStatus, BackupStep, CheckpointId, DomainId, ObjectType, ProjectId,
@@ -95,6 +95,10 @@ pub fn vault(project: ProjectId, name: &str, seconds: i64) -> Vault {
         backup_name_prefix: String::new(),
         bind_rules: serde_json::json!({ "tags": [{ "key": "ключ", "value": null }] }),
         tags: serde_json::json!([]),
+        payment: Payment::default(),
+        availability_zone: Some("az-1".to_owned()),
+        sys_lock_source_service: None,
+        user: None,
         created_at: at(seconds),
         updated_at: at(seconds),
     }
@@ -174,6 +178,7 @@ pub fn backup(
         updated_at: at(seconds),
         protected_at: Some(at(seconds + 1)),
         expired_at: None,
+        metadata: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Vaults and what is bound to them.
 
 use crate::fixtures::*;
-use cairn_meta::{Backup, BoundResource, Page, Vault, VaultFilter};
+use cairn_meta::{Backup, BoundResource, Order, Page, Payment, Vault, VaultFilter};
 use cairn_types::{
     BackupId, BackupStatus, BackupStep, Kind, ProjectId, ProtectStatus, ResourceId, VaultStatus,
     VaultStep,
@@ -205,6 +205,133 @@ async fn only_the_steps_that_lead_from_a_state_can_be_written() {
         tx.update_vault(&vault).await.unwrap();
         let read = tx.vault(project, vault.id).await.unwrap().unwrap();
         assert_eq!(read.status, VaultStatus::Deleting);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_resource_moves_with_its_backups() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let (one, mut two) = (vault(project, "one", 1), vault(project, "two", 2));
+        two.enterprise_project = "other".to_owned();
+        let (moves, stays) = (bound(one.id, 3), bound(one.id, 4));
+        let point = checkpoint(&one);
+        let mut tx = meta.begin().await.unwrap();
+        for vault in [&one, &two] {
+            tx.insert_vault(vault).await.unwrap();
+        }
+        for resource in [&moves, &stays] {
+            tx.bind_resource(resource).await.unwrap();
+        }
+        tx.insert_checkpoint(&point).await.unwrap();
+        let mut whole = backup(&one, point.id, moves.id, 10);
+        insert_available(&mut tx, &mut whole).await;
+        let mut disk = Backup {
+            id: BackupId::random(),
+            parent: Some(whole.id),
+            resource: ResourceId::random(),
+            status: BackupStatus::FIRST,
+            ..whole.clone()
+        };
+        insert_available(&mut tx, &mut disk).await;
+        let mut other = backup(&one, point.id, stays.id, 11);
+        insert_available(&mut tx, &mut other).await;
+
+        let all = Page {
+            limit: 9,
+            ..Page::default()
+        };
+        let (used, count) = tx.resource_usage(project, None, None, &all).await.unwrap();
+        assert_eq!((used.len(), count), (2, 2));
+        assert!(
+            used.iter()
+                .all(|one| one.backups == 1 && one.used_bytes == 1 << 20)
+        );
+        assert!(used.iter().all(|one| one.multi_az_bytes == 0));
+        let found = tx
+            .resource_usage(project, Some(moves.id), Some(moves.resource_type), &all)
+            .await
+            .unwrap();
+        assert_eq!((found.0[0].resource, found.1), (moves.id, 1));
+
+        tx.move_resource(moves.id, one.id, &two, at(20))
+            .await
+            .unwrap();
+        let binding = tx.binding(moves.id).await.unwrap().unwrap();
+        assert_eq!((binding.vault, binding.backup_count), (two.id, 1));
+        for id in [whole.id, disk.id] {
+            let moved = tx.backup(project, id).await.unwrap().unwrap();
+            assert_eq!((moved.vault, moved.updated_at), (two.id, at(20)));
+            assert_eq!(moved.enterprise_project, "other");
+        }
+        let left = tx.backups_of_vault(one.id, None).await.unwrap();
+        assert_eq!(left, [other.clone()]);
+        let sum = tx.project_usage(project).await.unwrap();
+        assert_eq!((sum.size_gb, sum.used_bytes), (200, 2 << 20));
+
+        // A day is set for what is done, with its disks.
+        assert_eq!(
+            tx.set_expiry(two.id, false, at(90), at(21)).await.unwrap(),
+            1
+        );
+        for id in [whole.id, disk.id] {
+            let ends = tx.backup(project, id).await.unwrap().unwrap();
+            assert_eq!(ends.expired_at, Some(at(90)));
+        }
+        // In a locked vault, a policy's backup ends no earlier than before.
+        other.auto_trigger = true;
+        let mut automatic = Backup {
+            id: BackupId::random(),
+            status: BackupStatus::FIRST,
+            expired_at: Some(at(50)),
+            ..other.clone()
+        };
+        insert_available(&mut tx, &mut automatic).await;
+        for (until, changed) in [(at(40), 1), (at(60), 2)] {
+            let count = tx.set_expiry(one.id, true, until, at(22)).await.unwrap();
+            assert_eq!(count, changed);
+        }
+        let set = tx
+            .set_notification(project, Some(false), Some(55), at(30))
+            .await
+            .unwrap();
+        assert_eq!(set.len(), 2);
+        let read = tx.vault(project, two.id).await.unwrap().unwrap();
+        assert_eq!((read.smn_notify, read.threshold), (false, 55));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_is_found_by_its_number_project_and_vault() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let mut vault = vault(project, "v", 1);
+        vault.payment = Payment {
+            order: Some("CS1".to_owned()),
+            product: Some("p".to_owned()),
+            paid_until: Some(at(99)),
+            demand_billing: true,
+        };
+        let order = Order {
+            id: "CS1".to_owned(),
+            project,
+            vault: vault.id,
+            product: "p".to_owned(),
+            size_gb: 100,
+            months: 3,
+            created_at: at(2),
+        };
+        let mut tx = meta.begin().await.unwrap();
+        tx.insert_vault(&vault).await.unwrap();
+        tx.insert_order(&order).await.unwrap();
+        let read = tx.vault(project, vault.id).await.unwrap().unwrap();
+        assert_eq!(read, vault);
+        let found = tx.order(project, "CS1", vault.id).await.unwrap();
+        assert_eq!(found, Some(order));
+        let stranger = ProjectId::random();
+        assert_eq!(tx.order(stranger, "CS1", vault.id).await.unwrap(), None);
     })
     .await;
 }

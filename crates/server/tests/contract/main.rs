@@ -5,5 +5,9 @@
 
 mod client;
 mod identity;
+mod lists;
+mod lookups;
+mod orders;
 mod refusals;
+mod rules;
 mod served;
