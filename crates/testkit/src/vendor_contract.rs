@@ -223,6 +223,8 @@ fn declared(operation_id: &str, status: u16) -> Declared {
         (_, 400..) => error_schema(),
         // Nothing is declared, but Terraform cannot do without it.
         ("RestoreBackup", 202) => object_of("job_id"),
+        // Values are declared as objects; the vendor's own example has none.
+        ("ListFeatures" | "ShowFeature", 200) => features_schema(),
         // Only the older documents have these two; they show one example.
         ("ListApiVersions" | "ShowApiVersion", 300) => versions_schema(),
         _ => {
@@ -260,6 +262,12 @@ fn error_schema() -> Value {
         "required": ["error_code", "error_msg"],
         "additionalProperties": false
     })
+}
+
+fn features_schema() -> Value {
+    let texts = json!({ "type": "array", "items": { "type": "string" } });
+    let one_of = json!([{ "type": "boolean" }, { "type": "string" }, texts]);
+    json!({ "type": "object", "additionalProperties": { "anyOf": one_of }, "minProperties": 1 })
 }
 
 fn versions_schema() -> Value {

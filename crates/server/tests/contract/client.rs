@@ -133,6 +133,23 @@ impl Client {
         self.project = stranger.project.id.to_string();
     }
 
+    /// The administrator with a new token, after time has passed.
+    pub async fn signed_in_again(mut self) -> Self {
+        self.token = token(&self.world, &self.world.credentials).await;
+        self
+    }
+
+    /// Lets a backup count for as many bytes as a test needs.
+    pub async fn let_backup_occupy(&self, backup: &str, bytes: u64) {
+        let project = self.world.caller().project;
+        let mut tx = self.world.meta.begin().await.unwrap();
+        let found = tx.lock_backup(project, backup.parse().unwrap()).await;
+        let mut row = found.unwrap().unwrap();
+        row.used_bytes = bytes;
+        tx.update_backup(&row).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
     /// A disk vault with the world's disk in it; its id.
     pub async fn disk_vault(&self) -> String {
         let disk = self.world.disk().await.to_string();
