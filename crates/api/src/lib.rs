@@ -22,11 +22,14 @@ pub mod openapi;
 mod operation;
 pub mod operation_log;
 pub mod order;
+pub mod organization_policy;
 pub mod page;
+pub mod policy;
 pub mod protectable;
 pub mod query;
 pub mod resource;
 pub mod sign;
+pub mod tag;
 pub mod text;
 pub mod usage;
 pub mod validate;
@@ -40,6 +43,6 @@ pub use error_code::{ErrorBody, ErrorCode};
 pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{
-    BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType, MemberStatus, OwnType,
-    PeriodType, ProtectType, ProtectableType,
+    BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType, MatchKey, MemberStatus,
+    OwnType, PeriodType, ProtectType, ProtectableType, TagAction, TagSearchAction,
 };

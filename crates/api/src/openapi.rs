@@ -55,8 +55,8 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        backup, binding, checkpoint, lookup, metadata, operation_log, order, protectable, usage,
-        vault,
+        backup, binding, checkpoint, lookup, metadata, operation_log, order, organization_policy,
+        policy, protectable, tag, usage, vault,
     };
 
     let shape = Shape::default();
@@ -142,6 +142,45 @@ fn shape(operation: Operation) -> Shape {
         Op::ShowDomain => shape.answer::<lookup::DomainResponse>(),
         Op::ListProjects => shape.answer::<lookup::RegionProjectsResponse>(),
         Op::ListApiVersions | Op::ShowApiVersion => shape.answer::<lookup::VersionsResponse>(),
+        Op::ListPolicies => shape
+            .query(policy::ListPoliciesQuery::parameters())
+            .answer::<policy::ListPoliciesResponse>(),
+        Op::CreatePolicy => shape
+            .body::<policy::CreatePolicyRequest>()
+            .answer::<policy::PolicyResponse>(),
+        Op::ShowPolicy => shape.answer::<policy::PolicyResponse>(),
+        Op::UpdatePolicy => shape
+            .body::<policy::UpdatePolicyRequest>()
+            .answer::<policy::PolicyResponse>(),
+        Op::AssociateVaultPolicy => shape
+            .body::<policy::AssociatePolicyRequest>()
+            .answer::<policy::AssociatePolicyResponse>(),
+        Op::DisassociateVaultPolicy => shape
+            .body::<policy::DissociatePolicyRequest>()
+            .answer::<policy::DissociatePolicyResponse>(),
+        Op::ListOrganizationPolicies => shape
+            .query(organization_policy::ListOrganizationPoliciesQuery::parameters())
+            .answer::<organization_policy::ListOrganizationPoliciesResponse>(),
+        Op::CreateOrganizationPolicy => shape
+            .body::<organization_policy::CreateOrganizationPolicyRequest>()
+            .answer::<organization_policy::OrganizationPolicyResponse>(),
+        Op::ShowOrganizationPolicy => {
+            shape.answer::<organization_policy::OrganizationPolicyResponse>()
+        }
+        Op::UpdateOrganizationPolicy => shape
+            .body::<organization_policy::UpdateOrganizationPolicyRequest>()
+            .answer::<organization_policy::OrganizationPolicyResponse>(),
+        Op::ListOrganizationPolicyDetail => shape
+            .query(organization_policy::ListOrganizationPolicyDetailQuery::parameters())
+            .answer::<organization_policy::ListOrganizationPolicyDetailResponse>(),
+        Op::ShowVaultResourceInstances => shape
+            .query(tag::SearchByTagsQuery::parameters())
+            .body::<tag::SearchByTagsRequest>()
+            .answer::<tag::SearchByTagsResponse>(),
+        Op::ShowVaultProjectTag => shape.answer::<tag::ProjectTagsResponse>(),
+        Op::ShowVaultTag => shape.answer::<tag::VaultTagsResponse>(),
+        Op::CreateVaultTags => shape.body::<tag::CreateVaultTagsRequest>(),
+        Op::BatchCreateAndDeleteVaultTags => shape.body::<tag::BatchTagsRequest>(),
         _ => shape,
     }
 }

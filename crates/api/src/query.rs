@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use cairn_types::{
     BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
-    OperationType, PolicyId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    OperationType, OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId,
+    ResourceType, Timestamp, VaultId, VaultStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use utoipa::PartialSchema;
@@ -128,7 +129,9 @@ by_text!(
     BackupId,
     CheckpointId,
     OperationLogId,
+    OrganizationPolicyId,
     PolicyId,
+    PolicyOperation,
     ProjectId,
     ResourceId,
     VaultId,

@@ -134,3 +134,31 @@ named! {
         Id = "id",
     }
 }
+
+named! {
+    /// What is done with tags.
+    pub enum TagAction: "tag action" {
+        /// They are added.
+        Create = "create",
+        /// They are removed.
+        Delete = "delete",
+    }
+}
+
+named! {
+    /// What a search by tags answers.
+    pub enum TagSearchAction: "tag search action" {
+        /// The vaults.
+        Filter = "filter",
+        /// How many there are.
+        Count = "count",
+    }
+}
+
+named! {
+    /// What a search by tags can also look at.
+    pub enum MatchKey: "match key" {
+        /// The name.
+        ResourceName = "resource_name",
+    }
+}

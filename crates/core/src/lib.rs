@@ -4,6 +4,7 @@
 
 mod backup;
 mod binding;
+mod call;
 mod capacity;
 mod checkpoint;
 mod error;
@@ -12,23 +13,32 @@ mod lookup;
 mod metadata;
 mod operation_log;
 mod order;
+mod organization_policy;
+mod policy;
 mod protectable;
 mod restore;
 mod service;
+mod tag;
 mod usage;
 mod vault;
 mod work;
 
 pub use backup::{BackupQuery, BackupView};
+pub use call::Call;
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use metadata::ResourceMetadata;
 pub use operation_log::{OperationDetail, OperationView};
 pub use order::{OrderChange, Prepaid, spec_code};
+pub use organization_policy::{
+    NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
+};
+pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
 pub use protectable::{ProtectableFilter, ProtectableView};
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
+pub use tag::{TagCondition, TagQuery, ValuePattern};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
 
@@ -38,7 +48,8 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 pub mod records {
     pub use cairn_meta::{
         Backup, BackupFilter, BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter,
-        Page, Payment, Project, ProjectUsage, ResourceExtraInfo, ResourceUsage, SkipReason,
-        Skipped, SortKey, Usage, User, Vault, VaultFilter, VolumeChoice,
+        OrganizationPolicy, Page, Payment, Policy, PolicyBinding, PolicyFilter, PolicySchedule,
+        Project, ProjectUsage, ResourceExtraInfo, ResourceUsage, SkipReason, Skipped, SortKey, Tag,
+        Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

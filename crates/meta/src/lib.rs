@@ -7,6 +7,7 @@
 //! `task`, for [`tasks`]) uses this crate.
 
 mod backups;
+mod calls;
 mod checkpoints;
 mod database;
 mod error;
@@ -15,20 +16,25 @@ mod identity;
 mod migrations;
 mod operation_logs;
 mod orders;
+mod organization_policies;
+mod policies;
 mod query;
 pub mod tasks;
 mod usage;
 mod vaults;
 
 pub use backups::{Backup, BackupFilter};
+pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};
 pub use identity::{AccessKey, Domain, Grant, Project, Token, User};
 pub use operation_logs::{OperationLog, OperationLogFilter};
 pub use orders::Order;
+pub use organization_policies::OrganizationPolicy;
+pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
 pub use query::{Page, SortKey};
 pub use usage::{ProjectUsage, ResourceUsage};
 pub use vaults::{
-    BoundResource, Payment, ResourceExtraInfo, Usage, Vault, VaultFilter, VolumeChoice,
+    BoundResource, Payment, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice,
 };

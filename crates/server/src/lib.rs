@@ -3,6 +3,7 @@
 //! convert; the rules are in `core`, the wire's spelling in `api`.
 
 mod app;
+mod audit;
 mod auth;
 mod backups;
 mod bindings;
@@ -12,14 +13,19 @@ mod error;
 mod identity;
 mod lookups;
 mod metadata;
+mod once;
 mod operation_logs;
 mod orders;
+mod organization_policies;
 mod permission;
+mod policies;
 mod protectables;
 mod request;
 mod routes;
+mod tags;
 mod usage;
 mod vaults;
 
 pub use app::{App, Site};
+pub use request::Peer;
 pub use routes::router;

@@ -6,7 +6,7 @@ use cairn_api::vault::{
     ListVaultQuery, ListVaultResponse, NewVault as WireVault, RemoveVaultResourceRequest,
     RemoveVaultResourceResponse, UpdateVaultRequest, VaultResponse,
 };
-use cairn_api::{ChargingMode, CloudType, ConsistentLevel, ErrorCode, Invalid, ProtectType};
+use cairn_api::{ChargingMode, CloudType, ConsistentLevel, Invalid, ProtectType};
 use cairn_core::records::{ResourceExtraInfo, VaultFilter, VolumeChoice};
 use cairn_core::{Caller, NewVault, ResourceToBind, VaultChange, VaultView};
 use cairn_types::{ObjectType, VaultId};
@@ -42,12 +42,9 @@ pub(crate) async fn list(
             .filter(|project| project != ALL_ENTERPRISE_PROJECTS),
         resources: query.resource_ids.map(|list| list.0).unwrap_or_default(),
         availability_zone: query.availability_zone,
+        policy: query.policy_id,
     };
-    // No vault is bound to a policy.
-    let (vaults, count) = match query.policy_id.is_some() {
-        true => (Vec::new(), 0),
-        false => app.service.vaults(caller, &filter, &page).await?,
-    };
+    let (vaults, count) = app.service.vaults(caller, &filter, &page).await?;
     Ok(ListVaultResponse {
         vaults: vaults.iter().map(convert::vault).collect::<Result<_>>()?,
         count,
@@ -94,9 +91,6 @@ pub(crate) fn new_vault(wish: WireVault) -> Result<NewVault> {
         let text = "Only vaults that are paid in advance take true.";
         return Err(rule("vault.demand_billing", text));
     }
-    if wish.backup_policy_id.is_some() {
-        return Err(Failure::code(ErrorCode::PolicyNotFound));
-    }
     let for_servers = billing.object_type == ObjectType::Server;
     if billing.consistent_level == ConsistentLevel::AppConsistent && !for_servers {
         let text = "Only server vaults take app_consistent.";
@@ -125,7 +119,13 @@ pub(crate) fn new_vault(wish: WireVault) -> Result<NewVault> {
         enterprise_project: wish.enterprise_project_id.unwrap_or_else(|| "0".to_owned()),
         backup_name_prefix: wish.backup_name_prefix.unwrap_or_default(),
         bind_rules: convert::to_json(&wish.bind_rules.unwrap_or_default()),
-        tags: convert::to_json(&wish.tags.unwrap_or_default()),
+        tags: wish
+            .tags
+            .unwrap_or_default()
+            .into_iter()
+            .map(convert::stored_tag)
+            .collect(),
+        policy: wish.backup_policy_id,
         prepaid,
         demand_billing: wish.demand_billing.unwrap_or(false),
         availability_zone: wish.availability_zone,

@@ -7,15 +7,16 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
     Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ProtectableFilter,
     Quotas, ResourceToBind, Service, VaultView, Worker,
 };
-use cairn_meta::{Meta, Page, ResourceExtraInfo};
+use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig};
 use cairn_task::Engine;
-use cairn_types::{Clock, ObjectType, ResourceId, ResourceType, Role, UserId};
+use cairn_types::{Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tempfile::TempDir;
@@ -125,9 +126,37 @@ impl World {
         }
     }
 
+    /// Where the audit trail of the world lies.
+    pub fn trail_folder(&self) -> PathBuf {
+        self.folder.path().join("audit")
+    }
+
+    /// The key of the audit trail.
+    pub fn trail_key() -> TrailKey {
+        TrailKey::new(&[7; 32])
+    }
+
+    /// The audit trail of the world.
+    pub fn trail(&self) -> Trail {
+        Trail::open(&self.trail_folder(), Self::trail_key()).expect("a folder takes a trail")
+    }
+
     /// The administrator of the first project.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Gives the administrator of the first project a role in another one.
+    pub async fn grant(&self, project: ProjectId, role: Role) {
+        let user = self.caller.user;
+        let mut tx = self.meta.begin().await.expect("the catalogue works");
+        let grant = Grant {
+            user,
+            project,
+            role,
+        };
+        tx.insert_grant(&grant).await.expect("the project is there");
+        tx.commit().await.expect("the catalogue works");
     }
 
     /// The project's part of the repository.
@@ -210,7 +239,8 @@ impl World {
             enterprise_project: "0".to_owned(),
             backup_name_prefix: String::new(),
             bind_rules: serde_json::json!({}),
-            tags: serde_json::json!([]),
+            tags: Vec::new(),
+            policy: None,
             prepaid: None,
             demand_billing: false,
             availability_zone: None,

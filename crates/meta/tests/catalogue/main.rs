@@ -9,5 +9,6 @@
 mod backups;
 mod fixtures;
 mod identities;
+mod policies;
 mod tasks;
 mod vaults;

@@ -3,11 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod client;
 mod identity;
 mod lists;
 mod lookups;
+mod once;
 mod orders;
+mod organization_policies;
+mod policies;
 mod refusals;
 mod rules;
 mod served;
+mod tags;
