@@ -233,6 +233,18 @@ impl Validate for CreateVaultRequest {
                 validate::MAX_VAULT_DESCRIPTION_CHARS,
             )
         })?;
+        validate::optional(&vault.enterprise_project_id, |project| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            validate::text("vault.enterprise_project_id", project, 64)?;
+            require(
+                project.chars().all(fits) && !project.is_empty(),
+                "vault.enterprise_project_id",
+                "It is no enterprise project's id.",
+            )
+        })?;
+        validate::optional(&vault.sys_lock_source_service, |service| {
+            validate::text("vault.sys_lock_source_service", service, 32)
+        })?;
         validate::optional(&vault.availability_zone, |zone| {
             validate::text("vault.availability_zone", zone, 32)
         })?;
@@ -401,7 +413,72 @@ pub struct RemoveVaultResourceResponse {
     pub remove_resource_ids: Vec<ResourceId>,
 }
 
-/// What `CreateVault`, `ShowVault` and `UpdateVault` answer.
+/// What `CreateVault` and `CreatePostPaidVault` answer: the vault, or, if it is
+/// paid for in advance, the order that it was bought by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreateVaultResponse {
+    /// The vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<Vault>,
+    /// The orders, one for each vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<Vec<OrderResult>>,
+    /// 0 where the orders were placed.
+    #[serde(default, rename = "retCode", skip_serializing_if = "Option::is_none")]
+    pub ret_code: Option<i32>,
+    /// The same in a word.
+    #[serde(default, rename = "errText", skip_serializing_if = "Option::is_none")]
+    pub err_text: Option<String>,
+    /// The same as a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+}
+
+impl CreateVaultResponse {
+    /// The answer to a vault that is paid for by use.
+    pub const fn made(vault: Vault) -> Self {
+        Self {
+            vault: Some(vault),
+            orders: None,
+            ret_code: None,
+            err_text: None,
+            error_code: None,
+        }
+    }
+
+    /// The answer to a vault that was bought.
+    pub fn bought(order_id: String, vault: VaultId) -> Self {
+        let order = OrderResult {
+            cloud_service_id: "cbr".to_owned(),
+            order_id,
+            resource_id: vault,
+            subscribe_result: 1,
+        };
+        Self {
+            vault: None,
+            orders: Some(vec![order]),
+            ret_code: Some(0),
+            err_text: Some("success".to_owned()),
+            error_code: Some("0".to_owned()),
+        }
+    }
+}
+
+/// An order that was placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderResult {
+    /// The service: `cbr`.
+    pub cloud_service_id: String,
+    /// The order.
+    pub order_id: String,
+    /// The vault that was bought.
+    pub resource_id: VaultId,
+    /// 1: it is paid and settled.
+    pub subscribe_result: i32,
+}
+
+/// What `ShowVault` and `UpdateVault` answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VaultResponse {
     /// The vault.

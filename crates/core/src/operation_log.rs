@@ -2,7 +2,7 @@
 
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
-    BackupId, OperationLogId, OperationStatus, OperationType, ResourceId, ResourceType,
+    BackupId, OperationLogId, OperationStatus, OperationType, ResourceId, ResourceType, VaultId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,22 @@ pub enum OperationDetail {
         total: u64,
         /// Which.
         resources: Vec<(ResourceId, ResourceType, String)>,
+    },
+    /// Resources moved to another vault.
+    MigrateResources {
+        /// The vault that they are in now.
+        destination: VaultId,
+        /// How many there are.
+        total: u64,
+        /// Which.
+        resources: Vec<(ResourceId, ResourceType, String)>,
+    },
+    /// The backups of a vault were given a day to end on.
+    UpdateExpirationTime {
+        /// How many.
+        affected: u64,
+        /// The day, as it was asked for.
+        day: String,
     },
     /// A vault is deleted with its backups.
     VaultDelete {
@@ -113,7 +129,8 @@ impl Service {
         let now = self.now();
         let (resource, resource_name, resource_type) = match new.resource {
             Some((id, name, resource_type)) => (Some(id), Some(name), Some(resource_type)),
-            None => (None, None, None),
+            // What is about a whole vault is about the type that it protects.
+            None => (None, None, Some(new.vault.object_type.resource_type())),
         };
         let log = OperationLog {
             id: new.id,
@@ -122,6 +139,7 @@ impl Service {
             vault_name: new.vault.name.clone(),
             checkpoint: new.checkpoint,
             policy: None,
+            enterprise_project: new.vault.enterprise_project.clone(),
             operation_type: new.operation_type,
             resource,
             resource_name,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_meta::tasks::Task as TaskRow;
+use cairn_meta::tasks::{Task as TaskRow, TaskState};
 use cairn_meta::{Meta, Tx};
 use cairn_repo::{MasterKey, Repository};
 use cairn_source::Inventory;
@@ -75,6 +75,9 @@ pub struct Service {
 /// of milliseconds by design, so that many sign-ins at once must wait.
 const HASHES: usize = 2;
 
+/// The kind of a task that was over when it was added.
+const RECORD: &str = "record";
+
 impl Service {
     /// The service over these parts.
     pub fn new(parts: Parts) -> Self {
@@ -144,6 +147,25 @@ impl Service {
     ) -> Result<()> {
         let (kind, payload) = (task.kind(), task.payload());
         let row = TaskRow::new(operation.id, kind, payload, &caller.request_id, self.now());
+        tx.insert_task(&row).await?;
+        self.log_operation(tx, caller, operation).await
+    }
+
+    /// Adds the public record of something that the transaction does itself:
+    /// that of a task which is over.
+    pub(crate) async fn record(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        operation: NewOperation<'_>,
+    ) -> Result<()> {
+        let (kind, payload, now) = (RECORD, "{}".to_owned(), self.now());
+        let row = TaskRow {
+            state: TaskState::Succeeded,
+            started_at: Some(now),
+            ended_at: Some(now),
+            ..TaskRow::new(operation.id, kind, payload, &caller.request_id, now)
+        };
         tx.insert_task(&row).await?;
         self.log_operation(tx, caller, operation).await
     }

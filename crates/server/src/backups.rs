@@ -5,7 +5,7 @@ use cairn_api::backup::{
     RestoreBackupResponse, UpdateBackupRequest,
 };
 use cairn_api::{Invalid, OwnType};
-use cairn_core::records::{BackupFilter, BackupScope, BackupSort};
+use cairn_core::records::{BackupFilter, BackupScope, SortKey};
 use cairn_core::{BackupQuery, Caller, DiskMapping, RestoreTarget};
 use cairn_types::BackupId;
 
@@ -45,7 +45,7 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
         .into_iter();
     BackupQuery {
         sort: sort
-            .map(|key| BackupSort {
+            .map(|key| SortKey {
                 column: key.key.name(),
                 descending: !key.ascending,
             })
@@ -74,6 +74,9 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
             created_from: query.start_time,
             created_until: query.end_time,
             used_percent: query.used_percent.map(u64::from),
+            automatic_until: query
+                .existed_quantity_based_retention_backups
+                .map(|by_number_or_for_ever| !by_number_or_for_ever),
         },
     }
 }

@@ -2,7 +2,7 @@
 
 use cairn_api::ProtectableType;
 use cairn_api::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
-use cairn_core::{Caller, ProtectableView};
+use cairn_core::{Caller, ProtectableFilter, ProtectableStatus};
 use cairn_types::ResourceType;
 
 use crate::App;
@@ -17,40 +17,36 @@ pub(crate) async fn list(
 ) -> Result<ListProtectableResponse> {
     let kind: ProtectableType = request.path("protectable_type")?;
     let query = ListProtectableQuery::parse(request.query())?;
-    let mut found = app
+    let resource_type = resource_type(kind);
+    let page = convert::page(&query.page());
+    let status = query.status.as_deref();
+    let filter = ProtectableFilter {
+        id: query.id,
+        name: query.name,
+        status: status.map(|word| states_called(word, resource_type)),
+        server: query.server_id,
+    };
+    let found = app
         .service
-        .protectables(caller, resource_type(kind))
+        .protectables(caller, resource_type, &filter, &page)
         .await?;
-    found.retain(|view| matches(view, &query));
-    let page = query.page();
-    if let Some(marker) = page.marker {
-        let behind = found.iter().position(|view| view.protectable.id == marker);
-        found.drain(..behind.map_or(found.len(), |position| position + 1));
-    }
-    let offset = usize::try_from(page.offset).unwrap_or(usize::MAX);
-    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let instances = found
-        .iter()
-        .skip(offset)
-        .take(limit)
-        .map(convert::protectable);
     Ok(ListProtectableResponse {
-        instances: instances.collect::<Result<_>>()?,
+        instances: found
+            .iter()
+            .map(convert::protectable)
+            .collect::<Result<_>>()?,
     })
 }
 
-fn matches(view: &ProtectableView, query: &ListProtectableQuery) -> bool {
-    let found = &view.protectable;
-    query.id.is_none_or(|id| found.id == id)
-        && query
-            .name
-            .as_ref()
-            .is_none_or(|name| found.name.contains(name.as_str()))
-        && query
-            .status
-            .as_ref()
-            .is_none_or(|status| convert::status_word(found) == status)
-        && query.server_id.is_none()
+/// The states that a list shows as this word, in whichever case.
+fn states_called(word: &str, resource_type: ResourceType) -> Vec<ProtectableStatus> {
+    let mut states = vec![
+        ProtectableStatus::Available,
+        ProtectableStatus::Unusable,
+        ProtectableStatus::Missing,
+    ];
+    states.retain(|state| convert::status_word(*state, resource_type).eq_ignore_ascii_case(word));
+    states
 }
 
 pub(crate) async fn show(

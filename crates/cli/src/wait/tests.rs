@@ -41,6 +41,8 @@ fn log(progress: u8, bytes: Option<(u64, u64)>) -> OperationLog {
             delete: None,
             remove_resources: None,
             vault_delete: None,
+            migrate_resources: None,
+            update_expiration_time: None,
         },
     }
 }

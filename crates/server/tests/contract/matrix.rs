@@ -89,6 +89,13 @@ fn organization_policy() -> Value {
         "policy_trigger": schedule() } })
 }
 
+/// The order of more room for a vault.
+fn bigger(vault: &str) -> Value {
+    let product = json!({ "productId": "p", "resourceSize": 200, "resourceSizeMeasureId": 17,
+        "resourceSpecCode": "vault.backup.volume.normal" });
+    json!({ "resourceId": vault, "productInfo": product })
+}
+
 impl Client {
     async fn made(&self, operation: Op, body: Value, id: &str) -> String {
         let made = self.call(operation, &[], body).await;
@@ -265,13 +272,11 @@ impl Client {
             }
             Op::ChangeOrder => {
                 let (vault, _) = self.a_prepaid_vault().await;
-                let product = json!({ "productId": "p", "resourceSize": 200,
-                    "resourceSizeMeasureId": 17, "resourceSpecCode": "vault.backup.volume.normal" });
-                Case::new([], json!({ "resourceId": vault, "productInfo": product }))
+                Case::new([], bigger(&vault))
             }
             Op::UpdateOrder => {
-                let (_, order) = self.a_prepaid_vault().await;
-                Case::new([&order], json!({ "payment": {} }))
+                let (vault, order) = self.a_prepaid_vault().await;
+                Case::new([&order], bigger(&vault))
             }
             Op::ShowVaultTag => Case::plain([&self.a_tagged_vault().await]),
             Op::CreateVaultTags => {
