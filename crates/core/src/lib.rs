@@ -3,6 +3,7 @@
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
 mod backup;
+mod call;
 mod checkpoint;
 mod error;
 mod identity;
@@ -17,6 +18,7 @@ mod vault;
 mod work;
 
 pub use backup::{BackupQuery, BackupView};
+pub use call::Call;
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};

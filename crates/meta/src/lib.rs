@@ -7,6 +7,7 @@
 //! `task`, for [`tasks`]) uses this crate.
 
 mod backups;
+mod calls;
 mod checkpoints;
 mod database;
 mod error;
@@ -20,6 +21,7 @@ pub mod tasks;
 mod vaults;
 
 pub use backups::{Backup, BackupFilter, BackupSort};
+pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};

@@ -3,12 +3,14 @@
 //! convert; the rules are in `core`, the wire's spelling in `api`.
 
 mod app;
+mod audit;
 mod auth;
 mod backups;
 mod checkpoints;
 mod convert;
 mod error;
 mod identity;
+mod once;
 mod operation_logs;
 mod organization_policies;
 mod permission;
@@ -20,4 +22,5 @@ mod tags;
 mod vaults;
 
 pub use app::{App, Site};
+pub use request::Peer;
 pub use routes::router;

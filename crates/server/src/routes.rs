@@ -13,17 +13,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use axum::{Json, Router};
 use cairn_api::{ErrorCode, Operation};
+use cairn_audit::Trace;
 use cairn_core::Caller;
 use serde::Serialize;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use uuid::Uuid;
 
-use crate::error::{Failure, Result};
+use crate::auth::Proven;
+use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
-    App, auth, backups, checkpoints, identity, operation_logs, organization_policies, permission,
-    policies, protectables, tags, vaults,
+    App, audit, auth, backups, checkpoints, identity, once, operation_logs, organization_policies,
+    permission, policies, protectables, tags, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -133,14 +135,50 @@ async fn serve(app: App, operation: Operation, request: HttpRequest<Body>) -> Re
         if spec.is_public() {
             return tell_anybody(operation, &request);
         }
-        let caller = match spec.is_in_project() {
+        let proven = match spec.is_in_project() {
             true => auth::enter_project(&app, &request).await?,
             false => auth::enter_home(&app, &request).await?,
         };
-        permission::check(operation, &caller)?;
-        call(&app, operation, &caller, &request).await
+        let trace = audit::asked(&app, operation, &proven, &request).await?;
+        let calls = app.calls.clone();
+        let answering = answer_caller(app, operation, proven, request, trace);
+        if permission::only_looks(operation) {
+            return Ok(answering.await);
+        }
+        // What changes something goes on to its end, whether or not somebody waits for it.
+        let answered = calls.spawn(answering).await;
+        answered.map_err(|_| Failure::code(ErrorCode::Unknown))
     };
     answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Answers somebody who is known: once, where the request may come again, and with its trace.
+async fn answer_caller(
+    app: App,
+    operation: Operation,
+    proven: Proven,
+    request: Request,
+    trace: Option<Trace>,
+) -> Response {
+    let Proven { caller, signed } = proven;
+    let answer = async {
+        let answer = async {
+            permission::check(operation, &caller)?;
+            call(&app, operation, &caller, &request).await
+        };
+        answer.await.unwrap_or_else(IntoResponse::into_response)
+    };
+    let may_come_again = request.parts.method == Method::POST && !permission::only_looks(operation);
+    let response = match signed {
+        Some(signed) if may_come_again => once::once(&app, &signed.digest, answer).await,
+        _ => answer.await,
+    };
+    if let Some(trace) = trace {
+        let code = response.extensions().get::<RefusedWith>();
+        let code = code.map(|code| code.0.clone());
+        audit::answered(&app, trace, response.status(), code).await;
+    }
+    response
 }
 
 /// The operations that need no proof of who asks.

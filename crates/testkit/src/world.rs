@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
     Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, Quotas, ResourceToBind,
     Service, VaultView, Worker,
@@ -123,6 +124,21 @@ impl World {
             wake,
             folder,
         }
+    }
+
+    /// Where the audit trail of the world lies.
+    pub fn trail_folder(&self) -> PathBuf {
+        self.folder.path().join("audit")
+    }
+
+    /// The key of the audit trail.
+    pub fn trail_key() -> TrailKey {
+        TrailKey::new(&[7; 32])
+    }
+
+    /// The audit trail of the world.
+    pub fn trail(&self) -> Trail {
+        Trail::open(&self.trail_folder(), Self::trail_key()).expect("a folder takes a trail")
     }
 
     /// The administrator of the first project.

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod client;
 mod identity;
+mod once;
 mod organization_policies;
 mod policies;
 mod refusals;
