@@ -9,12 +9,14 @@
 //! In responses what is unset is `null`, as in the service; in requests it is
 //! left out.
 
+pub mod agent;
 pub mod backup;
 pub mod checkpoint;
 pub mod client;
 mod credentials;
 mod error_code;
 pub mod identity;
+pub mod member;
 pub mod openapi;
 mod operation;
 pub mod operation_log;
@@ -32,12 +34,13 @@ pub mod vault;
 pub mod wire_time;
 mod words;
 
+pub use cairn_types::MemberStatus;
 pub use client::Client;
 pub use credentials::{Credentials, CredentialsFile};
 pub use error_code::{ErrorBody, ErrorCode};
 pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{
-    BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType, MatchKey, MemberStatus,
-    OwnType, PeriodType, ProtectType, ProtectableType, TagAction, TagSearchAction,
+    AgentStatus, AgentType, BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType,
+    MatchKey, OwnType, PeriodType, ProtectType, ProtectableType, TagAction, TagSearchAction,
 };

@@ -55,7 +55,8 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        backup, checkpoint, operation_log, organization_policy, policy, protectable, tag, vault,
+        agent, backup, checkpoint, member, operation_log, organization_policy, policy, protectable,
+        tag, vault,
     };
 
     let shape = Shape::default();
@@ -137,6 +138,35 @@ fn shape(operation: Operation) -> Shape {
         Op::ShowVaultTag => shape.answer::<tag::VaultTagsResponse>(),
         Op::CreateVaultTags => shape.body::<tag::CreateVaultTagsRequest>(),
         Op::BatchCreateAndDeleteVaultTags => shape.body::<tag::BatchTagsRequest>(),
+        Op::ListAgent => shape
+            .query(agent::ListAgentsQuery::parameters())
+            .answer::<agent::ListAgentsResponse>(),
+        Op::RegisterAgent => shape
+            .body::<agent::RegisterAgentRequest>()
+            .answer::<agent::AgentResponse>(),
+        Op::ShowAgent => shape.answer::<agent::AgentResponse>(),
+        Op::UpdateAgent => shape
+            .body::<agent::UpdateAgentRequest>()
+            .answer::<agent::AgentResponse>(),
+        Op::AddAgentPath => shape
+            .body::<agent::AddAgentPathRequest>()
+            .answer::<agent::AddAgentPathResponse>(),
+        Op::RemoveAgentPath => shape
+            .body::<agent::RemoveAgentPathRequest>()
+            .answer::<agent::RemoveAgentPathResponse>(),
+        Op::CheckAgent => shape
+            .body::<agent::CheckAgentRequest>()
+            .answer::<agent::CheckAgentResponse>(),
+        Op::ShowMembersDetail => shape
+            .query(member::ListMembersQuery::parameters())
+            .answer::<member::ListMembersResponse>(),
+        Op::AddMember => shape
+            .body::<member::AddMembersRequest>()
+            .answer::<member::AddMembersResponse>(),
+        Op::ShowMemberDetail => shape.answer::<member::MemberResponse>(),
+        Op::UpdateMemberStatus => shape
+            .body::<member::UpdateMemberRequest>()
+            .answer::<member::MemberResponse>(),
         _ => shape,
     }
 }

@@ -2,11 +2,13 @@
 //! call one transaction, and the work that tasks do. It knows neither HTTP nor
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
+mod agent;
 mod backup;
 mod call;
 mod checkpoint;
 mod error;
 mod identity;
+mod member;
 mod operation_log;
 mod organization_policy;
 mod policy;
@@ -17,11 +19,13 @@ mod tag;
 mod vault;
 mod work;
 
+pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
 pub use backup::{BackupQuery, BackupView};
 pub use call::Call;
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
+pub use member::MemberQuery;
 pub use operation_log::{OperationDetail, OperationView};
 pub use organization_policy::{
     NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
@@ -39,9 +43,10 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{
-        Backup, BackupFilter, BackupSort, BoundResource, Checkpoint, Domain, OperationLog,
-        OperationLogFilter, OrganizationPolicy, Page, Policy, PolicyBinding, PolicyFilter,
-        PolicySchedule, Project, ResourceExtraInfo, SkipReason, Skipped, Tag, Usage, User, Vault,
-        VaultFilter, VolumeChoice,
+        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BackupSort,
+        BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy,
+        Page, Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ResourceExtraInfo,
+        Share, ShareFilter, ShareSort, SkipReason, Skipped, Tag, Usage, User, Vault, VaultFilter,
+        VolumeChoice,
     };
 }

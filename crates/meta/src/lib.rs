@@ -6,6 +6,7 @@
 //! or one that reads at one point in time ([`Meta::read`]). Only `core` (and
 //! `task`, for [`tasks`]) uses this crate.
 
+mod agents;
 mod backups;
 mod calls;
 mod checkpoints;
@@ -17,10 +18,12 @@ mod operation_logs;
 mod organization_policies;
 mod policies;
 mod query;
+mod shares;
 pub mod tasks;
 mod vaults;
 
-pub use backups::{Backup, BackupFilter, BackupSort};
+pub use agents::{Agent, AgentFilter, AgentPath};
+pub use backups::{Backup, BackupFilter, BackupScope, BackupSort};
 pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
@@ -30,4 +33,6 @@ pub use operation_logs::{OperationLog, OperationLogFilter};
 pub use organization_policies::OrganizationPolicy;
 pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
 pub use query::Page;
+
+pub use shares::{Share, ShareFilter, ShareSort};
 pub use vaults::{BoundResource, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice};

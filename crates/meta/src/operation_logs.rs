@@ -202,7 +202,8 @@ impl Tx {
             statement.condition(
                 "(l.created_at, l.id) < (SELECT created_at, id FROM operation_logs WHERE id = ",
             );
-            statement.bind(marker.as_str()).push(")");
+            statement.bind(marker.as_str()).push(" AND project_id = ");
+            statement.bind(text(project)).push(")");
         }
         statement
             .push(" ORDER BY l.created_at DESC, l.id DESC")

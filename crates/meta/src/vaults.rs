@@ -335,6 +335,7 @@ impl Tx {
 
     /// Removes a vault and its bindings; its backups must be gone.
     pub async fn remove_vault(&mut self, vault: VaultId) -> Result<()> {
+        self.release_shares_in(vault).await?;
         let mut statement = Statement::new("DELETE FROM vault_resources");
         statement.equals("vault_id", Some(vault));
         statement.run(self).await?;
@@ -386,7 +387,8 @@ impl Tx {
         if let Some(marker) = &page.marker {
             statement
                 .condition("(created_at, id) < (SELECT created_at, id FROM vaults WHERE id = ");
-            statement.bind(marker.as_str()).push(")");
+            statement.bind(marker.as_str()).push(" AND project_id = ");
+            statement.bind(text(project)).push(")");
         }
         statement
             .push(" ORDER BY created_at DESC, id DESC")

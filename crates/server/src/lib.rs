@@ -2,6 +2,7 @@
 //! translation between wire and service. Every handler is parse, one call,
 //! convert; the rules are in `core`, the wire's spelling in `api`.
 
+mod agents;
 mod app;
 mod audit;
 mod auth;
@@ -10,6 +11,7 @@ mod checkpoints;
 mod convert;
 mod error;
 mod identity;
+mod members;
 mod once;
 mod operation_logs;
 mod organization_policies;

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agents;
 mod audit;
 mod client;
 mod identity;
+mod members;
 mod once;
 mod organization_policies;
 mod policies;
