@@ -276,8 +276,23 @@ impl Service {
         Ok(unbound)
     }
 
+    /// Binds a backup policy to a vault that the transaction makes.
+    pub(crate) async fn bind_backup_policy(
+        &self,
+        tx: &mut Tx,
+        vault: &Vault,
+        policy: PolicyId,
+    ) -> Result<()> {
+        let found = tx.policy(vault.project, policy).await?;
+        match found.ok_or(Refusal::PolicyNotFound)?.operation {
+            PolicyOperation::Backup => self.bind_policy(tx, vault, policy, None).await?,
+            PolicyOperation::Replication => return Err(Refusal::PolicyNotApplicable.into()),
+        };
+        Ok(())
+    }
+
     /// Binds a policy to a vault that the transaction holds.
-    pub(crate) async fn bind_policy(
+    async fn bind_policy(
         &self,
         tx: &mut Tx,
         vault: &Vault,
