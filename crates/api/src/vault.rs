@@ -238,7 +238,7 @@ impl Validate for CreateVaultRequest {
             let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
             validate::text("vault.enterprise_project_id", project, 64)?;
             require(
-                project.chars().all(fits) && !project.is_empty(),
+                project.chars().all(fits),
                 "vault.enterprise_project_id",
                 "It is no enterprise project's id.",
             )

@@ -1,5 +1,7 @@
 //! Vaults: their rules, and the resources bound to them.
 
+use std::collections::HashMap;
+
 use cairn_meta::{
     BoundResource, Page, Payment, ResourceExtraInfo, Tag, Tx, Usage, Vault, VaultFilter,
 };
@@ -196,10 +198,7 @@ impl Service {
     ) -> Result<(Vec<VaultView>, u64)> {
         let mut tx = self.meta().read().await?;
         let (vaults, count) = tx.vaults(caller.project, filter, page).await?;
-        let mut views = Vec::with_capacity(vaults.len());
-        for vault in vaults {
-            views.push(view(&mut tx, vault).await?);
-        }
+        let views = views(&mut tx, vaults).await?;
         Ok((views, count))
     }
 
@@ -527,6 +526,22 @@ pub(crate) async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
         resources,
         usage,
     })
+}
+
+/// As [`view`], for all vaults of a page at once.
+async fn views(tx: &mut Tx, vaults: Vec<Vault>) -> Result<Vec<VaultView>> {
+    let ids: Vec<VaultId> = vaults.iter().map(|vault| vault.id).collect();
+    let mut usage: HashMap<_, _> = tx.usage_of(&ids).await?.into_iter().collect();
+    let mut resources: HashMap<VaultId, Vec<BoundResource>> = HashMap::new();
+    for resource in tx.resources_of_all(&ids).await? {
+        resources.entry(resource.vault).or_default().push(resource);
+    }
+    let views = vaults.into_iter().map(|vault| VaultView {
+        resources: resources.remove(&vault.id).unwrap_or_default(),
+        usage: usage.remove(&vault.id).unwrap_or_default(),
+        vault,
+    });
+    Ok(views.collect())
 }
 
 fn refuse_unless_available(vault: &Vault) -> Result<()> {

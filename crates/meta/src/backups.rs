@@ -78,7 +78,7 @@ pub enum BackupScope {
 }
 
 /// Which backups a list shows a project; top-level ones unless `parent` is given.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupFilter {
     /// Whose.
     pub scope: BackupScope,
@@ -267,7 +267,39 @@ impl Tx {
             ("expired_at", backup.expired_at.into()),
             ("metadata", optional(backup.metadata.as_ref())),
         ];
-        insert(self, "backups", columns).await
+        insert(self, "backups", columns).await?;
+        match backup.parent {
+            Some(_) => Ok(()),
+            None => self.count_backup(backup.project, 1).await,
+        }
+    }
+
+    /// Keeps the number of a project's whole backups, in the transaction that changes it.
+    async fn count_backup(&mut self, project: ProjectId, change: i64) -> Result<()> {
+        let mut statement =
+            Statement::new("INSERT INTO backup_counts (project_id, backups) VALUES (");
+        statement.bind(text(project)).push(", ").bind(change);
+        statement
+            .push(") ON CONFLICT (project_id) DO UPDATE SET backups = backup_counts.backups + ");
+        statement.bind(change);
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// How many backups match: for all of a project's, the number that is kept.
+    async fn count_backups(&mut self, project: ProjectId, filter: &BackupFilter) -> Result<u64> {
+        let count = if *filter == BackupFilter::default() {
+            let mut kept = Statement::new(
+                "SELECT CAST(COALESCE(SUM(backups), 0) AS BIGINT) FROM backup_counts",
+            );
+            kept.equals("project_id", Some(project));
+            kept.number(self).await?
+        } else {
+            filtered("SELECT COUNT(*) FROM backups", project, filter)
+                .number(self)
+                .await?
+        };
+        Ok(count.unsigned_abs())
     }
 
     /// Takes a backup to its next state, in the catalogue and in the record:
@@ -332,7 +364,10 @@ impl Tx {
         statement.run(self).await?;
         let mut statement = Statement::new("DELETE FROM backups");
         statement.equals("id", Some(backup.id));
-        statement.run(self).await?;
+        let removed = statement.run(self).await?;
+        if removed > 0 && backup.parent.is_none() {
+            self.count_backup(backup.project, -1).await?;
+        }
         self.remove_checkpoint_if_empty(backup.checkpoint).await
     }
 
@@ -382,9 +417,7 @@ impl Tx {
         sort: &[SortKey],
         page: &Page,
     ) -> Result<(Vec<Backup>, u64)> {
-        let count = filtered("SELECT COUNT(*) FROM backups", project, filter)
-            .number(self)
-            .await?;
+        let count = self.count_backups(project, filter).await?;
         let mut statement = filtered("SELECT * FROM backups", project, filter);
         let newest = [SortKey::newest("created_at")];
         let order = Order {
@@ -394,7 +427,7 @@ impl Tx {
             keys: if sort.is_empty() { &newest } else { sort },
         };
         statement.ordered_page(&order, project, page);
-        Ok((statement.all(self).await?, count.unsigned_abs()))
+        Ok((statement.all(self).await?, count))
     }
 
     /// Every backup of a vault, oldest first; only those of one resource if it is given.

@@ -270,6 +270,20 @@ impl FromRow for Usage {
     }
 }
 
+struct UsageOfVault {
+    vault: VaultId,
+    usage: Usage,
+}
+
+impl FromRow for UsageOfVault {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            vault: row.parsed("vault_id")?,
+            usage: Usage::from_row(row)?,
+        })
+    }
+}
+
 /// A bound resource with what follows from its backups.
 const BOUND_RESOURCE: &str = "SELECT r.*, \
     (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
@@ -511,16 +525,26 @@ impl Tx {
 
     /// What the backups of a vault occupy.
     pub async fn vault_usage(&mut self, vault: VaultId) -> Result<Usage> {
+        let mut usage = self.usage_of(&[vault]).await?;
+        Ok(usage.pop().map_or_else(Usage::default, |(_, usage)| usage))
+    }
+
+    /// What the backups of each of these vaults occupy; those without any are left out.
+    pub async fn usage_of(&mut self, vaults: &[VaultId]) -> Result<Vec<(VaultId, Usage)>> {
+        if vaults.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut statement = Statement::new(
-            "SELECT CAST(COALESCE(SUM(used_bytes), 0) AS BIGINT) AS used_bytes, \
+            "SELECT vault_id, CAST(COALESCE(SUM(used_bytes), 0) AS BIGINT) AS used_bytes, \
              COUNT(*) AS backups, \
              CAST(COALESCE(SUM(CASE WHEN status IN ('available', 'error') THEN 0 ELSE 1 END), 0) \
              AS BIGINT) AS busy_backups FROM backups",
         );
         statement
-            .equals("vault_id", Some(vault))
-            .condition("parent_id IS NULL");
-        Ok(statement.one(self).await?.unwrap_or_default())
+            .one_of("vault_id", vaults)
+            .condition("parent_id IS NULL GROUP BY vault_id");
+        let rows: Vec<UsageOfVault> = statement.all(self).await?;
+        Ok(rows.into_iter().map(|row| (row.vault, row.usage)).collect())
     }
 
     /// Binds a resource to a vault.
@@ -615,8 +639,16 @@ impl Tx {
 
     /// The resources of a vault in the order in which they were bound.
     pub async fn resources_of(&mut self, vault: VaultId) -> Result<Vec<BoundResource>> {
+        self.resources_of_all(&[vault]).await
+    }
+
+    /// The resources of these vaults, each vault's in the order in which they were bound.
+    pub async fn resources_of_all(&mut self, vaults: &[VaultId]) -> Result<Vec<BoundResource>> {
+        if vaults.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut statement = Statement::new(BOUND_RESOURCE);
-        statement.equals("r.vault_id", Some(vault));
+        statement.one_of("r.vault_id", vaults);
         statement.push(" ORDER BY r.bound_at, r.resource_id");
         statement.all(self).await
     }

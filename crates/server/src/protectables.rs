@@ -9,6 +9,7 @@ use crate::App;
 use crate::convert;
 use crate::error::Result;
 use crate::request::Request;
+use crate::vaults::{ALL_ENTERPRISE_PROJECTS, NO_ENTERPRISE_PROJECT};
 
 pub(crate) async fn list(
     app: &App,
@@ -17,6 +18,13 @@ pub(crate) async fn list(
 ) -> Result<ListProtectableResponse> {
     let kind: ProtectableType = request.path("protectable_type")?;
     let query = ListProtectableQuery::parse(request.query())?;
+    // What a source holds is in no enterprise project.
+    let elsewhere =
+        |project: &String| project != ALL_ENTERPRISE_PROJECTS && project != NO_ENTERPRISE_PROJECT;
+    if query.enterprise_project_id.as_ref().is_some_and(elsewhere) {
+        let instances = Vec::new();
+        return Ok(ListProtectableResponse { instances });
+    }
     let resource_type = resource_type(kind);
     let page = convert::page(&query.page());
     let status = query.status.as_deref();

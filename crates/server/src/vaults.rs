@@ -19,6 +19,8 @@ use crate::request::Request;
 
 /// The enterprise project that stands for all of them.
 pub(crate) const ALL_ENTERPRISE_PROJECTS: &str = "all_granted_eps";
+/// The enterprise project of what is in none.
+pub(crate) const NO_ENTERPRISE_PROJECT: &str = "0";
 /// Source: the defaults of `VaultCreate` in the vendor's definitions.
 const DEFAULT_THRESHOLD: u32 = 80;
 
@@ -116,7 +118,10 @@ pub(crate) fn new_vault(wish: WireVault) -> Result<NewVault> {
         smn_notify: wish.smn_notify.unwrap_or(true),
         threshold: wish.threshold.unwrap_or(DEFAULT_THRESHOLD).into(),
         locked: wish.locked.unwrap_or(false),
-        enterprise_project: wish.enterprise_project_id.unwrap_or_else(|| "0".to_owned()),
+        enterprise_project: wish
+            .enterprise_project_id
+            .filter(|project| !project.is_empty())
+            .unwrap_or_else(|| NO_ENTERPRISE_PROJECT.to_owned()),
         backup_name_prefix: wish.backup_name_prefix.unwrap_or_default(),
         bind_rules: convert::to_json(&wish.bind_rules.unwrap_or_default()),
         tags: wish

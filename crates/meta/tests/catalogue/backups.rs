@@ -78,6 +78,30 @@ async fn backups_are_filtered_sorted_and_paged() {
             ..all()
         };
         assert_eq!(ids(full, &[], everything(9)).await.1, 0);
+        // The number of all is kept apart from those of disks.
+        let disk = Backup {
+            id: cairn_types::BackupId::random(),
+            parent: Some(backups[0].id),
+            status: cairn_types::BackupStatus::FIRST,
+            ..backups[0].clone()
+        };
+        tx.insert_backup(&disk).await.unwrap();
+        for (gone, left) in [(1, 5), (1, 5), (0, 4)] {
+            tx.remove_backup(&backups[gone]).await.unwrap();
+            let (_, kept) = tx
+                .backups(project, &all(), &[], &everything(1))
+                .await
+                .unwrap();
+            let counted = BackupFilter {
+                vault: Some(vault.id),
+                ..all()
+            };
+            let (_, counted) = tx
+                .backups(project, &counted, &[], &everything(1))
+                .await
+                .unwrap();
+            assert_eq!((kept, counted), (left, left));
+        }
     })
     .await;
 }

@@ -278,6 +278,10 @@ async fn protectables_are_filtered_and_paged() {
     assert_eq!(ids("disk", &format!("marker={NOBODYS}")).await, all[3..]);
     assert_eq!(ids("disk", &format!("id={}", all[2])).await, all[2..]);
     assert_eq!(ids("disk", "name=web-").await.len(), 2);
+    for (project, count) in [("0", 3), ("all_granted_eps", 3), ("ep-1", 0)] {
+        let query = format!("enterprise_project_id={project}");
+        assert_eq!(ids("disk", &query).await.len(), count, "{query}");
+    }
     assert_eq!(ids("disk", "status=available").await.len(), 3);
     assert_eq!(ids("disk", "status=error").await.len(), 0);
     assert_eq!(ids("server", "status=shutoff").await.len(), 1);
