@@ -267,7 +267,7 @@ impl Client {
                 Case::new(
                     [],
                     json!({ "vault_ids": [vault], "charging_mode": "pre_paid",
-                    "period_type": "year", "period_num": 1, "is_auto_renew": true }),
+                    "period_type": "year", "period_num": 1, "is_auto_renew": true, "is_auto_pay": true }),
                 )
             }
             Op::ChangeOrder => {
