@@ -9,6 +9,7 @@
 //! In responses what is unset is `null`, as in the service; in requests it is
 //! left out.
 
+pub mod agent;
 pub mod backup;
 pub mod binding;
 pub mod checkpoint;
@@ -17,6 +18,7 @@ mod credentials;
 mod error_code;
 pub mod identity;
 pub mod lookup;
+pub mod member;
 pub mod metadata;
 pub mod openapi;
 mod operation;
@@ -37,12 +39,13 @@ pub mod vault;
 pub mod wire_time;
 mod words;
 
+pub use cairn_types::MemberStatus;
 pub use client::Client;
 pub use credentials::{Credentials, CredentialsFile};
 pub use error_code::{ErrorBody, ErrorCode};
 pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{
-    BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType, MatchKey, MemberStatus,
-    OwnType, PeriodType, ProtectType, ProtectableType, TagAction, TagSearchAction,
+    AgentStatus, AgentType, BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType,
+    MatchKey, OwnType, PeriodType, ProtectType, ProtectableType, TagAction, TagSearchAction,
 };

@@ -55,8 +55,8 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        backup, binding, checkpoint, lookup, metadata, operation_log, order, organization_policy,
-        policy, protectable, tag, usage, vault,
+        agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
+        organization_policy, policy, protectable, tag, usage, vault,
     };
 
     let shape = Shape::default();
@@ -181,6 +181,35 @@ fn shape(operation: Operation) -> Shape {
         Op::ShowVaultTag => shape.answer::<tag::VaultTagsResponse>(),
         Op::CreateVaultTags => shape.body::<tag::CreateVaultTagsRequest>(),
         Op::BatchCreateAndDeleteVaultTags => shape.body::<tag::BatchTagsRequest>(),
+        Op::ListAgent => shape
+            .query(agent::ListAgentsQuery::parameters())
+            .answer::<agent::ListAgentsResponse>(),
+        Op::RegisterAgent => shape
+            .body::<agent::RegisterAgentRequest>()
+            .answer::<agent::AgentResponse>(),
+        Op::ShowAgent => shape.answer::<agent::AgentResponse>(),
+        Op::UpdateAgent => shape
+            .body::<agent::UpdateAgentRequest>()
+            .answer::<agent::AgentResponse>(),
+        Op::AddAgentPath => shape
+            .body::<agent::AddAgentPathRequest>()
+            .answer::<agent::AddAgentPathResponse>(),
+        Op::RemoveAgentPath => shape
+            .body::<agent::RemoveAgentPathRequest>()
+            .answer::<agent::RemoveAgentPathResponse>(),
+        Op::CheckAgent => shape
+            .body::<agent::CheckAgentRequest>()
+            .answer::<agent::CheckAgentResponse>(),
+        Op::ShowMembersDetail => shape
+            .query(member::ListMembersQuery::parameters())
+            .answer::<member::ListMembersResponse>(),
+        Op::AddMember => shape
+            .body::<member::AddMembersRequest>()
+            .answer::<member::AddMembersResponse>(),
+        Op::ShowMemberDetail => shape.answer::<member::MemberResponse>(),
+        Op::UpdateMemberStatus => shape
+            .body::<member::UpdateMemberRequest>()
+            .answer::<member::MemberResponse>(),
         _ => shape,
     }
 }

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
+    AgentId, BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
     OperationType, OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId,
-    ResourceType, Timestamp, VaultId, VaultStatus,
+    ResourceType, ShareId, Timestamp, VaultId, VaultStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use utoipa::PartialSchema;
@@ -16,7 +16,7 @@ use utoipa::openapi::{RefOr, Required, Schema};
 use uuid::Uuid;
 
 use crate::validate::Invalid;
-use crate::{CloudType, ImageType, MemberStatus, OwnType, ProtectType, wire_time};
+use crate::{AgentStatus, CloudType, ImageType, MemberStatus, OwnType, ProtectType, wire_time};
 
 /// The most pairs that a query may hold.
 pub const MAX_PAIRS: usize = 1024;
@@ -126,6 +126,7 @@ by_text!(
     u8,
     u32,
     u64,
+    AgentId,
     BackupId,
     CheckpointId,
     OperationLogId,
@@ -134,6 +135,7 @@ by_text!(
     PolicyOperation,
     ProjectId,
     ResourceId,
+    ShareId,
     VaultId,
     BackupStatus,
     ObjectType,
@@ -141,6 +143,7 @@ by_text!(
     OperationType,
     ResourceType,
     VaultStatus,
+    AgentStatus,
     CloudType,
     ImageType,
     MemberStatus,

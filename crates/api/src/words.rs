@@ -78,18 +78,6 @@ named! {
 }
 
 named! {
-    /// Whether a member took what is shared with it.
-    pub enum MemberStatus: "member status" {
-        /// Not yet decided.
-        Pending = "pending",
-        /// Taken.
-        Accepted = "accepted",
-        /// Turned down.
-        Rejected = "rejected",
-    }
-}
-
-named! {
     /// The types of protectables, as the path names them.
     pub enum ProtectableType: "protectable type" {
         /// Servers.
@@ -160,5 +148,27 @@ named! {
     pub enum MatchKey: "match key" {
         /// The name.
         ResourceName = "resource_name",
+    }
+}
+
+named! {
+    /// How an agent stands.
+    pub enum AgentStatus: "agent status" {
+        /// In service.
+        Normal = "normal",
+        /// Not heard of for too long.
+        Abnormal = "abnormal",
+        /// Taken off its host.
+        Uninstall = "uninstall",
+    }
+}
+
+named! {
+    /// Where an agent's host stands.
+    pub enum AgentType: "agent type" {
+        /// On a site outside.
+        Native = "native",
+        /// In this cloud.
+        Cloud = "cloud",
     }
 }

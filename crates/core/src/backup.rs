@@ -28,7 +28,8 @@ pub struct BackupQuery {
 }
 
 impl Service {
-    /// A page of the project's backups, and how many match in all.
+    /// A page of the backups that the project owns or has a share in, and how
+    /// many match in all.
     ///
     /// CBR: `ListBackups`, `GET /v3/{project_id}/backups`.
     pub async fn backups(
@@ -39,8 +40,11 @@ impl Service {
         let mut tx = self.meta().read().await?;
         let BackupQuery { filter, sort, page } = query;
         let (backups, count) = tx.backups(caller.project, filter, sort, page).await?;
+        let mut backups = backups;
+        show_as_member(&mut tx, caller, &mut backups).await?;
         let parents: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
-        let all = tx.children_of(&parents).await?;
+        let mut all = tx.children_of(&parents).await?;
+        show_as_member(&mut tx, caller, &mut all).await?;
         let views = backups.into_iter().map(|backup| {
             let of_this = |child: &&Backup| child.parent == Some(backup.id);
             BackupView {
@@ -51,17 +55,20 @@ impl Service {
         Ok((views.collect(), count))
     }
 
-    /// One of the project's backups, top-level or a child.
+    /// One of the project's backups or of those shared with it, top-level or a child.
     ///
     /// Errors: `NotFound`.
     /// CBR: `ShowBackup`, `GET /v3/{project_id}/backups/{backup_id}`.
     pub async fn backup(&self, caller: &Caller, id: BackupId) -> Result<BackupView> {
         let mut tx = self.meta().read().await?;
         let backup = tx
-            .backup(caller.project, id)
+            .visible_backup(caller.project, id)
             .await?
             .ok_or(Refusal::BackupNotFound)?;
-        view(&mut tx, backup).await
+        let mut view = view(&mut tx, backup).await?;
+        show_as_member(&mut tx, caller, std::slice::from_mut(&mut view.backup)).await?;
+        show_as_member(&mut tx, caller, &mut view.children).await?;
+        Ok(view)
     }
 
     /// Renames a backup.
@@ -143,4 +150,20 @@ impl Service {
 async fn view(tx: &mut Tx, backup: Backup) -> Result<BackupView> {
     let children = tx.children_of(&[backup.id]).await?;
     Ok(BackupView { backup, children })
+}
+
+/// Shows another project's backups as a member sees them: in the vault that it
+/// took them into.
+async fn show_as_member(tx: &mut Tx, caller: &Caller, backups: &mut [Backup]) -> Result<()> {
+    let whole = |backup: &Backup| backup.parent.unwrap_or(backup.id);
+    let foreign = backups.iter().filter(|one| one.project != caller.project);
+    let shared: Vec<BackupId> = foreign.map(whole).collect();
+    let shares = tx.shares_with(caller.project, &shared).await?;
+    for backup in backups {
+        let share = shares.iter().find(|share| share.backup == whole(backup));
+        if let Some(vault) = share.and_then(|share| share.vault) {
+            backup.vault = vault;
+        }
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Why the service could not do what it was asked.
 
-use cairn_types::{BackupId, ByteCount, Kind, ResourceId, ResourceType};
+use cairn_types::{AgentId, BackupId, ByteCount, Kind, ProjectId, ResourceId, ResourceType};
 
 /// What a call of this crate gives.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -306,6 +306,63 @@ pub enum Refusal {
         /// The key.
         key: String,
     },
+    /// No such agent in the project.
+    #[error("Agent {id} not found.")]
+    AgentNotFound {
+        /// The agent.
+        id: AgentId,
+    },
+    /// The agent would have more paths than it may.
+    #[error("Agent {id} path count is exceeded.")]
+    TooManyAgentPaths {
+        /// The agent.
+        id: AgentId,
+    },
+    /// Only a backup as a whole is shared.
+    #[error("A part of a server backup may not be shared.")]
+    PartNotShared,
+    /// Backups of this type of resource are not shared.
+    #[error("Only backups of servers and disks can be shared.")]
+    TypeNotShared,
+    /// The backup would have more members than it may.
+    #[error("The limit of members is reached.")]
+    TooManyMembers,
+    /// The backup's state does not allow that it is shared.
+    #[error("Only available backups can be shared.")]
+    ShareNotAvailable,
+    /// The project has the backup already.
+    #[error("The backup is already shared with member {member}.")]
+    AlreadyShared {
+        /// The project.
+        member: ProjectId,
+    },
+    /// No project that a backup could be shared with.
+    #[error("Invalid member {member}.")]
+    InvalidMember {
+        /// What was given for one.
+        member: String,
+    },
+    /// No such member of the backup.
+    #[error("Member does not exist.")]
+    MemberNotFound,
+    /// A member accepts into a vault, or rejects.
+    #[error("A member can be set to accepted, with a vault, or to rejected.")]
+    NoDecision,
+    /// The vault's state or room does not allow sharing.
+    #[error("The state of the vault, or the room left in it, does not allow sharing.")]
+    ShareVaultState,
+    /// The vault takes other backups.
+    #[error("The accepting vault is of another type than the backup.")]
+    ShareVaultType,
+    /// A backup is shared by its owner alone.
+    #[error("A shared backup cannot be shared on.")]
+    SharedOn,
+    /// No such server in the project.
+    #[error("Server {id} does not exist.")]
+    ServerNotFound {
+        /// The server.
+        id: ResourceId,
+    },
 }
 
 impl Refusal {
@@ -317,6 +374,9 @@ impl Refusal {
             | Self::BackupNotFound
             | Self::CheckpointNotFound
             | Self::OperationLogNotFound
+            | Self::AgentNotFound { .. }
+            | Self::ServerNotFound { .. }
+            | Self::MemberNotFound
             | Self::ResourceNotFound { .. }
             | Self::PolicyNotFound
             | Self::PolicyNotBound
@@ -324,14 +384,18 @@ impl Refusal {
             | Self::MigrationNotFound
             | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
-            | Self::DestinationFull
             | Self::TooManyVaults
-            | Self::TooManyResources { .. }
+            | Self::TooManyMembers
+            | Self::TooManyAgentPaths { .. }
+            | Self::DestinationFull
             | Self::PolicyLimit { .. }
-            | Self::TagLimit { .. } => Kind::Exhausted,
+            | Self::TagLimit { .. }
+            | Self::TooManyResources { .. } => Kind::Exhausted,
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }
             | Self::BackupBusy { .. }
+            | Self::ShareNotAvailable
+            | Self::ShareVaultState
             | Self::MetadataUnreadable { .. }
             | Self::BackupStateForbidsRestore { .. }
             | Self::ResourceBackingUp { .. }

@@ -2,6 +2,7 @@
 //! call one transaction, and the work that tasks do. It knows neither HTTP nor
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
+mod agent;
 mod backup;
 mod binding;
 mod call;
@@ -10,6 +11,7 @@ mod checkpoint;
 mod error;
 mod identity;
 mod lookup;
+mod member;
 mod metadata;
 mod operation_log;
 mod order;
@@ -23,11 +25,13 @@ mod usage;
 mod vault;
 mod work;
 
+pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
 pub use backup::{BackupQuery, BackupView};
 pub use call::Call;
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
+pub use member::MemberQuery;
 pub use metadata::ResourceMetadata;
 pub use operation_log::{OperationDetail, OperationView};
 pub use order::{OrderChange, Prepaid, spec_code};
@@ -47,9 +51,10 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{
-        Backup, BackupFilter, BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter,
-        OrganizationPolicy, Page, Payment, Policy, PolicyBinding, PolicyFilter, PolicySchedule,
-        Project, ProjectUsage, ResourceExtraInfo, ResourceUsage, SkipReason, Skipped, SortKey, Tag,
-        Usage, User, Vault, VaultFilter, VolumeChoice,
+        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BoundResource,
+        Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment,
+        Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage,
+        ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort, SkipReason, Skipped,
+        SortKey, Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

@@ -109,7 +109,10 @@ impl Service {
         id: BackupId,
         target: &RestoreTarget,
     ) -> Result<ResourceId> {
-        let backup = self.backup(caller, id).await?.backup;
+        let mut tx = self.meta().read().await?;
+        let backup = tx.backup(caller.project, id).await?;
+        let backup = backup.ok_or(Refusal::BackupNotFound)?;
+        drop(tx);
         if backup.parent.is_some() {
             let text = "backup_id: a disk of a server backup is restored through the server backup";
             return Err(Refusal::Invalid(text.to_owned()).into());

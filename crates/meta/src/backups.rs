@@ -1,8 +1,8 @@
 //! Backups.
 
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, CheckpointId, ProjectId, ResourceId, ResourceType,
-    Timestamp, VaultId,
+    BackupId, BackupStatus, BackupStep, CheckpointId, MemberStatus, ProjectId, ResourceId,
+    ResourceType, Timestamp, VaultId,
 };
 use sqlx::any::AnyRow;
 
@@ -65,9 +65,25 @@ pub struct Backup {
     pub metadata: Option<serde_json::Value>,
 }
 
-/// Which backups of a project a list shows; top-level ones unless `parent` is given.
+/// Whose backups a list shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BackupScope {
+    /// The project's own.
+    #[default]
+    Own,
+    /// Those that others share with it.
+    Shared,
+    /// Both.
+    Both,
+}
+
+/// Which backups a list shows a project; top-level ones unless `parent` is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupFilter {
+    /// Whose.
+    pub scope: BackupScope,
+    /// Only those shared with the project whose share stands so; none of its own.
+    pub share_status: Option<MemberStatus>,
     /// Only those of this checkpoint.
     pub checkpoint: Option<CheckpointId>,
     /// Only those of this vault.
@@ -137,10 +153,9 @@ impl FromRow for Backup {
 
 fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statement {
     let mut statement = Statement::new(select);
+    in_scope(&mut statement, project, filter);
     statement
-        .equals("project_id", Some(project))
         .equals("checkpoint_id", filter.checkpoint)
-        .equals("vault_id", filter.vault)
         .equals("resource_id", filter.resource)
         .contains("resource_name", filter.resource_name.as_deref())
         .equals("resource_type", filter.resource_type.as_ref())
@@ -173,9 +188,47 @@ fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statemen
              FROM backups u WHERE u.vault_id = v.id AND u.parent_id IS NULL) * 100 >= \
              v.size_gb * 1073741824 * ",
         );
-        statement.bind(signed(percent)).push(")");
+        statement.bind(signed(percent)).push(" AND v.project_id = ");
+        statement.bind(text(project)).push(")");
     }
     statement
+}
+
+/// Whose backups, and of which vault: a shared one lies in the vault that the
+/// project took it into, and its owner's vault stays the owner's affair.
+fn in_scope(statement: &mut Statement, project: ProjectId, filter: &BackupFilter) {
+    let own = filter.scope != BackupScope::Shared && filter.share_status.is_none();
+    let shared = filter.scope != BackupScope::Own;
+    if !own && !shared {
+        statement.condition("1 = 0");
+        return;
+    }
+    statement.condition("(");
+    if own {
+        statement.push("(project_id = ").bind(text(project));
+        if let Some(vault) = filter.vault {
+            statement.push(" AND vault_id = ").bind(text(vault));
+        }
+        statement.push(")");
+    }
+    if own && shared {
+        statement.push(" OR ");
+    }
+    if shared {
+        statement
+            .push(
+                "COALESCE(parent_id, id) IN (SELECT backup_id FROM shares WHERE dest_project_id = ",
+            )
+            .bind(text(project));
+        if let Some(vault) = filter.vault {
+            statement.push(" AND vault_id = ").bind(text(vault));
+        }
+        if let Some(status) = filter.share_status {
+            statement.push(" AND status = ").bind(text(status));
+        }
+        statement.push(")");
+    }
+    statement.push(")");
 }
 
 impl Tx {
@@ -303,8 +356,9 @@ impl Tx {
         Ok(())
     }
 
-    /// Removes a backup with its children, and its checkpoint with the last of them.
+    /// Removes a backup with its children and shares, and its checkpoint with the last of them.
     pub async fn remove_backup(&mut self, backup: &Backup) -> Result<()> {
+        self.remove_shares_of(backup.id).await?;
         let mut statement = Statement::new("DELETE FROM backups");
         statement.equals("parent_id", Some(backup.id));
         statement.run(self).await?;
@@ -369,6 +423,7 @@ impl Tx {
         let order = Order {
             table: "backups",
             prefix: "",
+            shared: true,
             keys: if sort.is_empty() { &newest } else { sort },
         };
         statement.ordered_page(&order, project, page);

@@ -6,6 +6,7 @@
 //! or one that reads at one point in time ([`Meta::read`]). Only `core` (and
 //! `task`, for [`tasks`]) uses this crate.
 
+mod agents;
 mod backups;
 mod calls;
 mod checkpoints;
@@ -19,11 +20,13 @@ mod orders;
 mod organization_policies;
 mod policies;
 mod query;
+mod shares;
 pub mod tasks;
 mod usage;
 mod vaults;
 
-pub use backups::{Backup, BackupFilter};
+pub use agents::{Agent, AgentFilter, AgentPath};
+pub use backups::{Backup, BackupFilter, BackupScope};
 pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
@@ -34,6 +37,7 @@ pub use orders::Order;
 pub use organization_policies::OrganizationPolicy;
 pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
 pub use query::{Page, SortKey};
+pub use shares::{Share, ShareFilter, ShareSort};
 pub use usage::{ProjectUsage, ResourceUsage};
 pub use vaults::{
     BoundResource, Payment, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice,

@@ -144,6 +144,7 @@ const OPERATION_LOG: &str = "SELECT l.*, t.state, t.started_at, t.ended_at, t.up
 const NEWEST_FIRST: Order<'_> = Order {
     table: "operation_logs l",
     prefix: "l.",
+    shared: false,
     keys: &[SortKey::newest("created_at")],
 };
 

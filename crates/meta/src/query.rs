@@ -46,6 +46,8 @@ pub(crate) struct Order<'a> {
     pub(crate) table: &'static str,
     /// That alias and a dot, or nothing.
     pub(crate) prefix: &'static str,
+    /// Whether backups that others share with the project are in the list.
+    pub(crate) shared: bool,
     /// The keys; the id decides where they do not.
     pub(crate) keys: &'a [SortKey],
 }
@@ -273,8 +275,15 @@ impl Statement {
         self.push("(SELECT ").columns(order, keys);
         self.push(" FROM ").push(order.table).push(" WHERE ");
         self.push(order.prefix).push("id = ").bind(marker);
-        self.push(" AND ").push(order.prefix).push("project_id = ");
-        self.bind(text(project)).push(")");
+        // Where another project's row stands in the order is not to be found out.
+        let project = project.to_string();
+        self.push(" AND (").push(order.prefix).push("project_id = ");
+        self.bind(project.as_str());
+        if order.shared {
+            self.push(" OR id IN (SELECT backup_id FROM shares WHERE dest_project_id = ");
+            self.bind(project.as_str()).push(")");
+        }
+        self.push("))");
     }
 
     fn columns(&mut self, order: &Order<'_>, keys: &[SortKey]) -> &mut Self {

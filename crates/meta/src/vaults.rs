@@ -306,6 +306,7 @@ const BOUND_RESOURCE: &str = "SELECT r.*, \
 const NEWEST_FIRST: Order<'_> = Order {
     table: "vaults",
     prefix: "",
+    shared: false,
     keys: &[SortKey::newest("created_at")],
 };
 
@@ -451,6 +452,7 @@ impl Tx {
 
     /// Removes a vault and its bindings; its backups must be gone.
     pub async fn remove_vault(&mut self, vault: VaultId) -> Result<()> {
+        self.release_shares_in(vault).await?;
         let mut statement = Statement::new("DELETE FROM vault_resources");
         statement.equals("vault_id", Some(vault));
         statement.run(self).await?;

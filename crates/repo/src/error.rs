@@ -189,7 +189,11 @@ impl Error {
             | Self::FrameDiffers => Kind::Corrupt,
             Self::Store { source, .. } => store_kind(source),
             Self::Folder { source, .. } => io_kind(source),
-            Self::Disk(failed) => io_kind(&failed.source),
+            // A disk that is itself a backup fails by an error of the repository.
+            Self::Disk(failed) => match failed.source.get_ref().map(|inner| inner.downcast_ref()) {
+                Some(Some(inner)) => Self::kind(inner),
+                _ => io_kind(&failed.source),
+            },
             Self::DiskChanged { .. } => Kind::Transient,
             Self::Cancelled => Kind::Cancelled,
             Self::WorkerLost => Kind::Bug,

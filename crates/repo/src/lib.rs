@@ -5,7 +5,7 @@
 //! were or not at all. `docs/FORMAT.md` describes every byte of it.
 //!
 //! The pure half (`chunk seal frame pack tree index manifest receipt`) does no
-//! I/O; the other half (`write read collect verify store`) does little else. A
+//! I/O; the other half (`write read stored collect verify store`) does little else. A
 //! backup exists if and only if its receipt does: packs are written first, then
 //! the index, the manifest and the receipt, each durable before the next, and
 //! deletion goes backwards. What makes each pair of operations safe beside the
@@ -34,6 +34,7 @@ mod rewrite;
 mod scan;
 mod seal;
 mod store;
+mod stored;
 mod tree;
 mod verify;
 mod workers;

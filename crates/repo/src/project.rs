@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use cairn_types::disk::DiskWriter;
+use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -25,6 +25,7 @@ use crate::repair::{self, Repaired};
 use crate::restore::{self, Restored};
 use crate::seal::{self, FORMAT, OpenError};
 use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
+use crate::stored;
 use crate::tree::Root;
 use crate::verify::{self, VerifyLevel, VerifyReport};
 use crate::workers;
@@ -119,6 +120,16 @@ impl Project {
         progress: Arc<Progress>,
     ) -> Result<Restored> {
         restore::restore_disk(&self.inner, backup, target, progress).await
+    }
+
+    /// Opens a disk's backup for reading at any place, from any thread that may
+    /// block. While it is open nothing is collected in the project; the backup
+    /// may be deleted meanwhile and stays readable here.
+    ///
+    /// Errors: `NotFound`; `Invalid` a group; `Corrupt`. What a read fails by
+    /// has the kind of the repository's error once it is one of a backup again.
+    pub async fn open_disk(&self, backup: BackupId) -> Result<Arc<dyn DiskReader>> {
+        stored::open_disk(&self.inner, backup).await
     }
 
     /// Every acknowledged backup, oldest first.

@@ -34,11 +34,16 @@ pub(crate) struct ChunkReader {
 impl ChunkReader {
     /// Must be called on a runtime.
     pub fn new(project: Arc<Inner>, known: Arc<Known>) -> Self {
+        Self::on(project, known, Handle::current())
+    }
+
+    /// For a thread of no runtime: the store works on this one.
+    pub fn on(project: Arc<Inner>, known: Arc<Known>, handle: Handle) -> Self {
         let (coder, kept) = (FrameCoder::new(), VecDeque::new());
         Self {
             project,
             known,
-            handle: Handle::current(),
+            handle,
             coder,
             kept,
         }
@@ -46,21 +51,34 @@ impl ChunkReader {
 
     /// The children of a node.
     pub fn node(&mut self, id: ChunkId, level: u8) -> Result<[ChunkId; FANOUT]> {
+        let plain = self.chunk(id, ChunkKind::Node)?;
+        decode_node(level, plain).map_err(|problem| Error::DamagedChunk {
+            id,
+            problem: problem.0,
+        })
+    }
+
+    /// The bytes of a block.
+    pub fn block(&mut self, id: ChunkId) -> Result<&[u8]> {
+        self.chunk(id, ChunkKind::Block)
+    }
+
+    /// The bytes of a chunk, which are what its id names.
+    fn chunk(&mut self, id: ChunkId, kind: ChunkKind) -> Result<&[u8]> {
         let place = self
             .known
             .index(|index| index.get(&id.key()))
             .ok_or(Error::NoChunk { id })?;
         let at = self.keep_frame(place)?;
-        let project = self.project.clone();
         let damaged = |problem| Error::DamagedChunk { id, problem };
-        let (kind, plain) = self.kept[at]
+        let (found, plain) = self.kept[at]
             .1
             .chunk(place.slot)
             .ok_or(damaged("its frame is short"))?;
-        if kind != ChunkKind::Node || project.keys.hasher.id(kind, plain) != id {
+        if found != kind || self.project.keys.hasher.id(kind, plain) != id {
             return Err(damaged("its bytes are others"));
         }
-        decode_node(level, plain).map_err(|problem| damaged(problem.0))
+        Ok(plain)
     }
 
     /// Makes sure that the frame at a place is among those kept.

@@ -5,7 +5,7 @@ use cairn_api::backup::{
     RestoreBackupResponse, UpdateBackupRequest,
 };
 use cairn_api::{Invalid, OwnType};
-use cairn_core::records::{BackupFilter, SortKey};
+use cairn_core::records::{BackupFilter, BackupScope, SortKey};
 use cairn_core::{BackupQuery, Caller, DiskMapping, RestoreTarget};
 use cairn_types::BackupId;
 
@@ -22,10 +22,8 @@ pub(crate) async fn list(
 ) -> Result<ListBackupsResponse> {
     let query = ListBackupsQuery::parse(request.query())?;
     let wanted = query.page();
-    // Nothing is shared with anybody, nothing lies in a zone.
-    let none = query.own_type == Some(OwnType::Shared)
-        || query.member_status.is_some()
-        || query.resource_az.is_some();
+    // Nothing lies in a zone.
+    let none = query.resource_az.is_some();
     let (backups, count) = match none {
         true => (Vec::new(), 0),
         false => app.service.backups(caller, &backup_query(query)).await?,
@@ -54,6 +52,12 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
             .collect(),
         page: convert::page(&wanted),
         filter: BackupFilter {
+            scope: match query.own_type {
+                None | Some(OwnType::Private) => BackupScope::Own,
+                Some(OwnType::Shared) => BackupScope::Shared,
+                Some(OwnType::AllGranted) => BackupScope::Both,
+            },
+            share_status: query.member_status,
             checkpoint: query.checkpoint_id,
             vault: query.vault_id,
             resource: query.resource_id,

@@ -40,7 +40,7 @@ fn from_json<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T> {
 }
 
 /// A word of the wire, as the catalogue keeps it.
-fn word<T: std::str::FromStr>(text: &str) -> Result<T> {
+pub(crate) fn word<T: std::str::FromStr>(text: &str) -> Result<T> {
     text.parse().map_err(|_| Failure::code(ErrorCode::Unknown))
 }
 

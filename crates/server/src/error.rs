@@ -189,6 +189,20 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::DestinationVaultNotFound => ErrorCode::DestinationVaultMissing,
         Refusal::TagLimit { .. } => ErrorCode::TagLimit,
         Refusal::TagNotFound { .. } => ErrorCode::TagNotFound,
+        Refusal::AgentNotFound { .. } => ErrorCode::AgentNotFound,
+        Refusal::TooManyAgentPaths { .. } => ErrorCode::AgentPathLimit,
+        Refusal::ServerNotFound { .. } => ErrorCode::ServerNotFound,
+        Refusal::PartNotShared => ErrorCode::ShareForbidden,
+        Refusal::TypeNotShared => ErrorCode::ShareServerOnly,
+        Refusal::TooManyMembers => ErrorCode::ShareMemberLimit,
+        Refusal::ShareNotAvailable => ErrorCode::ShareNotAvailable,
+        Refusal::AlreadyShared { .. } => ErrorCode::AlreadyShared,
+        Refusal::InvalidMember { .. } => ErrorCode::MemberInvalid,
+        Refusal::MemberNotFound => ErrorCode::MemberNotFound,
+        Refusal::NoDecision => ErrorCode::MemberUpdateInvalid,
+        Refusal::ShareVaultState => ErrorCode::ShareVaultState,
+        Refusal::ShareVaultType => ErrorCode::ShareVaultType,
+        Refusal::SharedOn => ErrorCode::ShareAgain,
     }
 }
 

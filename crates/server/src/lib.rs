@@ -2,6 +2,7 @@
 //! translation between wire and service. Every handler is parse, one call,
 //! convert; the rules are in `core`, the wire's spelling in `api`.
 
+mod agents;
 mod app;
 mod audit;
 mod auth;
@@ -12,6 +13,7 @@ mod convert;
 mod error;
 mod identity;
 mod lookups;
+mod members;
 mod metadata;
 mod once;
 mod operation_logs;

@@ -24,9 +24,9 @@ use crate::auth::Proven;
 use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
-    App, audit, auth, backups, bindings, checkpoints, identity, lookups, metadata, once,
-    operation_logs, orders, organization_policies, permission, policies, protectables, tags, usage,
-    vaults,
+    App, agents, audit, auth, backups, bindings, checkpoints, identity, lookups, members, metadata,
+    once, operation_logs, orders, organization_policies, permission, policies, protectables, tags,
+    usage, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -294,6 +294,19 @@ async fn call(
             done(operation, tags::batch(app, caller, request).await?)
         }
         Op::DeleteVaultTag => done(operation, tags::delete(app, caller, request).await?),
+        Op::ListAgent => answer(operation, agents::list(app, caller, request).await?),
+        Op::RegisterAgent => answer(operation, agents::register(app, caller, request).await?),
+        Op::ShowAgent => answer(operation, agents::show(app, caller, request).await?),
+        Op::UpdateAgent => answer(operation, agents::update(app, caller, request).await?),
+        Op::UnregisterAgent => done(operation, agents::unregister(app, caller, request).await?),
+        Op::AddAgentPath => answer(operation, agents::add_paths(app, caller, request).await?),
+        Op::RemoveAgentPath => answer(operation, agents::remove_paths(app, caller, request).await?),
+        Op::CheckAgent => answer(operation, agents::check(app, caller, request).await?),
+        Op::ShowMembersDetail => answer(operation, members::list(app, caller, request).await?),
+        Op::AddMember => answer(operation, members::add(app, caller, request).await?),
+        Op::DeleteMember => done(operation, members::delete(app, caller, request).await?),
+        Op::ShowMemberDetail => answer(operation, members::show(app, caller, request).await?),
+        Op::UpdateMemberStatus => answer(operation, members::update(app, caller, request).await?),
         _ => Err(Failure::code(ErrorCode::NoSuchApi)),
     }
 }

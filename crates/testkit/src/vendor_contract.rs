@@ -191,6 +191,8 @@ const DIFFERENCES: &[Difference] = &[
 
 /// Properties whose names end so are times, and have the form of [`TIME`].
 const TIME_SUFFIX: &str = "_at";
+/// And so is this one.
+const ANOTHER_TIME: &str = "last_active_time";
 
 /// Panics unless `body` is what the vendor declares that `operation_id`
 /// answers with `status`, differences on purpose aside.
@@ -389,7 +391,8 @@ fn tighten_property(key: &str, property: &mut Value) {
     let Some(property) = property.as_object_mut() else {
         return;
     };
-    if property.get("type") == Some(&json!("string")) && key.ends_with(TIME_SUFFIX) {
+    let is_time = key.ends_with(TIME_SUFFIX) || key == ANOTHER_TIME;
+    if property.get("type") == Some(&json!("string")) && is_time {
         property.remove("format");
         property.insert("pattern".to_owned(), json!(TIME));
     }

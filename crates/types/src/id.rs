@@ -116,6 +116,12 @@ id!(/// An operation log, and the task behind it: one id names both.
     OperationLogId, "operation log", hyphenated, 36);
 id!(/// A resource: a volume, a server, a share.
     ResourceId, "resource", hyphenated, 36);
+id!(/// A backup agent: the id is its own, made where it runs.
+    AgentId, "agent", hyphenated, 36);
+id!(/// A share: one backup shown to one other project.
+    ShareId, "share", hyphenated, 36);
+id!(/// A replication record: one copy of a backup elsewhere.
+    ReplicationId, "replication record", hyphenated, 36);
 id!(/// A project (tenant).
     ProjectId, "project", simple, 32);
 id!(/// A domain (account).

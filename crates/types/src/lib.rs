@@ -19,8 +19,8 @@ mod status;
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use id::{
-    BackupId, CheckpointId, DomainId, IdError, OperationLogId, OrganizationPolicyId, PolicyId,
-    ProjectId, ResourceId, UserId, VaultId,
+    AgentId, BackupId, CheckpointId, DomainId, IdError, OperationLogId, OrganizationPolicyId,
+    PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, UserId, VaultId,
 };
 pub use kind::Kind;
 pub use named::UnknownName;
@@ -34,6 +34,6 @@ pub use role::Role;
 pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
-    BackupStatus, BackupStep, CheckpointStatus, OperationStatus, OperationType, ProtectStatus,
-    VaultStatus, VaultStep,
+    BackupStatus, BackupStep, CheckpointStatus, MemberStatus, OperationStatus, OperationType,
+    ProtectStatus, ReplicationStatus, VaultStatus, VaultStep,
 };

@@ -247,6 +247,34 @@ impl OperationStatus {
     }
 }
 
+named! {
+    /// What a project made of a backup that is shared with it.
+    pub enum MemberStatus: "member status" {
+        /// Nothing yet.
+        Pending = "pending",
+        /// It took the backup into a vault.
+        Accepted = "accepted",
+        /// It turned the backup down.
+        Rejected = "rejected",
+    }
+}
+
+named! {
+    /// How far a replica is.
+    pub enum ReplicationStatus: "replication status" {
+        /// Queued.
+        Waiting = "waiting_replicate",
+        /// Being copied.
+        Replicating = "replicating",
+        /// There, whole and durable.
+        Success = "success",
+        /// Given up, with a reason.
+        Fail = "fail",
+        /// Not made, because there was nothing to do.
+        Skip = "skip",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

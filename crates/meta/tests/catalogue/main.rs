@@ -6,9 +6,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agents;
 mod backups;
 mod fixtures;
 mod identities;
 mod policies;
+mod shares;
 mod tasks;
 mod vaults;

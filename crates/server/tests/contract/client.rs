@@ -12,6 +12,7 @@ use cairn_testkit::vendor_contract::assert_matches_vendor;
 use cairn_types::Role;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+use uuid::Uuid;
 
 /// A world behind its HTTP, and somebody who talks to it.
 pub struct Client {
@@ -135,12 +136,8 @@ impl Client {
 
     /// Goes on as somebody else, with a project of their own.
     pub async fn become_stranger(&mut self) {
-        let stranger = self
-            .world
-            .service
-            .add_project("other", "stranger")
-            .await
-            .unwrap();
+        let name = format!("other-{}", Uuid::new_v4());
+        let stranger = self.world.service.add_project(&name, &name).await.unwrap();
         self.token = token(&self.world, &stranger).await;
         self.project = stranger.project.id.to_string();
     }
@@ -218,7 +215,7 @@ pub fn vault_body(object_type: &str, size: u64, resources: Value) -> Value {
     } })
 }
 
-async fn token(world: &World, who: &FirstCredentials) -> String {
+pub async fn token(world: &World, who: &FirstCredentials) -> String {
     let who = PasswordSignIn {
         user_id: None,
         user_name: Some(who.user_name.clone()),

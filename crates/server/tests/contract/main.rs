@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agents;
 mod audit;
 mod client;
 mod identity;
 mod lists;
 mod lookups;
+mod matrix;
+mod members;
 mod once;
 mod orders;
 mod organization_policies;

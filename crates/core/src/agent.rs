@@ -1,0 +1,262 @@
+//! Agents: programs on hosts that back files up, the paths that they are asked
+//! to back up, and what is known of a server's agent for consistent backups.
+
+use cairn_meta::{Agent, AgentFilter, AgentPath, Page, Tx};
+use cairn_types::{AgentId, ResourceId};
+
+use crate::{Caller, Refusal, Result, Service};
+
+/// Paths that one agent may have.
+const MAX_PATHS: usize = 8;
+
+const NORMAL: &str = "normal";
+const UNINSTALLED: &str = "uninstall";
+
+/// An agent with its paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentView {
+    /// The agent.
+    pub agent: Agent,
+    /// What it backs up.
+    pub paths: Vec<AgentPath>,
+}
+
+/// What an agent says of itself and its host.
+#[derive(Debug, Clone)]
+pub struct NewAgent {
+    /// The id that it made for itself.
+    pub id: AgentId,
+    /// Its host's name.
+    pub host_name: String,
+    /// Its host's address.
+    pub host_ip: String,
+    /// Its host's system.
+    pub host_os: String,
+    /// What people call its host.
+    pub host_nickname: String,
+    /// `native` or `cloud`.
+    pub agent_type: Option<String>,
+    /// Its version.
+    pub agent_version: Option<String>,
+}
+
+/// A path to be backed up, and what below it is left out.
+#[derive(Debug, Clone)]
+pub struct PathToAdd {
+    /// The path.
+    pub path: String,
+    /// What is left out.
+    pub excluded: Vec<String>,
+}
+
+/// Which of the paths in a request were new (or there), and which were not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PathsChanged {
+    /// Those that the request changed.
+    pub changed: Vec<String>,
+    /// Those that were as the request wants them.
+    pub unchanged: Vec<String>,
+}
+
+impl Service {
+    /// Takes an agent in. One that registers again is the same agent with the
+    /// same paths: it says what is true of its host now.
+    ///
+    /// CBR: `RegisterAgent`, `POST /v3/{project_id}/agents`.
+    pub async fn register_agent(&self, caller: &Caller, new: NewAgent) -> Result<AgentView> {
+        let now = self.now();
+        let mut tx = self.meta().begin().await?;
+        let known = tx.lock_agent(caller.project, new.id).await?;
+        let agent = Agent {
+            id: new.id,
+            project: caller.project,
+            status: NORMAL.to_owned(),
+            host_name: new.host_name,
+            host_ip: new.host_ip,
+            host_os: new.host_os,
+            host_nickname: new.host_nickname,
+            agent_type: new.agent_type,
+            agent_version: new.agent_version,
+            last_active_at: now,
+            created_at: known.as_ref().map_or(now, |known| known.created_at),
+            updated_at: now,
+        };
+        match known {
+            Some(_) => tx.update_agent(&agent).await?,
+            None => tx.insert_agent(&agent).await?,
+        }
+        let view = view(&mut tx, agent).await?;
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// A page of the project's agents, newest first, and how many match in all.
+    ///
+    /// CBR: `ListAgent`, `GET /v3/{project_id}/agents`.
+    pub async fn agents(
+        &self,
+        caller: &Caller,
+        filter: &AgentFilter,
+        page: &Page,
+    ) -> Result<(Vec<AgentView>, u64)> {
+        let mut tx = self.meta().read().await?;
+        let (agents, count) = tx.agents(caller.project, filter, page).await?;
+        let ids: Vec<AgentId> = agents.iter().map(|agent| agent.id).collect();
+        let all = tx.paths_of_agents(caller.project, &ids).await?;
+        let views = agents.into_iter().map(|agent| AgentView {
+            paths: all
+                .iter()
+                .filter(|path| path.agent == agent.id)
+                .cloned()
+                .collect(),
+            agent,
+        });
+        Ok((views.collect(), count))
+    }
+
+    /// One of the project's agents.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `ShowAgent`, `GET /v3/{project_id}/agents/{agent_id}`.
+    pub async fn agent(&self, caller: &Caller, id: AgentId) -> Result<AgentView> {
+        let mut tx = self.meta().read().await?;
+        let agent = tx.agent(caller.project, id).await?;
+        view(&mut tx, agent.ok_or(Refusal::AgentNotFound { id })?).await
+    }
+
+    /// Notes that an agent was taken off its host. Its backups stay.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `UpdateAgent`, `PUT /v3/{project_id}/agents/{agent_id}`.
+    pub async fn uninstall_agent(&self, caller: &Caller, id: AgentId) -> Result<AgentView> {
+        let mut tx = self.meta().begin().await?;
+        let mut agent = tx
+            .lock_agent(caller.project, id)
+            .await?
+            .ok_or(Refusal::AgentNotFound { id })?;
+        agent.status = UNINSTALLED.to_owned();
+        agent.updated_at = self.now();
+        tx.update_agent(&agent).await?;
+        let view = view(&mut tx, agent).await?;
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// Forgets an agent and its paths. It has no backups that would go with it:
+    /// none can be made through it yet.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `UnregisterAgent`, `DELETE /v3/{project_id}/agents/{agent_id}`.
+    pub async fn unregister_agent(&self, caller: &Caller, id: AgentId) -> Result<()> {
+        let mut tx = self.meta().begin().await?;
+        tx.lock_agent(caller.project, id)
+            .await?
+            .ok_or(Refusal::AgentNotFound { id })?;
+        tx.remove_agent(caller.project, id).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Adds paths to what an agent backs up; those that are there stay as they are.
+    ///
+    /// Errors: `NotFound`; `Exhausted` more paths than an agent may have: none is added.
+    /// CBR: `AddAgentPath`, `POST /v3/{project_id}/agents/{agent_id}/add-path`.
+    pub async fn add_agent_paths(
+        &self,
+        caller: &Caller,
+        id: AgentId,
+        paths: Vec<PathToAdd>,
+    ) -> Result<PathsChanged> {
+        let mut tx = self.meta().begin().await?;
+        let agent = tx
+            .lock_agent(caller.project, id)
+            .await?
+            .ok_or(Refusal::AgentNotFound { id })?;
+        let mut known = tx.paths_of_agents(caller.project, &[id]).await?;
+        let mut answer = PathsChanged::default();
+        for PathToAdd { path, excluded } in paths {
+            if known.iter().any(|known| known.path == path) {
+                answer.unchanged.push(path);
+                continue;
+            }
+            if known.len() == MAX_PATHS {
+                return Err(Refusal::TooManyAgentPaths { id }.into());
+            }
+            let new = AgentPath {
+                id: uuid::Uuid::new_v4().to_string(),
+                agent: id,
+                path: path.clone(),
+                excluded,
+                position: known.last().map_or(0, |last| last.position + 1),
+            };
+            tx.insert_agent_path(caller.project, &new).await?;
+            known.push(new);
+            answer.changed.push(path);
+        }
+        self.touch(&mut tx, agent, &answer).await?;
+        tx.commit().await?;
+        Ok(answer)
+    }
+
+    /// Removes paths from what an agent backs up.
+    ///
+    /// Errors: `NotFound`.
+    /// CBR: `RemoveAgentPath`, `POST /v3/{project_id}/agents/{agent_id}/remove-path`.
+    pub async fn remove_agent_paths(
+        &self,
+        caller: &Caller,
+        id: AgentId,
+        paths: Vec<String>,
+    ) -> Result<PathsChanged> {
+        let mut tx = self.meta().begin().await?;
+        let agent = tx
+            .lock_agent(caller.project, id)
+            .await?
+            .ok_or(Refusal::AgentNotFound { id })?;
+        let mut answer = PathsChanged::default();
+        for path in paths {
+            let was_there = tx.remove_agent_path(caller.project, id, &path).await?;
+            match was_there {
+                true => answer.changed.push(path),
+                false => answer.unchanged.push(path),
+            }
+        }
+        self.touch(&mut tx, agent, &answer).await?;
+        tx.commit().await?;
+        Ok(answer)
+    }
+
+    async fn touch(&self, tx: &mut Tx, mut agent: Agent, answer: &PathsChanged) -> Result<()> {
+        if !answer.changed.is_empty() {
+            agent.updated_at = self.now();
+            tx.update_agent(&agent).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that all of these are servers of the project. None of them
+    /// has an agent that could bring its applications to rest: Cairn reads the
+    /// images of servers and runs nothing inside.
+    ///
+    /// Errors: `NotFound` a server, for another project's too.
+    /// CBR: `CheckAgent`, `POST /v3/{project_id}/agent/check`.
+    pub async fn check_servers(&self, caller: &Caller, servers: &[ResourceId]) -> Result<()> {
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let own = self.own_protectables(caller.project).await?;
+        for id in servers {
+            let found = own
+                .iter()
+                .any(|one| one.id == *id && one.resource_type == cairn_types::ResourceType::Server);
+            if !found {
+                return Err(Refusal::ServerNotFound { id: *id }.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn view(tx: &mut Tx, agent: Agent) -> Result<AgentView> {
+    let paths = tx.paths_of_agents(agent.project, &[agent.id]).await?;
+    Ok(AgentView { agent, paths })
+}

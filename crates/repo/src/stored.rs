@@ -1,0 +1,212 @@
+//! A stored disk, open for reading at any place: what a replica is copied from.
+//!
+//! Every block is checked against its id before a byte of it is handed out.
+//! Holes stay holes: whoever copies the disk never reads them.
+
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cairn_types::BackupId;
+use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent};
+use tokio::runtime::Handle;
+
+use crate::chunk::ChunkId;
+use crate::error::{Error, Result};
+use crate::known::Known;
+use crate::manifest::Content;
+use crate::project::{Gate, Inner};
+use crate::read::ChunkReader;
+use crate::tree::{FANOUT, Geometry};
+
+/// A disk's backup as a disk.
+pub(crate) struct StoredDisk {
+    /// Keeps collection out for as long as the disk is open.
+    _gate: Arc<Gate>,
+    backup: BackupId,
+    project: Arc<Inner>,
+    known: Arc<Known>,
+    handle: Handle,
+    geometry: Geometry,
+    top: ChunkId,
+    /// One for each thread that has read at the same time as others.
+    idle: Mutex<Vec<Cursor>>,
+}
+
+/// Where one thread is in the disk, with what it has read on the way there.
+struct Cursor {
+    reader: ChunkReader,
+    /// The node of level 1 that was needed last, by its place in the line of such nodes.
+    leaf: Option<u64>,
+    /// That node's children.
+    children: [ChunkId; FANOUT],
+}
+
+pub(crate) async fn open_disk(
+    project: &Arc<Inner>,
+    backup: BackupId,
+) -> Result<Arc<dyn DiskReader>> {
+    let gate = project.enter().await;
+    let (manifest, _) = project.manifest(backup).await?;
+    let Content::Disk { geometry, top, .. } = manifest.content else {
+        return Err(Error::NotADisk { backup });
+    };
+    Ok(Arc::new(StoredDisk {
+        _gate: gate,
+        backup,
+        known: project.known().await?,
+        project: project.clone(),
+        handle: Handle::current(),
+        geometry,
+        top,
+        idle: Mutex::default(),
+    }))
+}
+
+impl StoredDisk {
+    /// Lends a cursor out. One that met an error is not used again.
+    fn with_cursor<T>(&self, work: impl FnOnce(&mut Cursor) -> Result<T>) -> Result<T> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let lent = idle().pop();
+        let mut cursor = lent.unwrap_or_else(|| Cursor {
+            reader: ChunkReader::on(
+                self.project.clone(),
+                self.known.clone(),
+                self.handle.clone(),
+            ),
+            leaf: None,
+            children: [ChunkId::ZERO; FANOUT],
+        });
+        let done = work(&mut cursor)?;
+        idle().push(cursor);
+        Ok(done)
+    }
+
+    /// Takes the cursor to the node of level 1 at a place in their line. Where
+    /// there is none, because all is zero, returns how far the zeros go.
+    fn go_to(&self, cursor: &mut Cursor, index: u64) -> Result<Option<u64>> {
+        if cursor.leaf == Some(index) {
+            return Ok(None);
+        }
+        let start = index * self.geometry.span(1);
+        let (mut id, mut level) = (self.top, self.geometry.height());
+        loop {
+            if id.is_zero() {
+                let span = self.geometry.span(level);
+                let end = (start / span).saturating_add(1).saturating_mul(span);
+                return Ok(Some(end.min(self.geometry.size_bytes)));
+            }
+            let children = cursor.reader.node(id, level)?;
+            if level == 1 {
+                (cursor.leaf, cursor.children) = (Some(index), children);
+                return Ok(None);
+            }
+            level -= 1;
+            let below = start / self.geometry.span(level);
+            id = children[(below % FANOUT as u64) as usize];
+        }
+    }
+
+    fn extent(&self, cursor: &mut Cursor, offset: u64) -> Result<Extent> {
+        let until = |end: u64, data| Extent {
+            offset,
+            length: end - offset,
+            data,
+        };
+        if let Some(end) = self.go_to(cursor, offset / self.geometry.span(1))? {
+            return Ok(until(end, false));
+        }
+        let first = offset / u64::from(self.geometry.block_bytes);
+        let slot = (first % FANOUT as u64) as usize;
+        let data = !cursor.children[slot].is_zero();
+        let alike = |id: &&ChunkId| id.is_zero() != data;
+        let blocks = cursor.children[slot..].iter().take_while(alike).count() as u64;
+        let end = (first + blocks) * u64::from(self.geometry.block_bytes);
+        Ok(until(end.min(self.geometry.size_bytes), data))
+    }
+
+    fn read(&self, cursor: &mut Cursor, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let (mut at, mut rest) = (offset, buffer);
+        while !rest.is_empty() {
+            let block = at / u64::from(self.geometry.block_bytes);
+            let range = self.geometry.block_range(block);
+            let length = rest.len().min((range.end - at) as usize);
+            let (now, later) = rest.split_at_mut(length);
+            match self.block_id(cursor, block)? {
+                id if id.is_zero() => now.fill(0),
+                id => copy_part(cursor, id, &range, at, now)?,
+            }
+            (at, rest) = (at + length as u64, later);
+        }
+        Ok(())
+    }
+
+    fn block_id(&self, cursor: &mut Cursor, block: u64) -> Result<ChunkId> {
+        let slot = (block % FANOUT as u64) as usize;
+        Ok(match self.go_to(cursor, block / FANOUT as u64)? {
+            Some(_) => ChunkId::ZERO,
+            None => cursor.children[slot],
+        })
+    }
+
+    fn failed(&self, operation: DiskOperation, range: Range<u64>, error: Error) -> DiskError {
+        DiskError {
+            disk: format!("backup {}", self.backup),
+            operation,
+            offset: range.start,
+            length: range.end - range.start,
+            source: io::Error::other(error),
+        }
+    }
+}
+
+/// Copies the part of a block that begins at byte `at` of the disk.
+fn copy_part(
+    cursor: &mut Cursor,
+    id: ChunkId,
+    range: &Range<u64>,
+    at: u64,
+    target: &mut [u8],
+) -> Result<()> {
+    let plain = cursor.reader.block(id)?;
+    let from = (at - range.start) as usize;
+    let part = plain.get(from..from + target.len());
+    let whole = plain.len() as u64 == range.end - range.start;
+    let part = part.filter(|_| whole).ok_or(Error::DamagedChunk {
+        id,
+        problem: "it is not as long as its block",
+    })?;
+    target.copy_from_slice(part);
+    Ok(())
+}
+
+impl DiskReader for StoredDisk {
+    fn size_bytes(&self) -> u64 {
+        self.geometry.size_bytes
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent, DiskError> {
+        self.with_cursor(|cursor| self.extent(cursor, offset))
+            .map_err(|error| self.failed(DiskOperation::Map, offset..offset, error))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        let range = offset..offset.saturating_add(buffer.len() as u64);
+        if range.end > self.geometry.size_bytes {
+            return Err(DiskError {
+                disk: format!("backup {}", self.backup),
+                operation: DiskOperation::Read,
+                offset,
+                length: buffer.len() as u64,
+                source: io::ErrorKind::UnexpectedEof.into(),
+            });
+        }
+        self.with_cursor(|cursor| self.read(cursor, offset, buffer))
+            .map_err(|error| self.failed(DiskOperation::Read, range, error))
+    }
+
+    /// What is stored does not change.
+    fn check_unchanged(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
