@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::page::{self, MAX_LIMIT, Page};
 use crate::query::{List, query};
 use crate::resource::{Resource, ResourceExtraInfo};
+use crate::tag::{self, Tag};
 use crate::validate::{self, Invalid, Validate, require};
 use crate::{ChargingMode, CloudType, ConsistentLevel, PeriodType, ProtectType, wire_time};
 
@@ -264,7 +265,7 @@ impl Validate for CreateVaultRequest {
         if let Some(rules) = &vault.bind_rules {
             rules.validate()?;
         }
-        validate::optional(&vault.tags, validate_tags)?;
+        validate::optional(&vault.tags, tag::validate_all)?;
         threshold(vault.threshold)
     }
 }
@@ -635,42 +636,6 @@ impl Validate for BindRules {
             (0, validate::MAX_BIND_RULE_TAGS),
         )
     }
-}
-
-/// A tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Tag {
-    /// Its key.
-    pub key: String,
-    /// Its value.
-    pub value: Option<String>,
-}
-
-impl Tag {
-    /// Checks the form of a tag that lies at `at`; spaces around key and value do not count.
-    pub(crate) fn validate_at(&self, at: &str) -> Result<(), Invalid> {
-        let forbidden = |text: &str| text.contains(|c: char| c < ' ' || "=*<>\\,|/".contains(c));
-        let (key_max, value_max) = validate::MAX_TAG_CHARS;
-        let (key, value) = (self.key.trim(), self.value.as_deref().unwrap_or("").trim());
-        let (at_key, at_value) = (format!("{at}.key"), format!("{at}.value"));
-        validate::text(&at_key, key, key_max)?;
-        validate::text(&at_value, value, value_max)?;
-        let text = "It has a character that tags may not have.";
-        require(!key.is_empty() && !forbidden(key), &at_key, text)?;
-        require(!forbidden(value), &at_value, text)
-    }
-}
-
-/// Checks the tags of a vault: their form, and that no key comes twice.
-fn validate_tags(tags: &[Tag]) -> Result<(), Invalid> {
-    validate::count("vault.tags", tags.len(), (1, validate::MAX_TAGS))?;
-    for (at, tag) in tags.iter().enumerate() {
-        tag.validate_at("vault.tags")?;
-        let key = tag.key.trim();
-        let twice = tags[..at].iter().any(|other| other.key.trim() == key);
-        require(!twice, "vault.tags.key", "It comes twice.")?;
-    }
-    Ok(())
 }
 
 /// Checks a threshold, in percent.

@@ -14,7 +14,7 @@ use crate::work::Task;
 use crate::{Caller, Error, Result};
 
 /// How much there may be of what. Source of the defaults: the constraints of
-/// CBR in the Open Telekom Cloud documentation.
+/// CBR in the Open Telekom Cloud documentation; of organization policies, the vendor's user guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
@@ -22,6 +22,8 @@ pub struct Quotas {
     pub vaults: Option<u64>,
     /// Policies of each type of a project.
     pub policies_per_type: u64,
+    /// Policies of each type that a project makes for its organization.
+    pub organization_policies_per_type: u64,
     /// Resources of a vault.
     pub resources_per_vault: usize,
     /// Tags of a vault.
@@ -37,6 +39,7 @@ impl Default for Quotas {
         Self {
             vaults: None,
             policies_per_type: 32,
+            organization_policies_per_type: 64,
             resources_per_vault: 256,
             tags_per_vault: 20,
             members_per_backup: 10,

@@ -177,7 +177,7 @@ impl Service {
             self.bind(&mut tx, &vault, wish, protectable).await?;
         }
         if let Some(policy) = new.policy {
-            self.bind_policy(&mut tx, &vault, policy, None).await?;
+            self.bind_backup_policy(&mut tx, &vault, policy).await?;
         }
         let view = view(&mut tx, vault).await?;
         if view.allocated_gb() > view.vault.size_gb {

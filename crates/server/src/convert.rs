@@ -8,7 +8,8 @@ use cairn_api::operation_log::{
 };
 use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, ProtectableResult};
 use cairn_api::resource::{IncludedVolume, Resource, ResourceExtraInfo};
-use cairn_api::vault::{Billing, BindRules, Tag, Vault as WireVault, VaultResource};
+use cairn_api::tag::Tag;
+use cairn_api::vault::{Billing, BindRules, Vault as WireVault, VaultResource};
 use cairn_api::{ChargingMode, ErrorCode};
 use cairn_core::records::{Backup, BoundResource, Page, Tag as StoredTag};
 use cairn_core::{
