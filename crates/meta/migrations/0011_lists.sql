@@ -1,8 +1,10 @@
--- What lists and usage are read by. Those of single disks are left out: they
--- are found by their parents.
+-- What lists and usage are read by. An index of whole backups leaves out those
+-- of single disks, which are found by their parents, and the other way round.
 DROP INDEX backups_by_project;
-CREATE INDEX whole_backups_by_project ON backups (project_id, created_at, id)
+CREATE INDEX backups_by_project ON backups (project_id, created_at, id)
     WHERE parent_id IS NULL;
+DROP INDEX backups_by_parent;
+CREATE INDEX backups_by_parent ON backups (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX usage_by_vault ON backups (vault_id, status, used_bytes) WHERE parent_id IS NULL;
 CREATE INDEX usage_by_resource ON backups (resource_id, vault_id, status, used_bytes)
     WHERE parent_id IS NULL;

@@ -205,7 +205,16 @@ fn in_scope(statement: &mut Statement, project: ProjectId, filter: &BackupFilter
     }
     statement.condition("(");
     if own {
-        statement.push("(project_id = ").bind(text(project));
+        // The index by project gives the order as well, so both databases would
+        // walk through all of a project's backups for the few of one vault.
+        let narrow =
+            filter.vault.is_some() || filter.checkpoint.is_some() || filter.resource.is_some();
+        statement.push(if narrow {
+            "(project_id || '' = "
+        } else {
+            "(project_id = "
+        });
+        statement.bind(text(project));
         if let Some(vault) = filter.vault {
             statement.push(" AND vault_id = ").bind(text(vault));
         }

@@ -178,9 +178,13 @@ impl Client {
             | Op::ListFeatures
             | Op::ListOrganizationPolicies
             | Op::ListExternalVault
-            | Op::ShowMigrateStatus
             | Op::ListProjects
             | Op::ListApiVersions => Case::plain([]),
+            Op::ShowMigrateStatus => {
+                let body = json!({ "all_regions": true, "reservation": 0.2 });
+                self.call(Op::MigrateDomain, &[], body).await;
+                Case::plain([])
+            }
             Op::ShowApiVersion => Case::plain(["cbr"]),
             Op::ShowFeature => Case::plain(["replication.enable"]),
             Op::ShowDomain => Case::plain([&self.project.clone()]),
@@ -413,8 +417,13 @@ impl Client {
         for (name, value) in names.zip(&case.path) {
             target = target.replace(&format!("{{{name}}}"), value);
         }
-        if operation == Op::ListOrganizationPolicies {
-            target.push_str("?operation_type=backup");
+        match operation {
+            Op::ListOrganizationPolicies => target.push_str("?operation_type=backup"),
+            Op::ListExternalVault => {
+                let query = format!("?region_id=cairn-1&external_project_id={project}");
+                target.push_str(&query);
+            }
+            _ => {}
         }
         let mut request = Request::builder().method(&spec.method).uri(&target);
         if !token.is_empty() {

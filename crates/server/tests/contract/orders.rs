@@ -153,6 +153,13 @@ async fn a_bought_vault_changes_its_size_by_an_order_alone() {
     assert_code(&client.call(Op::ChangeOrder, &[], nobodys).await, "6105");
     let small = change(&id, 9, DATABASE);
     assert_code(&client.call(Op::ChangeOrder, &[], small).await, "9900");
+    let server = client.world.server().await.to_string();
+    let body = json!({ "resources": [{ "id": server, "type": "OS::Nova::Server" }] });
+    client.call(Op::AddVaultResource, &[&id], body).await;
+    let backup = client.back_up(&id).await;
+    client.let_backup_occupy(&backup, 20 << 30).await;
+    let used = change(&id, 19, DATABASE);
+    assert_code(&client.call(Op::ChangeOrder, &[], used).await, "6101");
     assert_eq!(vault(&client, &id).await["billing"]["size"], 150);
 }
 

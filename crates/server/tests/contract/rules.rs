@@ -273,6 +273,26 @@ async fn a_resource_moves_to_another_vault_with_its_backups() {
 }
 
 #[tokio::test]
+async fn a_resource_moves_only_where_it_fits() {
+    let client = Client::new().await;
+    let image = client.world.image("disk.img");
+    let image = std::fs::File::options().write(true).open(image).unwrap();
+    image.set_len(11 * GB).unwrap();
+    let from = client.disk_vault().await;
+    let disk = client.world.disk().await.to_string();
+    let to = empty(&client, "disk", 10).await;
+    let body = json!({ "destination_vault_id": to, "resource_ids": [disk] });
+    let refused = client
+        .call(Op::MigrateVaultResource, &[&from], body.clone())
+        .await;
+    assert_code(&refused, "6107");
+    assert_eq!(vault(&client, &from).await["resources"][0]["id"], *disk);
+    update(&client, &to, json!({ "billing": { "size": 11 } })).await;
+    let moved = client.call(Op::MigrateVaultResource, &[&from], body).await;
+    assert_eq!(moved.status, 200, "{moved:?}");
+}
+
+#[tokio::test]
 async fn the_backups_of_a_vault_are_given_a_day_to_end_on() {
     let client = Client::new().await;
     let id = client.server_vault().await;
