@@ -42,7 +42,7 @@ mod words;
 pub use cairn_types::MemberStatus;
 pub use client::Client;
 pub use credentials::{Credentials, CredentialsFile};
-pub use error_code::{ErrorBody, ErrorCode};
+pub use error_code::{ErrorBody, ErrorCode, NEVER, Never};
 pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{

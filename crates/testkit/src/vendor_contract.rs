@@ -35,7 +35,6 @@ struct Difference {
     definition: &'static str,
     property: &'static str,
     change: Change,
-    #[allow(dead_code, reason = "the reason is for the reader")]
     reason: &'static str,
 }
 
@@ -188,6 +187,24 @@ const DIFFERENCES: &[Difference] = &[
         "the provider's own word: the vendor's example has ACTIVE, which is not in its list",
     ),
 ];
+
+/// Every deliberate difference, as a table for people.
+pub fn differences_table() -> String {
+    let mut table = String::from("| Property | Difference | Why |\n|---|---|---|\n");
+    for difference in DIFFERENCES {
+        let change = match difference.change {
+            Change::Added => "not declared there".to_owned(),
+            Change::Null => "may be `null`".to_owned(),
+            Change::Instead(schema) => format!("`{schema}`"),
+        };
+        let (definition, property) = (difference.definition, difference.property);
+        let reason = difference.reason;
+        table.push_str(&format!(
+            "| `{definition}.{property}` | {change} | {reason} |\n"
+        ));
+    }
+    table
+}
 
 /// Properties whose names end so are times, and have the form of [`TIME`].
 const TIME_SUFFIX: &str = "_at";
