@@ -23,6 +23,7 @@ pub mod operation_log;
 pub mod page;
 pub mod protectable;
 pub mod query;
+pub mod replication;
 pub mod resource;
 pub mod sign;
 pub mod text;

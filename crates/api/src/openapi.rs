@@ -54,7 +54,9 @@ impl Shape {
 fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
-    use crate::{agent, backup, checkpoint, member, operation_log, protectable, vault};
+    use crate::{
+        agent, backup, checkpoint, member, operation_log, protectable, replication, vault,
+    };
 
     let shape = Shape::default();
     match operation {
@@ -96,6 +98,18 @@ fn shape(operation: Operation) -> Shape {
             .query(protectable::ListProtectableQuery::parameters())
             .answer::<protectable::ListProtectableResponse>(),
         Op::ShowProtectable => shape.answer::<protectable::ProtectableResponse>(),
+        Op::CopyBackup => shape
+            .body::<replication::CopyBackupRequest>()
+            .answer::<replication::CopyBackupResponse>(),
+        Op::CopyCheckpoint => shape
+            .body::<replication::CopyCheckpointRequest>()
+            .answer::<replication::CopyCheckpointResponse>(),
+        Op::ShowReplicationCapabilities => {
+            shape.answer::<replication::ReplicationCapabilitiesResponse>()
+        }
+        Op::ListExternalVault => shape
+            .query(replication::ListExternalVaultQuery::parameters())
+            .answer::<vault::ListVaultResponse>(),
         Op::ListAgent => shape
             .query(agent::ListAgentsQuery::parameters())
             .answer::<agent::ListAgentsResponse>(),

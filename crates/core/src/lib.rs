@@ -10,6 +10,7 @@ mod identity;
 mod member;
 mod operation_log;
 mod protectable;
+mod replication;
 mod restore;
 mod service;
 mod vault;
@@ -21,8 +22,9 @@ pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
-pub use operation_log::{OperationDetail, OperationView};
+pub use operation_log::{OperationDetail, OperationView, ReplicatedBackup};
 pub use protectable::ProtectableView;
+pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
@@ -35,7 +37,7 @@ pub mod records {
     pub use cairn_meta::{
         Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BackupSort,
         BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter, Page, Project,
-        ResourceExtraInfo, Share, ShareFilter, ShareSort, SkipReason, Skipped, Usage, User, Vault,
-        VaultFilter, VolumeChoice,
+        Replication, ReplicationView, ResourceExtraInfo, Share, ShareFilter, ShareSort, SkipReason,
+        Skipped, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

@@ -2,7 +2,8 @@
 
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
-    BackupId, OperationLogId, OperationStatus, OperationType, ResourceId, ResourceType,
+    BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, ProjectId, ResourceId,
+    ResourceType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,13 @@ pub enum OperationDetail {
         /// Which.
         resources: Vec<(ResourceId, ResourceType, String)>,
     },
+    /// A backup is copied.
+    Replication {
+        /// What is copied.
+        source: ReplicatedBackup,
+        /// The copy.
+        destination: ReplicatedBackup,
+    },
     /// A vault is deleted with its backups.
     VaultDelete {
         /// How many backups could not be deleted.
@@ -55,6 +63,21 @@ pub enum OperationDetail {
         /// How many there are.
         total: u64,
     },
+}
+
+/// One end of a replication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicatedBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// Its name.
+    pub name: String,
+    /// Its checkpoint.
+    pub checkpoint: CheckpointId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its region.
+    pub region: String,
 }
 
 /// An operation log with its detail.

@@ -27,6 +27,13 @@ pub(crate) enum Task {
         backup: BackupId,
         reread_all: bool,
     },
+    /// Copies one backup of another project, or of another vault.
+    Replicate {
+        project: ProjectId,
+        backup: BackupId,
+        source_project: ProjectId,
+        source: BackupId,
+    },
     /// Writes a backup over the disks it came from.
     Restore {
         project: ProjectId,
@@ -54,6 +61,7 @@ impl Task {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::BackUp { .. } => "back_up",
+            Self::Replicate { .. } => "replicate",
             Self::Restore { .. } => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
@@ -68,7 +76,7 @@ impl Task {
 
     const fn steps(&self) -> &'static [&'static str] {
         match self {
-            Self::BackUp { .. } => backup::STEPS,
+            Self::BackUp { .. } | Self::Replicate { .. } => backup::STEPS,
             Self::Restore { .. } => restore::STEPS,
             Self::DeleteBackup { .. } => &["delete"],
             Self::DeleteVault { .. } => &["delete backups", "delete vault"],
@@ -111,12 +119,17 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp {
-                    worker: self,
-                    project,
-                    backup,
-                    reread_all,
-                };
+                let work = backup::BackUp::of_resource(self, project, backup, reread_all);
+                work.run(step, progress).await
+            }
+            Task::Replicate {
+                project,
+                backup,
+                source_project,
+                source,
+            } => {
+                let source = (source_project, source);
+                let work = backup::BackUp::of_backup(self, project, backup, source);
                 work.run(step, progress).await
             }
             Task::Restore {
@@ -158,12 +171,17 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp {
-                    worker: self,
-                    project,
-                    backup,
-                    reread_all,
-                };
+                let work = backup::BackUp::of_resource(self, project, backup, reread_all);
+                work.undo(step, why).await
+            }
+            Task::Replicate {
+                project,
+                backup,
+                source_project,
+                source,
+            } => {
+                let source = (source_project, source);
+                let work = backup::BackUp::of_backup(self, project, backup, source);
                 work.undo(step, why).await
             }
             Task::Restore {

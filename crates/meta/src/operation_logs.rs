@@ -73,6 +73,10 @@ pub struct OperationLogFilter {
     pub resource: Option<ResourceId>,
     /// Only those whose resource's name contains this.
     pub resource_name: Option<String>,
+    /// Only replications to this region.
+    pub destination_region: Option<String>,
+    /// Only replications to this project.
+    pub destination_project: Option<ProjectId>,
     /// Only those asked for at or after this.
     pub created_from: Option<Timestamp>,
     /// Only those asked for at or before this.
@@ -140,6 +144,22 @@ fn filtered(select: &str, project: ProjectId, filter: &OperationLogFilter) -> St
         .contains("l.vault_name", filter.vault_name.as_deref())
         .equals("l.resource_id", filter.resource)
         .contains("l.resource_name", filter.resource_name.as_deref());
+    for (column, value) in [
+        ("destination_region", filter.destination_region.clone()),
+        (
+            "destination_project_id",
+            filter.destination_project.map(|id| id.to_string()),
+        ),
+    ] {
+        if let Some(value) = value {
+            statement
+                .condition("l.id IN (SELECT task_id FROM replications WHERE ")
+                .push(column)
+                .push(" = ")
+                .bind(value)
+                .push(")");
+        }
+    }
     if let Some(status) = filter.status {
         match states_shown_as(status) {
             [] => statement.condition("1 = 0"),

@@ -1,18 +1,24 @@
 //! The service's views as the wire's objects.
 
-use cairn_api::backup::{Backup as WireBackup, BackupExtendInfo};
+use cairn_api::backup::{
+    Backup as WireBackup, BackupExtendInfo, ReplicationExtraInfo, ReplicationRecord,
+};
 use cairn_api::operation_log::{
     OperationBackup, OperationCommon, OperationDelete, OperationError, OperationExtraInfo,
-    OperationLog, OperationRemoveResources, OperationRestore, OperationVaultDelete,
+    OperationLog, OperationRemoveResources, OperationReplication, OperationRestore,
+    OperationVaultDelete,
 };
 use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, ProtectableResult};
 use cairn_api::resource::{IncludedVolume, Resource, ResourceExtraInfo};
 use cairn_api::vault::{Billing, BindRules, Tag, Vault as WireVault, VaultResource};
 use cairn_api::{ChargingMode, ConsistentLevel, ErrorCode, ProtectType};
-use cairn_core::records::{Backup, BoundResource, Page, Vault};
+use cairn_core::records::{Backup, BoundResource, Page, ReplicationView, Vault};
 use cairn_core::{BackupView, OperationDetail, OperationView, ProtectableView, VaultView};
 use cairn_core::{Protectable, ProtectableStatus};
-use cairn_types::{ByteCount, ObjectType, OperationStatus, ResourceType, VaultStatus};
+use cairn_types::{
+    ByteCount, ObjectType, OperationStatus, OperationType, ReplicationStatus, ResourceType,
+    VaultStatus,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -115,7 +121,7 @@ fn spec_code(vault: &Vault) -> Result<&'static str> {
 
 /// The provider of what a vault protects.
 /// Source: the provider ids that `VaultGet` and `BackupResp` list.
-const fn provider_of(object_type: ObjectType) -> &'static str {
+pub(crate) const fn provider_of(object_type: ObjectType) -> &'static str {
     match object_type {
         ObjectType::Vmware => "a13639de-00be-4e94-af30-26912d75e4a2",
         other => protected_type(other).provider_id(),
@@ -166,7 +172,45 @@ pub(crate) fn backup(view: &BackupView) -> Result<WireBackup> {
         .iter()
         .map(single_backup)
         .collect::<Result<_>>()?;
+    wire.replication_records = view.replications.iter().map(replication).collect();
     Ok(wire)
+}
+
+/// A replication record.
+fn replication(view: &ReplicationView) -> ReplicationRecord {
+    let record = &view.record;
+    let (source, destination) = (&record.source, &record.destination);
+    let bytes = cairn_types::Progress::default();
+    bytes.add_total(view.total_bytes);
+    bytes.advance(view.done_bytes);
+    let (progress, fail_code) = match view.status {
+        ReplicationStatus::Success => (100, ""),
+        ReplicationStatus::Fail => (bytes.percent(), ErrorCode::ReplicaImportFailed.code()),
+        _ => (bytes.percent().min(99), ""),
+    };
+    ReplicationRecord {
+        id: record.id,
+        created_at: record.created_at,
+        status: view.status,
+        source_backup_id: source.backup,
+        source_checkpoint_id: source.checkpoint,
+        source_project_id: source.project,
+        source_region: source.region.clone(),
+        destination_backup_id: destination.backup,
+        destination_checkpoint_id: destination.checkpoint,
+        destination_project_id: destination.project,
+        destination_region: destination.region.clone(),
+        destination_vault_id: destination.vault,
+        vault_id: source.vault,
+        extra_info: ReplicationExtraInfo {
+            progress,
+            fail_code: fail_code.to_owned(),
+            fail_reason: view.error.clone().unwrap_or_default(),
+            auto_trigger: record.auto_trigger,
+            destination_vault_id: destination.vault,
+            destinatio_vault_id: destination.vault,
+        },
+    }
 }
 
 fn single_backup(backup: &Backup) -> Result<WireBackup> {
@@ -270,7 +314,10 @@ fn error_info(view: &OperationView) -> OperationError {
     let log = &view.log;
     let code = match (log.error_code.as_str(), log.error_text.as_str()) {
         ("", "") => "",
-        ("", _) => ErrorCode::Unknown.code(),
+        ("", _) => match log.operation_type {
+            OperationType::Replication => ErrorCode::ReplicaImportFailed.code(),
+            _ => ErrorCode::Unknown.code(),
+        },
         (code, _) => code,
     };
     OperationError {
@@ -291,6 +338,7 @@ fn extra_info(
         restore: None,
         delete: None,
         remove_resources: None,
+        replication: None,
         vault_delete: None,
     };
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -348,6 +396,23 @@ fn extra_info(
                 fail_count: small(failed),
                 total_count: small(total),
                 resources: resources.collect(),
+            });
+        }
+        Some(OperationDetail::Replication {
+            source,
+            destination,
+        }) => {
+            extra.replication = Some(OperationReplication {
+                source_backup_id: source.backup,
+                source_backup_name: source.name,
+                source_checkpoint_id: source.checkpoint,
+                source_project_id: source.project,
+                source_region: source.region,
+                destination_backup_id: destination.backup,
+                destination_backup_name: destination.name,
+                destination_checkpoint_id: destination.checkpoint,
+                destination_project_id: destination.project,
+                destination_region: destination.region,
             });
         }
         Some(OperationDetail::VaultDelete { failed, total }) => {

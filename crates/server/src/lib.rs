@@ -14,6 +14,7 @@ mod members;
 mod operation_logs;
 mod permission;
 mod protectables;
+mod replications;
 mod request;
 mod routes;
 mod vaults;

@@ -24,6 +24,8 @@ pub(crate) async fn list(
         vault_name: query.vault_name,
         resource: query.resource_id,
         resource_name: query.resource_name,
+        destination_region: query.destination_region,
+        destination_project: query.destination_project_id,
         created_from: query.start_time,
         created_until: query.end_time,
     };

@@ -23,7 +23,7 @@ use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
     App, agents, auth, backups, checkpoints, identity, members, operation_logs, permission,
-    protectables, vaults,
+    protectables, replications, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -178,6 +178,19 @@ async fn call(
         Op::ShowOpLog => answer(operation, operation_logs::show(app, caller, request).await?),
         Op::ListProtectable => answer(operation, protectables::list(app, caller, request).await?),
         Op::ShowProtectable => answer(operation, protectables::show(app, caller, request).await?),
+        Op::CopyBackup => answer(
+            operation,
+            replications::copy_backup(app, caller, request).await?,
+        ),
+        Op::CopyCheckpoint => answer(
+            operation,
+            replications::copy_vault(app, caller, request).await?,
+        ),
+        Op::ShowReplicationCapabilities => answer(operation, replications::capabilities(app)),
+        Op::ListExternalVault => answer(
+            operation,
+            replications::external_vaults(app, caller, request).await?,
+        ),
         Op::ListAgent => answer(operation, agents::list(app, caller, request).await?),
         Op::RegisterAgent => answer(operation, agents::register(app, caller, request).await?),
         Op::ShowAgent => answer(operation, agents::show(app, caller, request).await?),

@@ -152,6 +152,12 @@ const DIFFERENCES: &[Difference] = &[
         "Terraform reads this spelling",
     ),
     differs(
+        "ReplicationRecordsExtraInfo",
+        "destinatio_vault_id",
+        Change::Added,
+        "Terraform reads this spelling, which is the documents'",
+    ),
+    differs(
         "ProtectablesResp",
         "status",
         Change::Instead(r#"{"type": "string"}"#),
@@ -211,6 +217,8 @@ enum Declared {
 fn declared(operation_id: &str, status: u16) -> Declared {
     let schema = match (operation_id, status) {
         (_, 400..) => error_schema(),
+        // 200 is declared, but one client takes 201 and 202 alone.
+        ("CopyBackup", 202) => return declared(operation_id, 200),
         // Nothing is declared, but Terraform cannot do without it.
         ("RestoreBackup", 202) => object_of("job_id"),
         _ => {

@@ -40,6 +40,7 @@ fn log(progress: u8, bytes: Option<(u64, u64)>) -> OperationLog {
             restore: None,
             delete: None,
             remove_resources: None,
+            replication: None,
             vault_delete: None,
         },
     }

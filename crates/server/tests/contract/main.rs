@@ -8,4 +8,5 @@ mod client;
 mod identity;
 mod members;
 mod refusals;
+mod replications;
 mod served;
