@@ -1,6 +1,6 @@
 # Each target does its own set-up and is safe to repeat.
 
-.PHONY: run test test-deep bench
+.PHONY: run test test-clients test-deep bench
 
 run: ## a server on this machine, with a sample disk to try it on
 	@scripts/setup.sh run
@@ -9,6 +9,10 @@ run: ## a server on this machine, with a sample disk to try it on
 test: ## everything a change must pass
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+test-clients: ## the documentation's samples in Java, Python and Go, with the vendor's SDKs
+	@scripts/setup.sh test-clients
+	@scripts/test_clients.sh
 
 test-deep: ## the same with a longer crash sweep and more random cases
 	@scripts/setup.sh test

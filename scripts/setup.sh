@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # Installs what a make target needs and is missing, then builds.
 #
-#   scripts/setup.sh run|test|bench
+#   scripts/setup.sh run|test|test-clients|bench
 #
 # Debian packages need root or sudo; they are not touched when all are there.
 # Python packages go into .venv, by exact version.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-target=${1:?usage: scripts/setup.sh run|test|bench}
+target=${1:?usage: scripts/setup.sh run|test|test-clients|bench}
 
 packages=(build-essential ca-certificates e2fsprogs python3 qemu-utils)
 requirements=
 case $target in
   run) ;;
   test) packages+=(postgresql python3-venv) requirements=tests/requirements.txt ;;
+  test-clients) packages+=(python3-venv) requirements=tests/requirements.txt ;;
   # borg is built here; the libraries are what it is built upon.
   bench)
     packages+=(libacl1-dev liblz4-dev libssl-dev libxxhash-dev libzstd-dev pkg-config python3-dev
@@ -49,15 +50,21 @@ command -v cargo >/dev/null || {
   exit 1
 }
 
-if [ -n "$requirements" ]; then
-  wanted=$(sha256sum "$requirements")
-  stamp=.venv/$(basename "$(dirname "$requirements")").installed
+# Packages of a file, by exact version, in an environment; nothing if they are there.
+install_python() {
+  local file=$1 folder=$2
+  local stamp wanted
+  wanted=$(sha256sum "$file")
+  stamp=$folder/$(basename "$(dirname "$file")").installed
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    [ -x .venv/bin/pip ] || python3 -m venv --clear .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check -r "$requirements"
+    [ -x "$folder/bin/pip" ] || python3 -m venv --clear "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check -r "$file"
     echo "$wanted" > "$stamp"
   fi
-fi
+}
+
+[ -z "$requirements" ] || install_python "$requirements" .venv
+[ "$target" != test ] || install_python tests/requirements-openstack.txt .venv/openstack
 
 if [ "$target" != test ]; then
   cargo build --release --locked --package cairn

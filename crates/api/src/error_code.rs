@@ -288,6 +288,9 @@ error_codes! {
     "APIGW" 404 {
         "0101" NoSuchApi "The API does not exist.";
     }
+    "APIGW" 409 {
+        "0309" OutcomeUnknown "The request was begun before and its outcome is not known: look before you ask again.";
+    }
     "APIGW" 413 {
         "0201" BodyTooLarge "Request entity too large.";
     }

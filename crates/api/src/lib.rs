@@ -20,12 +20,15 @@ pub mod member;
 pub mod openapi;
 mod operation;
 pub mod operation_log;
+pub mod organization_policy;
 pub mod page;
+pub mod policy;
 pub mod protectable;
 pub mod query;
 pub mod replication;
 pub mod resource;
 pub mod sign;
+pub mod tag;
 pub mod text;
 pub mod validate;
 pub mod vault;
@@ -40,5 +43,5 @@ pub use operation::{Group, Operation, OperationSpec};
 pub use validate::{Invalid, Validate, parse_body, parse_path};
 pub use words::{
     AgentStatus, AgentType, BackupSortKey, ChargingMode, CloudType, ConsistentLevel, ImageType,
-    OwnType, PeriodType, ProtectType, ProtectableType,
+    MatchKey, OwnType, PeriodType, ProtectType, ProtectableType, TagAction, TagSearchAction,
 };

@@ -55,7 +55,8 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, backup, checkpoint, member, operation_log, protectable, replication, vault,
+        agent, backup, checkpoint, member, operation_log, organization_policy, policy, protectable,
+        replication, tag, vault,
     };
 
     let shape = Shape::default();
@@ -110,6 +111,45 @@ fn shape(operation: Operation) -> Shape {
         Op::ListExternalVault => shape
             .query(replication::ListExternalVaultQuery::parameters())
             .answer::<vault::ListVaultResponse>(),
+        Op::ListPolicies => shape
+            .query(policy::ListPoliciesQuery::parameters())
+            .answer::<policy::ListPoliciesResponse>(),
+        Op::CreatePolicy => shape
+            .body::<policy::CreatePolicyRequest>()
+            .answer::<policy::PolicyResponse>(),
+        Op::ShowPolicy => shape.answer::<policy::PolicyResponse>(),
+        Op::UpdatePolicy => shape
+            .body::<policy::UpdatePolicyRequest>()
+            .answer::<policy::PolicyResponse>(),
+        Op::AssociateVaultPolicy => shape
+            .body::<policy::AssociatePolicyRequest>()
+            .answer::<policy::AssociatePolicyResponse>(),
+        Op::DisassociateVaultPolicy => shape
+            .body::<policy::DissociatePolicyRequest>()
+            .answer::<policy::DissociatePolicyResponse>(),
+        Op::ListOrganizationPolicies => shape
+            .query(organization_policy::ListOrganizationPoliciesQuery::parameters())
+            .answer::<organization_policy::ListOrganizationPoliciesResponse>(),
+        Op::CreateOrganizationPolicy => shape
+            .body::<organization_policy::CreateOrganizationPolicyRequest>()
+            .answer::<organization_policy::OrganizationPolicyResponse>(),
+        Op::ShowOrganizationPolicy => {
+            shape.answer::<organization_policy::OrganizationPolicyResponse>()
+        }
+        Op::UpdateOrganizationPolicy => shape
+            .body::<organization_policy::UpdateOrganizationPolicyRequest>()
+            .answer::<organization_policy::OrganizationPolicyResponse>(),
+        Op::ListOrganizationPolicyDetail => shape
+            .query(organization_policy::ListOrganizationPolicyDetailQuery::parameters())
+            .answer::<organization_policy::ListOrganizationPolicyDetailResponse>(),
+        Op::ShowVaultResourceInstances => shape
+            .query(tag::SearchByTagsQuery::parameters())
+            .body::<tag::SearchByTagsRequest>()
+            .answer::<tag::SearchByTagsResponse>(),
+        Op::ShowVaultProjectTag => shape.answer::<tag::ProjectTagsResponse>(),
+        Op::ShowVaultTag => shape.answer::<tag::VaultTagsResponse>(),
+        Op::CreateVaultTags => shape.body::<tag::CreateVaultTagsRequest>(),
+        Op::BatchCreateAndDeleteVaultTags => shape.body::<tag::BatchTagsRequest>(),
         Op::ListAgent => shape
             .query(agent::ListAgentsQuery::parameters())
             .answer::<agent::ListAgentsResponse>(),

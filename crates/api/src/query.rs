@@ -5,8 +5,8 @@ use std::borrow::Cow;
 
 use cairn_types::{
     AgentId, BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
-    OperationType, PolicyId, ProjectId, ResourceId, ResourceType, ShareId, Timestamp, VaultId,
-    VaultStatus,
+    OperationType, OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId,
+    ResourceType, ShareId, Timestamp, VaultId, VaultStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use utoipa::PartialSchema;
@@ -130,7 +130,9 @@ by_text!(
     BackupId,
     CheckpointId,
     OperationLogId,
+    OrganizationPolicyId,
     PolicyId,
+    PolicyOperation,
     ProjectId,
     ResourceId,
     ShareId,

@@ -86,6 +86,16 @@ pub struct Authorization {
 }
 
 impl Authorization {
+    /// A digest of the request that this signature is of: the same when the
+    /// very same request comes again. The body counts even where it was not signed.
+    pub fn digest(&self, body: &[u8]) -> String {
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(self.access_key.as_bytes());
+        context.update(&self.signature);
+        context.update(digest::digest(&digest::SHA256, body).as_ref());
+        hex::encode(context.finish())
+    }
+
     /// Reads the header.
     ///
     /// Errors: `Malformed`, `Algorithm`; `Header` if host or date are not covered.

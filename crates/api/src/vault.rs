@@ -569,25 +569,27 @@ pub struct Tag {
     pub value: Option<String>,
 }
 
+impl Tag {
+    /// Checks the form of a tag that lies at `at`; spaces around key and value do not count.
+    pub(crate) fn validate_at(&self, at: &str) -> Result<(), Invalid> {
+        let forbidden = |text: &str| text.contains(|c: char| c < ' ' || "=*<>\\,|/".contains(c));
+        let (key_max, value_max) = validate::MAX_TAG_CHARS;
+        let (key, value) = (self.key.trim(), self.value.as_deref().unwrap_or("").trim());
+        let (at_key, at_value) = (format!("{at}.key"), format!("{at}.value"));
+        validate::text(&at_key, key, key_max)?;
+        validate::text(&at_value, value, value_max)?;
+        let text = "It has a character that tags may not have.";
+        require(!key.is_empty() && !forbidden(key), &at_key, text)?;
+        require(!forbidden(value), &at_value, text)
+    }
+}
+
 /// Checks the tags of a vault: their form, and that no key comes twice.
 fn validate_tags(tags: &[Tag]) -> Result<(), Invalid> {
-    let forbidden = |text: &str| text.contains(|c: char| c < ' ' || "=*<>\\,|/".contains(c));
-    let (key_max, value_max) = validate::MAX_TAG_CHARS;
     validate::count("vault.tags", tags.len(), (1, validate::MAX_TAGS))?;
     for (at, tag) in tags.iter().enumerate() {
-        let (key, value) = (tag.key.trim(), tag.value.as_deref().unwrap_or("").trim());
-        validate::text("vault.tags.key", key, key_max)?;
-        validate::text("vault.tags.value", value, value_max)?;
-        require(
-            !key.is_empty() && !forbidden(key),
-            "vault.tags.key",
-            "It has a character that tags may not have.",
-        )?;
-        require(
-            !forbidden(value),
-            "vault.tags.value",
-            "It has a character that tags may not have.",
-        )?;
+        tag.validate_at("vault.tags")?;
+        let key = tag.key.trim();
         let twice = tags[..at].iter().any(|other| other.key.trim() == key);
         require(!twice, "vault.tags.key", "It comes twice.")?;
     }

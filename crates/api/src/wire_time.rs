@@ -61,6 +61,24 @@ pub mod option {
     }
 }
 
+/// The start of a schedule, such as `2019-05-08 06:57:05`.
+pub mod plain {
+    use super::{Deserialize, Deserializer, Serializer, Timestamp};
+
+    const PLAIN: &str = "%Y-%m-%d %H:%M:%S";
+
+    /// Writes an instant to the second.
+    pub fn serialize<S: Serializer>(instant: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&instant.format(PLAIN))
+    }
+
+    /// Reads an instant to the second.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        Timestamp::parse(PLAIN, &text).map_err(serde::de::Error::custom)
+    }
+}
+
 /// An instant in a token: with a `Z`, as Keystone writes it.
 pub mod token {
     use super::{Deserialize, Deserializer, Serializer, TOKEN, TOKEN_ANY, Timestamp};

@@ -124,6 +124,34 @@ named! {
 }
 
 named! {
+    /// What is done with tags.
+    pub enum TagAction: "tag action" {
+        /// They are added.
+        Create = "create",
+        /// They are removed.
+        Delete = "delete",
+    }
+}
+
+named! {
+    /// What a search by tags answers.
+    pub enum TagSearchAction: "tag search action" {
+        /// The vaults.
+        Filter = "filter",
+        /// How many there are.
+        Count = "count",
+    }
+}
+
+named! {
+    /// What a search by tags can also look at.
+    pub enum MatchKey: "match key" {
+        /// The name.
+        ResourceName = "resource_name",
+    }
+}
+
+named! {
     /// How an agent stands.
     pub enum AgentStatus: "agent status" {
         /// In service.

@@ -8,6 +8,9 @@ use std::path::Path;
 use cairn_audit::{Head, Stage, Trace, Trail, TrailKey, Verified, verify};
 use cairn_types::{Kind, Timestamp, UserId};
 
+/// What somebody does to the text of a file.
+type Change = fn(&str) -> String;
+
 fn key() -> TrailKey {
     TrailKey::new(&[9; 32])
 }
@@ -91,7 +94,7 @@ async fn traces_added_at_once_are_all_there() {
 
 #[tokio::test]
 async fn every_way_to_tamper_is_noticed() {
-    let tamper: [(&str, fn(&str) -> String); 6] = [
+    let tamper: [(&str, Change); 6] = [
         ("a word changed", |text| {
             text.replacen("vaults", "vaulls", 1)
         }),

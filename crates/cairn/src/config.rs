@@ -189,6 +189,11 @@ impl Config {
             .unwrap_or_else(|| self.data_dir.join("repository"))
     }
 
+    /// The folder of the audit trail.
+    pub fn audit(&self) -> PathBuf {
+        self.data_dir.join("audit")
+    }
+
     /// The file that holds the master key.
     pub fn master_key_file(&self) -> PathBuf {
         self.master_key_file

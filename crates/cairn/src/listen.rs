@@ -1,10 +1,12 @@
 //! Connections: how many there may be, how long each may take to say what it
 //! wants, and how they end when the server stops.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
+use cairn_server::Peer;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -50,14 +52,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             place = Arc::clone(&places).acquire_owned() => place.expect("nobody closes it"),
             () = stop.cancelled() => break,
         };
-        let stream = tokio::select! {
-            accepted = accept(&listener) => accepted,
+        let (stream, peer) = tokio::select! {
+            (stream, peer) = accept(&listener) => (stream, peer),
             () = stop.cancelled() => break,
         };
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME);
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         connections.spawn(async move {
             if let Err(error) = connection.await {
@@ -76,13 +78,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     connections.shutdown().await;
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and come at once; waiting to fill a packet helps nobody.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, peer);
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

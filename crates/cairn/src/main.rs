@@ -1,5 +1,6 @@
 //! The `cairn` program: the server, its administration, and the client.
 
+mod audit;
 mod clock;
 mod config;
 mod data_dir;
@@ -35,6 +36,9 @@ enum Command {
     /// Works on the catalogue's projects, beside a server or without one.
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// Checks the audit trail.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Works on a repository folder with its master key alone: no server, no catalogue.
     #[command(subcommand)]
     Repo(repo::RepoCommand),
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check(arguments)) => {
             config::load(&arguments).and_then(|config| config::check(&config))
         }
+        Command::Audit(command) => audit::run(command),
         Command::Project(command) => runtime.block_on(project::run(command)),
         Command::Repo(command) => runtime.block_on(repo::run(command, arguments.client.output)),
     };

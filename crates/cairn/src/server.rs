@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use cairn_audit::{Trail, TrailKey};
 use cairn_core::{FirstCredentials, FirstNames, Parts, Service, Worker};
 use cairn_meta::Meta;
 use cairn_repo::{LocalStore, Repository};
@@ -60,18 +61,23 @@ pub async fn run(config: Config) -> Result<()> {
         endpoint: endpoint.clone(),
         region: config.region.clone(),
     };
-    let app = cairn_server::router(App::new(service, clock, site));
+    let trail = open_trail(&config)?;
+    let app = App::new(service, clock, site, trail);
+    let calls = app.calls().clone();
+    let router = cairn_server::router(app);
 
     let mut running = JoinSet::new();
     let grace = Duration::from_secs(config.drain_seconds);
     running.spawn(async move { engine.run(config.tasks, grace).await });
-    let requests = crate::listen::serve(listener, app, stop.clone());
+    let requests = crate::listen::serve(listener, router, stop.clone());
     running.spawn(requests);
     tracing::info!(%endpoint, "cairn is ready");
     told_to_stop().await?;
     tracing::info!("cairn is stopping");
     stop.cancel();
     while running.join_next().await.is_some() {}
+    calls.close();
+    calls.wait().await;
     meta.close().await;
     tracing::info!("cairn has stopped");
     Ok(())
@@ -118,6 +124,13 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     tx.insert_repository_id(&repository.id()).await?;
     tx.commit().await?;
     Ok(repository)
+}
+
+/// Opens the audit trail: without one, nothing is served.
+fn open_trail(config: &Config) -> Result<Trail> {
+    let key = read_master_key(&config.master_key_file())?.audit_key();
+    let trail = Trail::open(&config.audit(), TrailKey::new(&key));
+    trail.context("cannot open the audit trail")
 }
 
 /// What a service over this catalogue and this repository is made of.

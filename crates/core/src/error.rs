@@ -231,6 +231,48 @@ pub enum Refusal {
         /// Its state.
         state: String,
     },
+    /// No such policy in the project.
+    #[error("Policy does not exist.")]
+    PolicyNotFound,
+    /// The vault does not follow the policy.
+    #[error("The policy is not bound to the vault.")]
+    PolicyNotBound,
+    /// The project has as many policies of this type as it may.
+    #[error("The limit of policies of this type is reached: {limit}.")]
+    PolicyLimit {
+        /// How many it may have.
+        limit: u64,
+    },
+    /// Vaults replicate by the policy.
+    #[error("The destination region cannot change while a vault replicates by the policy.")]
+    PolicyRegionFixed,
+    /// Vaults of this type do not follow such policies.
+    #[error("A policy of this type does not apply to the vault.")]
+    PolicyNotApplicable,
+    /// Hybrid vaults do not follow backup policies.
+    #[error("A backup policy cannot be bound to a hybrid vault.")]
+    HybridVaultPolicy,
+    /// The destination vault does not fit the vault, or its state is wrong.
+    #[error("The destination vault does not fit the vault, or is not available.")]
+    DestinationVaultUnfit,
+    /// The destination vault takes no replicas.
+    #[error("The destination vault is not a replication vault.")]
+    DestinationVaultType,
+    /// No such destination vault in the project.
+    #[error("The destination vault does not exist.")]
+    DestinationVaultNotFound,
+    /// The vault has as many tags as it may.
+    #[error("A vault can have at most {limit} tags.")]
+    TagLimit {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The vault has no tag with this key.
+    #[error("Tag {key} does not exist.")]
+    TagNotFound {
+        /// The key.
+        key: String,
+    },
     /// No such agent in the project.
     #[error("Agent {id} not found.")]
     AgentNotFound {
@@ -357,12 +399,17 @@ impl Refusal {
             | Self::ServerNotFound { .. }
             | Self::MemberNotFound
             | Self::DestinationVaultMissing
-            | Self::ResourceNotFound { .. } => Kind::NotFound,
+            | Self::ResourceNotFound { .. }
+            | Self::PolicyNotFound
+            | Self::PolicyNotBound
+            | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
             | Self::TooManyVaults
             | Self::DestinationVaultFull
             | Self::TooManyMembers
             | Self::TooManyAgentPaths { .. }
+            | Self::PolicyLimit { .. }
+            | Self::TagLimit { .. }
             | Self::TooManyResources { .. } => Kind::Exhausted,
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }

@@ -4,29 +4,39 @@
 
 mod agent;
 mod backup;
+mod call;
 mod checkpoint;
 mod error;
 mod identity;
 mod member;
 mod operation_log;
+mod organization_policy;
+mod policy;
 mod protectable;
 mod replication;
 mod restore;
 mod service;
+mod tag;
 mod vault;
 mod work;
 
 pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
 pub use backup::{BackupQuery, BackupView};
+pub use call::Call;
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
 pub use operation_log::{OperationDetail, OperationView, ReplicatedBackup};
+pub use organization_policy::{
+    NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
+};
+pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
 pub use protectable::ProtectableView;
 pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
+pub use tag::{TagCondition, TagQuery, ValuePattern};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
 
@@ -36,8 +46,9 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 pub mod records {
     pub use cairn_meta::{
         Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BackupSort,
-        BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter, Page, Project,
-        Replication, ReplicationView, ResourceExtraInfo, Share, ShareFilter, ShareSort, SkipReason,
-        Skipped, Usage, User, Vault, VaultFilter, VolumeChoice,
+        BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy,
+        Page, Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, Replication,
+        ReplicationView, ResourceExtraInfo, Share, ShareFilter, ShareSort, SkipReason, Skipped,
+        Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

@@ -1,10 +1,10 @@
 //! Vaults: their rules, and the resources bound to them.
 
-use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tx, Usage, Vault, VaultFilter};
+use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tag, Tx, Usage, Vault, VaultFilter};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
-    ByteCount, ObjectType, OperationLogId, OperationType, ProtectStatus, ResourceId, ResourceType,
-    VaultId, VaultStatus,
+    ByteCount, ObjectType, OperationLogId, OperationType, PolicyId, ProtectStatus, ResourceId,
+    ResourceType, VaultId, VaultStatus,
 };
 
 use crate::operation_log::NewOperation;
@@ -65,7 +65,9 @@ pub struct NewVault {
     /// Which resources `auto_bind` takes.
     pub bind_rules: serde_json::Value,
     /// Its tags.
-    pub tags: serde_json::Value,
+    pub tags: Vec<Tag>,
+    /// A backup policy to follow at once.
+    pub policy: Option<PolicyId>,
     /// What to bind at once.
     pub resources: Vec<ResourceToBind>,
 }
@@ -109,7 +111,8 @@ pub struct VaultChange {
 impl Service {
     /// Makes a vault and binds resources to it.
     ///
-    /// Errors: `NotFound` resource; `Invalid` type, duplicates, or a size below what they need.
+    /// Errors: `NotFound` resource or policy; `Invalid` type, duplicates, a
+    /// size below what they need, or a policy that such a vault does not follow.
     /// CBR: `CreateVault`, `POST /v3/{project_id}/vaults`.
     pub async fn create_vault(&self, caller: &Caller, new: NewVault) -> Result<VaultView> {
         let found = self
@@ -149,6 +152,9 @@ impl Service {
         tx.insert_vault(&vault).await?;
         for (wish, protectable) in new.resources.iter().zip(&found) {
             self.bind(&mut tx, &vault, wish, protectable).await?;
+        }
+        if let Some(policy) = new.policy {
+            self.bind_policy(&mut tx, &vault, policy, None).await?;
         }
         let view = view(&mut tx, vault).await?;
         if view.allocated_gb() > view.vault.size_gb {

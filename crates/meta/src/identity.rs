@@ -247,14 +247,15 @@ impl Tx {
         statement.all(self).await
     }
 
-    /// Gives a user a role in a project.
+    /// Gives a user a role in a project, instead of one they have there.
     pub async fn insert_grant(&mut self, grant: &Grant) -> Result<()> {
-        let columns = [
-            ("user_id", text(grant.user)),
-            ("project_id", text(grant.project)),
-            ("role", text(grant.role)),
-        ];
-        insert(self, "grants", columns).await
+        let mut statement =
+            Statement::new("INSERT INTO grants (user_id, project_id, role) VALUES (");
+        statement
+            .list([text(grant.user), text(grant.project), text(grant.role)])
+            .push(") ON CONFLICT (user_id, project_id) DO UPDATE SET role = excluded.role");
+        statement.run(self).await?;
+        Ok(())
     }
 
     /// A user's role in a project.

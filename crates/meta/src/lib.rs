@@ -8,12 +8,15 @@
 
 mod agents;
 mod backups;
+mod calls;
 mod checkpoints;
 mod database;
 mod error;
 mod facts;
 mod identity;
 mod operation_logs;
+mod organization_policies;
+mod policies;
 mod query;
 mod replications;
 mod shares;
@@ -22,12 +25,15 @@ mod vaults;
 
 pub use agents::{Agent, AgentFilter, AgentPath};
 pub use backups::{Backup, BackupFilter, BackupScope, BackupSort};
+pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};
 pub use identity::{AccessKey, Domain, Grant, Project, Token, User};
 pub use operation_logs::{OperationLog, OperationLogFilter};
+pub use organization_policies::OrganizationPolicy;
+pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
 pub use query::Page;
 pub use replications::{Replication, ReplicationEnd, ReplicationView};
 pub use shares::{Share, ShareFilter, ShareSort};
-pub use vaults::{BoundResource, ResourceExtraInfo, Usage, Vault, VaultFilter, VolumeChoice};
+pub use vaults::{BoundResource, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice};

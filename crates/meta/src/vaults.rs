@@ -1,7 +1,8 @@
 //! Vaults and the resources bound to them.
 
 use cairn_types::{
-    ObjectType, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    ObjectType, PolicyId, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
+    VaultStatus,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
@@ -50,12 +51,29 @@ pub struct Vault {
     pub backup_name_prefix: String,
     /// Which resources `auto_bind` takes.
     pub bind_rules: serde_json::Value,
-    /// Its tags, as a list of `{key, value}`.
-    pub tags: serde_json::Value,
+    /// Its tags, in the order in which they were added; no key comes twice.
+    pub tags: Vec<Tag>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// A tag of a vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    /// Its key.
+    pub key: String,
+    /// Its value, which may be empty.
+    #[serde(default, deserialize_with = "null_as_empty")]
+    pub value: String,
+}
+
+/// Vaults of the first version may have tags without a value.
+fn null_as_empty<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> std::result::Result<String, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Which disks of a server a vault protects.
@@ -137,6 +155,8 @@ pub struct VaultFilter {
     pub enterprise_project: Option<String>,
     /// Only those that one of these is bound to.
     pub resources: Vec<ResourceId>,
+    /// Only those that follow this policy.
+    pub policy: Option<PolicyId>,
 }
 
 impl FromRow for Vault {
@@ -242,6 +262,12 @@ fn filtered(select: &str, project: ProjectId, filter: &VaultFilter) -> Statement
         statement.condition("id IN (SELECT vault_id FROM vault_resources WHERE resource_id IN (");
         statement.list(filter.resources.iter().map(text)).push("))");
     }
+    if let Some(policy) = filter.policy {
+        statement
+            .condition("id IN (SELECT vault_id FROM vault_policies WHERE policy_id = ")
+            .bind(text(policy))
+            .push(")");
+    }
     statement
 }
 
@@ -313,6 +339,9 @@ impl Tx {
         let mut statement = Statement::new("DELETE FROM vault_resources");
         statement.equals("vault_id", Some(vault));
         statement.run(self).await?;
+        let mut statement = Statement::new("DELETE FROM vault_policies");
+        statement.equals("vault_id", Some(vault));
+        statement.run(self).await?;
         let mut statement = Statement::new("DELETE FROM vaults");
         statement.equals("id", Some(vault));
         statement.run(self).await?;
@@ -365,6 +394,17 @@ impl Tx {
             .push(" ORDER BY created_at DESC, id DESC")
             .page(page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
+    }
+
+    /// Every vault of a project that the filter takes, newest first.
+    pub async fn all_vaults(
+        &mut self,
+        project: ProjectId,
+        filter: &VaultFilter,
+    ) -> Result<Vec<Vault>> {
+        let mut statement = filtered("SELECT * FROM vaults", project, filter);
+        statement.push(" ORDER BY created_at DESC, id DESC");
+        statement.all(self).await
     }
 
     /// How many vaults a project has.

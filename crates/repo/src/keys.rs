@@ -65,6 +65,11 @@ impl MasterKey {
             .map_err(|error| wrapped_error("a sealed secret", error))
     }
 
+    /// The key that the audit trail is chained with.
+    pub fn audit_key(&self) -> Zeroizing<[u8; 32]> {
+        self.derive("cairn master key: audit trail")
+    }
+
     /// The object at the top of the repository: it gives its id to who has the key.
     pub(crate) fn seal_config(&self, repository: &RepositoryId) -> Vec<u8> {
         let secret = self.derive("cairn master key: repository config");

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use cairn_audit::Trail;
 use cairn_core::Service;
 use cairn_types::Clock;
+use tokio_util::task::TaskTracker;
+
+use crate::once::Running;
 
 /// Where this server stands.
 #[derive(Debug, Clone)]
@@ -20,15 +24,27 @@ pub struct App {
     pub(crate) service: Service,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) site: Arc<Site>,
+    pub(crate) trail: Trail,
+    pub(crate) calls: TaskTracker,
+    pub(crate) running: Arc<Running>,
 }
 
 impl App {
-    /// Handlers over this service, for clients of this site.
-    pub fn new(service: Service, clock: Arc<dyn Clock>, site: Site) -> Self {
+    /// Handlers over this service, for clients of this site, who leave their traces in `trail`.
+    pub fn new(service: Service, clock: Arc<dyn Clock>, site: Site, trail: Trail) -> Self {
         Self {
             service,
             clock,
             site: Arc::new(site),
+            trail,
+            calls: TaskTracker::new(),
+            running: Arc::default(),
         }
+    }
+
+    /// Calls that change something. They go on when the client that asked is
+    /// gone: who stops the server waits for them.
+    pub fn calls(&self) -> &TaskTracker {
+        &self.calls
     }
 }

@@ -14,6 +14,22 @@ pub(crate) struct Identified {
     pub(crate) user: UserId,
     /// The project that the token is scoped to; signatures carry none.
     scope: Option<ProjectId>,
+    /// The signature, if that was the proof.
+    signed: Option<Signed>,
+}
+
+/// A signature that was good.
+pub(crate) struct Signed {
+    /// Whose key made it.
+    pub(crate) access_key: String,
+    /// The digest of what was signed: the same for the same request sent again.
+    pub(crate) digest: String,
+}
+
+/// Who asks, proven, in a project that they may work in.
+pub(crate) struct Proven {
+    pub(crate) caller: Caller,
+    pub(crate) signed: Option<Signed>,
 }
 
 /// Proves who asks.
@@ -22,7 +38,11 @@ pub(crate) struct Identified {
 pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified> {
     if let Some(token) = request.header("x-auth-token") {
         let (user, scope) = app.service.user_of_token(token).await?;
-        return Ok(Identified { user, scope });
+        return Ok(Identified {
+            user,
+            scope,
+            signed: None,
+        });
     }
     let header = request
         .header("authorization")
@@ -44,30 +64,48 @@ pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified>
         let why = "the time of signing is more than 15 minutes from the server's";
         return Err(Failure::code_with(ErrorCode::BadCredentials, why));
     }
-    Ok(Identified { user, scope: None })
+    let digest = authorization.digest(&request.body);
+    Ok(Identified {
+        user,
+        scope: None,
+        signed: Some(Signed {
+            access_key: authorization.access_key,
+            digest,
+        }),
+    })
 }
 
 /// Proves who asks, and that they may work in the project of the path.
 ///
 /// Errors: 401 as [`identify`]; 403 `APIGW.0302`, the same for a project that
 /// the caller has no role in and one that does not exist.
-pub(crate) async fn enter_project(app: &App, request: &Request) -> Result<Caller> {
+pub(crate) async fn enter_project(app: &App, request: &Request) -> Result<Proven> {
     let identified = identify(app, request).await?;
     let project: ProjectId = request.path("project_id")?;
     if identified.scope.is_some_and(|scope| scope != project) {
         return Err(Refusal::NotAllowed.into());
     }
-    Ok(app
-        .service
-        .enter(identified.user, project, &request.id)
-        .await?)
+    enter(app, request, identified, project).await
+}
+
+async fn enter(
+    app: &App,
+    request: &Request,
+    identified: Identified,
+    project: ProjectId,
+) -> Result<Proven> {
+    let entered = app.service.enter(identified.user, project, &request.id);
+    Ok(Proven {
+        caller: entered.await?,
+        signed: identified.signed,
+    })
 }
 
 /// Proves who asks, and finds the project that they ask from where the path
 /// names none: the token's, the one of `X-Project-Id`, or else their first.
 ///
 /// Errors: as [`enter_project`]; 403 too for who has a role in no project.
-pub(crate) async fn enter_home(app: &App, request: &Request) -> Result<Caller> {
+pub(crate) async fn enter_home(app: &App, request: &Request) -> Result<Proven> {
     let identified = identify(app, request).await?;
     let named = request.header("x-project-id").map(str::parse).transpose();
     let named: Option<ProjectId> = named.map_err(|_| Failure::invalid("X-Project-Id"))?;
@@ -78,10 +116,7 @@ pub(crate) async fn enter_home(app: &App, request: &Request) -> Result<Caller> {
             projects.first().ok_or(Refusal::NotAllowed)?.id
         }
     };
-    Ok(app
-        .service
-        .enter(identified.user, project, &request.id)
-        .await?)
+    enter(app, request, identified, project).await
 }
 
 fn not_proven(error: &SignatureError) -> Failure {

@@ -12,7 +12,7 @@ use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, P
 use cairn_api::resource::{IncludedVolume, Resource, ResourceExtraInfo};
 use cairn_api::vault::{Billing, BindRules, Tag, Vault as WireVault, VaultResource};
 use cairn_api::{ChargingMode, ConsistentLevel, ErrorCode, ProtectType};
-use cairn_core::records::{Backup, BoundResource, Page, ReplicationView, Vault};
+use cairn_core::records::{Backup, BoundResource, Page, ReplicationView, Tag as StoredTag, Vault};
 use cairn_core::{BackupView, OperationDetail, OperationView, ProtectableView, VaultView};
 use cairn_core::{Protectable, ProtectableStatus};
 use cairn_types::{
@@ -63,7 +63,7 @@ pub(crate) fn vault(view: &VaultView) -> Result<WireVault> {
         updated_at: Some(vault.updated_at),
         billing: billing(view)?,
         resources: view.resources.iter().map(bound_resource).collect(),
-        tags: from_json::<Vec<Tag>>(&vault.tags)?,
+        tags: vault.tags.iter().map(tag).collect(),
         auto_bind: vault.auto_bind,
         bind_rules: from_json::<BindRules>(&vault.bind_rules)?,
         auto_expand: vault.auto_expand,
@@ -78,6 +78,22 @@ pub(crate) fn vault(view: &VaultView) -> Result<WireVault> {
         sys_lock_source_service: None,
         version: None,
     })
+}
+
+/// A tag.
+pub(crate) fn tag(tag: &StoredTag) -> Tag {
+    Tag {
+        key: tag.key.clone(),
+        value: Some(tag.value.clone()),
+    }
+}
+
+/// A tag as the catalogue keeps it: spaces around it are not part of it.
+pub(crate) fn stored_tag(tag: Tag) -> StoredTag {
+    StoredTag {
+        key: tag.key.trim().to_owned(),
+        value: tag.value.unwrap_or_default().trim().to_owned(),
+    }
 }
 
 fn billing(view: &VaultView) -> Result<Billing> {

@@ -1,9 +1,9 @@
 //! Failures as answers: the one table from what the service refuses to the
 //! codes of the contract.
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cairn_api::{ErrorBody, ErrorCode, Invalid};
 use cairn_core::records::SkipReason;
 use cairn_core::{Error, Refusal};
@@ -41,6 +41,14 @@ impl Failure {
         Invalid::key(key).into()
     }
 
+    /// The answer while the server cannot do what it is asked.
+    pub(crate) fn unavailable(message: &str) -> Self {
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+            ..Self::message(ErrorCode::Unknown, message.to_owned())
+        }
+    }
+
     fn message(code: ErrorCode, message: String) -> Self {
         let body = ErrorBody {
             error_code: code.code().to_owned(),
@@ -66,10 +74,15 @@ impl Failure {
     }
 }
 
+/// The code of a failure, kept beside its response for the audit trail.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedWith(pub(crate) String);
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, Json(self.body)).into_response()
+        let code = RefusedWith(self.body.error_code.clone());
+        (status, Extension(code), Json(self.body)).into_response()
     }
 }
 
@@ -98,15 +111,12 @@ impl From<Error> for Failure {
             error = &error as &(dyn std::error::Error + 'static),
             "a request could not be served"
         );
-        let code = ErrorCode::Unknown;
-        let (status, text) = match error.kind() {
-            Kind::Exhausted => (503, "The server's storage is full; nothing was changed."),
-            Kind::Transient => (503, "The server cannot answer now; try again."),
-            _ => return Self::code(code),
-        };
-        Self {
-            status,
-            ..Self::message(code, text.to_owned())
+        match error.kind() {
+            Kind::Exhausted => {
+                Self::unavailable("The server's storage is full; nothing was changed.")
+            }
+            Kind::Transient => Self::unavailable("The server cannot answer now; try again."),
+            _ => Self::code(ErrorCode::Unknown),
         }
     }
 }
@@ -160,6 +170,17 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         } => ErrorCode::ServerStateForbidsBackup,
         Refusal::NotProtectable { .. } => ErrorCode::DiskStateForbidsBackup,
         Refusal::DiskState { .. } => ErrorCode::DiskStateForbidsRestore,
+        Refusal::PolicyNotFound => ErrorCode::PolicyNotFound,
+        Refusal::PolicyNotBound => ErrorCode::PolicyNotBound,
+        Refusal::PolicyLimit { .. } => ErrorCode::PolicyLimit,
+        Refusal::PolicyRegionFixed => ErrorCode::PolicyRegionFixed,
+        Refusal::PolicyNotApplicable => ErrorCode::PolicyTypeNotApplicable,
+        Refusal::HybridVaultPolicy => ErrorCode::HybridVaultPolicy,
+        Refusal::DestinationVaultUnfit => ErrorCode::DestinationVaultCheck,
+        Refusal::DestinationVaultType => ErrorCode::DestinationVaultKind,
+        Refusal::DestinationVaultNotFound => ErrorCode::DestinationVaultMissing,
+        Refusal::TagLimit { .. } => ErrorCode::TagLimit,
+        Refusal::TagNotFound { .. } => ErrorCode::TagNotFound,
         Refusal::AgentNotFound { .. } => ErrorCode::AgentNotFound,
         Refusal::TooManyAgentPaths { .. } => ErrorCode::AgentPathLimit,
         Refusal::ServerNotFound { .. } => ErrorCode::ServerNotFound,

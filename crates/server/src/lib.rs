@@ -4,6 +4,7 @@
 
 mod agents;
 mod app;
+mod audit;
 mod auth;
 mod backups;
 mod checkpoints;
@@ -11,13 +12,18 @@ mod convert;
 mod error;
 mod identity;
 mod members;
+mod once;
 mod operation_logs;
+mod organization_policies;
 mod permission;
+mod policies;
 mod protectables;
 mod replications;
 mod request;
 mod routes;
+mod tags;
 mod vaults;
 
 pub use app::{App, Site};
+pub use request::Peer;
 pub use routes::router;

@@ -42,7 +42,6 @@ pub(crate) fn check(operation: Operation, caller: &Caller) -> Result<()> {
 }
 
 /// Whether an operation changes nothing.
-#[expect(dead_code, reason = "the audit trail asks it")]
 pub(crate) fn only_looks(operation: Operation) -> bool {
     needs(operation) == Needs::Looking
 }

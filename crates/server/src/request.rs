@@ -1,5 +1,7 @@
 //! A request taken apart once: id, path parameters, query and body, with their limits.
 
+use std::net::SocketAddr;
+
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::Request as HttpRequest;
@@ -12,6 +14,10 @@ use crate::error::{Failure, Result};
 /// The longest body that a request may have. The longest that the contract
 /// allows, 256 resources with 256 disks each, is well below.
 const MAX_BODY_BYTES: usize = 8 << 20;
+
+/// The other end of the connection that a request came by; the listener adds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
 
 /// A request, read whole.
 pub(crate) struct Request {
@@ -47,6 +53,24 @@ impl Request {
     pub(crate) fn path<T: std::str::FromStr>(&self, name: &str) -> Result<T> {
         let value = self.path.iter().find(|(key, _)| key == name);
         Ok(parse_path(name, value.map_or("", |(_, value)| value))?)
+    }
+
+    /// The id of the thing that the path is about: its last parameter behind the project.
+    pub(crate) fn path_id(&self) -> Option<&str> {
+        let mut ids = self.path.iter().filter(|(key, _)| key != "project_id");
+        ids.next_back().map(|(_, value)| value.as_str())
+    }
+
+    /// The path and the query as they were sent.
+    pub(crate) fn target(&self) -> &str {
+        let target = self.parts.uri.path_and_query();
+        target.map_or("/", |target| target.as_str())
+    }
+
+    /// The address at the other end of the connection.
+    pub(crate) fn source_ip(&self) -> Option<String> {
+        let peer = self.parts.extensions.get::<Peer>();
+        peer.map(|peer| peer.0.ip().to_string())
     }
 
     /// The query as it was sent, still encoded.

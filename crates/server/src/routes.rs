@@ -13,17 +13,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use axum::{Json, Router};
 use cairn_api::{ErrorCode, Operation};
+use cairn_audit::Trace;
 use cairn_core::Caller;
 use serde::Serialize;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use uuid::Uuid;
 
-use crate::error::{Failure, Result};
+use crate::auth::Proven;
+use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, auth, backups, checkpoints, identity, members, operation_logs, permission,
-    protectables, replications, vaults,
+    App, agents, audit, auth, backups, checkpoints, identity, members, once, operation_logs,
+    organization_policies, permission, policies, protectables, replications, tags, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -43,6 +45,14 @@ pub fn router(app: App) -> Router {
         };
         let route = paths.remove(spec.path).unwrap_or_default();
         paths.insert(spec.path, route.on(filter(&spec.method), handler));
+        // The path of a batch hides that of a tag whose key is the batch's word.
+        if *operation == Operation::BatchCreateAndDeleteVaultTags {
+            let route = paths.remove(spec.path).unwrap_or_default();
+            let handler = async |State(app): State<App>, request: HttpRequest<Body>| {
+                serve(app, Operation::DeleteVaultTag, request).await
+            };
+            paths.insert(spec.path, route.delete(handler));
+        }
     }
     let mut router = identity::routes();
     for (path, route) in paths {
@@ -125,14 +135,50 @@ async fn serve(app: App, operation: Operation, request: HttpRequest<Body>) -> Re
         if spec.is_public() {
             return tell_anybody(operation, &request);
         }
-        let caller = match spec.is_in_project() {
+        let proven = match spec.is_in_project() {
             true => auth::enter_project(&app, &request).await?,
             false => auth::enter_home(&app, &request).await?,
         };
-        permission::check(operation, &caller)?;
-        call(&app, operation, &caller, &request).await
+        let trace = audit::asked(&app, operation, &proven, &request).await?;
+        let calls = app.calls.clone();
+        let answering = answer_caller(app, operation, proven, request, trace);
+        if permission::only_looks(operation) {
+            return Ok(answering.await);
+        }
+        // What changes something goes on to its end, whether or not somebody waits for it.
+        let answered = calls.spawn(answering).await;
+        answered.map_err(|_| Failure::code(ErrorCode::Unknown))
     };
     answer.await.unwrap_or_else(IntoResponse::into_response)
+}
+
+/// Answers somebody who is known: once, where the request may come again, and with its trace.
+async fn answer_caller(
+    app: App,
+    operation: Operation,
+    proven: Proven,
+    request: Request,
+    trace: Option<Trace>,
+) -> Response {
+    let Proven { caller, signed } = proven;
+    let answer = async {
+        let answer = async {
+            permission::check(operation, &caller)?;
+            call(&app, operation, &caller, &request).await
+        };
+        answer.await.unwrap_or_else(IntoResponse::into_response)
+    };
+    let may_come_again = request.parts.method == Method::POST && !permission::only_looks(operation);
+    let response = match signed {
+        Some(signed) if may_come_again => once::once(&app, &signed.digest, answer).await,
+        _ => answer.await,
+    };
+    if let Some(trace) = trace {
+        let code = response.extensions().get::<RefusedWith>();
+        let code = code.map(|code| code.0.clone());
+        audit::answered(&app, trace, response.status(), code).await;
+    }
+    response
 }
 
 /// The operations that need no proof of who asks.
@@ -191,6 +237,35 @@ async fn call(
             operation,
             replications::external_vaults(app, caller, request).await?,
         ),
+        Op::ListPolicies => answer(operation, policies::list(app, caller, request).await?),
+        Op::CreatePolicy => answer(operation, policies::create(app, caller, request).await?),
+        Op::ShowPolicy => answer(operation, policies::show(app, caller, request).await?),
+        Op::UpdatePolicy => answer(operation, policies::update(app, caller, request).await?),
+        Op::DeletePolicy => done(operation, policies::delete(app, caller, request).await?),
+        Op::AssociateVaultPolicy => {
+            answer(operation, policies::associate(app, caller, request).await?)
+        }
+        Op::DisassociateVaultPolicy => {
+            answer(operation, policies::dissociate(app, caller, request).await?)
+        }
+        Op::ListOrganizationPolicies
+        | Op::CreateOrganizationPolicy
+        | Op::ShowOrganizationPolicy
+        | Op::UpdateOrganizationPolicy
+        | Op::DeleteOrganizationPolicy
+        | Op::ListOrganizationPolicyDetail => {
+            call_organization_policies(app, operation, caller, request).await
+        }
+        Op::ShowVaultResourceInstances => {
+            answer(operation, tags::search(app, caller, request).await?)
+        }
+        Op::ShowVaultProjectTag => answer(operation, tags::show_all(app, caller).await?),
+        Op::ShowVaultTag => answer(operation, tags::show(app, caller, request).await?),
+        Op::CreateVaultTags => done(operation, tags::create(app, caller, request).await?),
+        Op::BatchCreateAndDeleteVaultTags => {
+            done(operation, tags::batch(app, caller, request).await?)
+        }
+        Op::DeleteVaultTag => done(operation, tags::delete(app, caller, request).await?),
         Op::ListAgent => answer(operation, agents::list(app, caller, request).await?),
         Op::RegisterAgent => answer(operation, agents::register(app, caller, request).await?),
         Op::ShowAgent => answer(operation, agents::show(app, caller, request).await?),
@@ -204,6 +279,38 @@ async fn call(
         Op::DeleteMember => done(operation, members::delete(app, caller, request).await?),
         Op::ShowMemberDetail => answer(operation, members::show(app, caller, request).await?),
         Op::UpdateMemberStatus => answer(operation, members::update(app, caller, request).await?),
+        _ => Err(Failure::code(ErrorCode::NoSuchApi)),
+    }
+}
+
+/// The operations on policies of organizations, each by its handler.
+async fn call_organization_policies(
+    app: &App,
+    operation: Operation,
+    caller: &Caller,
+    request: &Request,
+) -> Result<Response> {
+    use Operation as Op;
+    use organization_policies as policies;
+    match operation {
+        Op::ListOrganizationPolicies => {
+            answer(operation, policies::list(app, caller, request).await?)
+        }
+        Op::CreateOrganizationPolicy => {
+            answer(operation, policies::create(app, caller, request).await?)
+        }
+        Op::ShowOrganizationPolicy => {
+            answer(operation, policies::show(app, caller, request).await?)
+        }
+        Op::UpdateOrganizationPolicy => {
+            answer(operation, policies::update(app, caller, request).await?)
+        }
+        Op::DeleteOrganizationPolicy => {
+            done(operation, policies::delete(app, caller, request).await?)
+        }
+        Op::ListOrganizationPolicyDetail => {
+            answer(operation, policies::detail(app, caller, request).await?)
+        }
         _ => Err(Failure::code(ErrorCode::NoSuchApi)),
     }
 }

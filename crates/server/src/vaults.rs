@@ -6,7 +6,7 @@ use cairn_api::vault::{
     ListVaultResponse, NewVault as WireVault, RemoveVaultResourceRequest,
     RemoveVaultResourceResponse, UpdateVaultRequest, VaultResponse,
 };
-use cairn_api::{ChargingMode, CloudType, ConsistentLevel, ErrorCode, Invalid, ProtectType};
+use cairn_api::{ChargingMode, CloudType, ConsistentLevel, Invalid, ProtectType};
 use cairn_core::records::{ResourceExtraInfo, VaultFilter, VolumeChoice};
 use cairn_core::{Caller, NewVault, ResourceToBind, VaultChange};
 use cairn_types::{ObjectType, VaultId};
@@ -40,9 +40,10 @@ pub(crate) async fn list(
             .enterprise_project_id
             .filter(|project| project != ALL_ENTERPRISE_PROJECTS),
         resources: query.resource_ids.map(|list| list.0).unwrap_or_default(),
+        policy: query.policy_id,
     };
-    // No vault is bound to a policy, and none lies in a zone.
-    let (vaults, count) = match query.policy_id.is_some() || query.availability_zone.is_some() {
+    // No vault lies in a zone.
+    let (vaults, count) = match query.availability_zone.is_some() {
         true => (Vec::new(), 0),
         false => app.service.vaults(caller, &filter, &page).await?,
     };
@@ -70,9 +71,6 @@ fn new_vault(wish: WireVault) -> Result<NewVault> {
             "vault.billing.charging_mode",
             "It takes post_paid: nothing is sold here.",
         ));
-    }
-    if wish.backup_policy_id.is_some() {
-        return Err(Failure::code(ErrorCode::PolicyNotFound));
     }
     let for_servers = billing.object_type == ObjectType::Server;
     if billing.consistent_level == ConsistentLevel::AppConsistent && !for_servers {
@@ -102,7 +100,13 @@ fn new_vault(wish: WireVault) -> Result<NewVault> {
         enterprise_project: wish.enterprise_project_id.unwrap_or_else(|| "0".to_owned()),
         backup_name_prefix: wish.backup_name_prefix.unwrap_or_default(),
         bind_rules: convert::to_json(&wish.bind_rules.unwrap_or_default()),
-        tags: convert::to_json(&wish.tags.unwrap_or_default()),
+        tags: wish
+            .tags
+            .unwrap_or_default()
+            .into_iter()
+            .map(convert::stored_tag)
+            .collect(),
+        policy: wish.backup_policy_id,
         resources: wish.resources.into_iter().map(to_bind).collect(),
     })
 }

@@ -6,6 +6,9 @@ use std::sync::{Mutex, OnceLock};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
+/// The schema of each operation and status, where a body is declared.
+type Validators = HashMap<(String, u16), Option<Validator>>;
+
 /// Panics unless `body` is what our OpenAPI document says that `operation_id`
 /// answers with `status`. Keys that the document does not name are errors too.
 pub fn assert_matches_ours(operation_id: &str, status: u16, body: &Value) {
@@ -18,7 +21,7 @@ pub fn assert_matches_ours(operation_id: &str, status: u16, body: &Value) {
 }
 
 fn problems(operation_id: &str, status: u16, body: &Value) -> Vec<String> {
-    static VALIDATORS: OnceLock<Mutex<HashMap<(String, u16), Option<Validator>>>> = OnceLock::new();
+    static VALIDATORS: OnceLock<Mutex<Validators>> = OnceLock::new();
     let validators = VALIDATORS.get_or_init(Mutex::default);
     let mut validators = validators
         .lock()

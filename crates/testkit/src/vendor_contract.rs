@@ -158,6 +158,24 @@ const DIFFERENCES: &[Difference] = &[
         "Terraform reads this spelling, which is the documents'",
     ),
     differs(
+        "PolicyoODCreate",
+        "max_backups",
+        Change::Instead(r#"{"type": "integer", "minimum": -1, "maximum": 99999}"#),
+        "its own text and examples have -1, and clients send 0, for no limit",
+    ),
+    differs(
+        "PolicyoODCreate",
+        "retention_duration_days",
+        Change::Instead(r#"{"type": "integer", "minimum": -1, "maximum": 99999}"#),
+        "its own text and examples have -1, and clients send 0, for no limit",
+    ),
+    differs(
+        "PolicyYearlyRetentionRules",
+        "retention_type",
+        Change::Instead(r#"{"enum": ["WEEKLY", "MONTHLY"]}"#),
+        "the definition has both words in one, which no client expects",
+    ),
+    differs(
         "ProtectablesResp",
         "status",
         Change::Instead(r#"{"type": "string"}"#),
@@ -479,6 +497,7 @@ mod tests {
             "ShowCheckpoint",
             "ShowOpLog",
             "ShowProtectable",
+            "ShowPolicy",
         ];
         let documents = operations.map(document);
         for difference in DIFFERENCES {

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
     Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, Quotas, ResourceToBind,
     Service, VaultView, Worker,
@@ -125,9 +126,37 @@ impl World {
         }
     }
 
+    /// Where the audit trail of the world lies.
+    pub fn trail_folder(&self) -> PathBuf {
+        self.folder.path().join("audit")
+    }
+
+    /// The key of the audit trail.
+    pub fn trail_key() -> TrailKey {
+        TrailKey::new(&[7; 32])
+    }
+
+    /// The audit trail of the world.
+    pub fn trail(&self) -> Trail {
+        Trail::open(&self.trail_folder(), Self::trail_key()).expect("a folder takes a trail")
+    }
+
     /// The administrator of the first project.
     pub fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// Gives the administrator of the first project a role in another one.
+    pub async fn grant(&self, project: ProjectId, role: Role) {
+        let user = self.caller.user;
+        let mut tx = self.meta.begin().await.expect("the catalogue works");
+        let grant = Grant {
+            user,
+            project,
+            role,
+        };
+        tx.insert_grant(&grant).await.expect("the project is there");
+        tx.commit().await.expect("the catalogue works");
     }
 
     /// The project's part of the repository.
@@ -140,14 +169,7 @@ impl World {
     pub async fn project_as(&self, name: &str, role: Role) -> ProjectId {
         let made = self.service.add_project(name, name).await;
         let project = made.expect("the name is new").project.id;
-        let mut tx = self.meta.begin().await.expect("the catalogue works");
-        let grant = Grant {
-            user: self.caller.user,
-            project,
-            role,
-        };
-        tx.insert_grant(&grant).await.expect("the catalogue works");
-        tx.commit().await.expect("the catalogue works");
+        self.grant(project, role).await;
         project
     }
 
@@ -358,7 +380,8 @@ fn new_vault(
         enterprise_project: "0".to_owned(),
         backup_name_prefix: String::new(),
         bind_rules: serde_json::json!({}),
-        tags: serde_json::json!([]),
+        tags: Vec::new(),
+        policy: None,
         resources,
     }
 }

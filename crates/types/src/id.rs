@@ -110,6 +110,8 @@ id!(/// A checkpoint: one act of protecting a vault.
     CheckpointId, "checkpoint", hyphenated, 36);
 id!(/// A policy.
     PolicyId, "policy", hyphenated, 36);
+id!(/// A policy of an organization.
+    OrganizationPolicyId, "organization policy", hyphenated, 36);
 id!(/// An operation log, and the task behind it: one id names both.
     OperationLogId, "operation log", hyphenated, 36);
 id!(/// A resource: a volume, a server, a share.

@@ -8,23 +8,30 @@ pub mod disk;
 mod id;
 mod kind;
 mod named;
+mod policy;
 mod progress;
 mod resource;
 mod role;
+mod schedule;
 mod size;
 mod status;
 
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use id::{
-    AgentId, BackupId, CheckpointId, DomainId, IdError, OperationLogId, PolicyId, ProjectId,
-    ReplicationId, ResourceId, ShareId, UserId, VaultId,
+    AgentId, BackupId, CheckpointId, DomainId, IdError, OperationLogId, OrganizationPolicyId,
+    PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, UserId, VaultId,
 };
 pub use kind::Kind;
 pub use named::UnknownName;
+pub use policy::{
+    AdvancedRetention, DeploymentStatus, Month, OperationDefinition, PolicyOperation, PolicyType,
+    RetentionRule, RetentionType, WeekOfMonth,
+};
 pub use progress::Progress;
 pub use resource::{ObjectType, ResourceType};
 pub use role::Role;
+pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
     BackupStatus, CheckpointStatus, MemberStatus, OperationStatus, OperationType, ProtectStatus,

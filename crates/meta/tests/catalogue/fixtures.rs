@@ -94,7 +94,7 @@ pub fn vault(project: ProjectId, name: &str, seconds: i64) -> Vault {
         enterprise_project: "0".to_owned(),
         backup_name_prefix: String::new(),
         bind_rules: serde_json::json!({ "tags": [{ "key": "ключ", "value": null }] }),
-        tags: serde_json::json!([]),
+        tags: Vec::new(),
         created_at: at(seconds),
         updated_at: at(seconds),
     }

@@ -10,6 +10,7 @@ mod agents;
 mod backups;
 mod fixtures;
 mod identities;
+mod policies;
 mod replications;
 mod shares;
 mod tasks;

@@ -9,6 +9,7 @@ use cairn_server::{App, Site};
 use cairn_testkit::World;
 use cairn_testkit::own_contract::assert_matches_ours;
 use cairn_testkit::vendor_contract::assert_matches_vendor;
+use cairn_types::Role;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
@@ -38,7 +39,12 @@ impl Client {
             endpoint: "http://cairn.test".to_owned(),
             region: "cairn-1".to_owned(),
         };
-        let app = App::new(world.service.clone(), world.clock.clone(), site);
+        let app = App::new(
+            world.service.clone(),
+            world.clock.clone(),
+            site,
+            world.trail(),
+        );
         let token = token(&world, &world.credentials).await;
         let project = world.credentials.project.id.to_string();
         Self {
@@ -105,12 +111,18 @@ impl Client {
         if !self.token.is_empty() {
             request = request.header("x-auth-token", &self.token);
         }
-        let request = request.body(Body::from(body)).unwrap();
+        self.send_request(request.body(Body::from(body)).unwrap())
+            .await
+    }
+
+    /// Sends a request that is made already.
+    pub async fn send_request(&self, request: Request<Body>) -> Answer {
+        let asked = format!("{} {}", request.method(), request.uri());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         assert!(
             headers.contains_key("x-request-id"),
-            "{method} {target} has no request id"
+            "{asked} has no request id"
         );
         let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
         let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
@@ -138,6 +150,13 @@ impl Client {
         let scope = Scope::ProjectId(project.to_owned());
         self.token = scoped_token(&self.world, &self.world.credentials, &scope).await;
         self.project = project.to_owned();
+    }
+
+    /// Goes on as a user of the same project with this role.
+    pub async fn become_role(&mut self, role: Role) {
+        let project = &self.world.credentials.project.name;
+        let user = self.world.service.add_user(project, "colleague", role);
+        self.token = token(&self.world, &user.await.unwrap()).await;
     }
 
     /// A disk vault with the world's disk in it; its id.

@@ -4,9 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agents;
+mod audit;
 mod client;
 mod identity;
 mod members;
+mod once;
+mod organization_policies;
+mod policies;
 mod refusals;
 mod replications;
 mod served;
+mod tags;

@@ -1,0 +1,41 @@
+//! `cairn audit`: the trail of who asked for what.
+
+use anyhow::{Result, bail};
+use cairn_audit::{Head, TrailKey};
+use clap::Subcommand;
+
+use crate::ServerArguments;
+use crate::data_dir::read_master_key;
+
+/// What can be done with the audit trail.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Checks that no line of the trail was changed, added or removed, and
+    /// prints its head. A running server is no hindrance.
+    Verify {
+        /// A head that an earlier check printed and that was kept elsewhere:
+        /// only with one can it be seen that the newest lines were cut off.
+        #[arg(long)]
+        head: Option<Head>,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+/// Does it.
+pub fn run(command: AuditCommand) -> Result<()> {
+    let AuditCommand::Verify { head, server } = command;
+    let config = crate::config::load(&server)?;
+    let folder = config.audit();
+    if !folder.is_dir() {
+        bail!("{} holds no audit trail", config.data_dir.display());
+    }
+    let key = TrailKey::new(&read_master_key(&config.master_key_file())?.audit_key());
+    let verified = cairn_audit::verify(&folder, &key, head, drop)?;
+    println!("{} traces, each as it was written.", verified.traces);
+    if verified.torn_end {
+        println!("The last line was never finished, as after a power cut; nothing relied on it.");
+    }
+    println!("head {}", verified.head);
+    Ok(())
+}

@@ -1,0 +1,36 @@
+# coding: utf-8
+
+from huaweicloudsdkcore.auth.credentials import BasicCredentials
+from huaweicloudsdkcbr.v1.region.cbr_region import CbrRegion
+from huaweicloudsdkcore.exceptions import exceptions
+from huaweicloudsdkcbr.v1 import *
+
+if __name__ == "__main__":
+    # The AK and SK used for authentication are hard-coded or stored in plaintext, which has great security risks. It is recommended that the AK and SK be stored in ciphertext in configuration files or environment variables and decrypted during use to ensure security.
+    # In this example, AK and SK are stored in environment variables for authentication. Before running this example, set environment variables CLOUD_SDK_AK and CLOUD_SDK_SK in the local environment
+    ak = __import__('os').getenv("CLOUD_SDK_AK")
+    sk = __import__('os').getenv("CLOUD_SDK_SK")
+
+    credentials = BasicCredentials(ak, sk) \
+
+    client = CbrClient.new_builder() \
+        .with_credentials(credentials) \
+        .with_region(CbrRegion.value_of("<YOUR REGION>")) \
+        .build()
+
+    try:
+        request = ImportCheckpointRequest()
+        syncbody = SyncParam(
+            auto_trigger=False,
+            vault_id="8d3a8b28-a697-41e2-8d5d-903669f8a02d"
+        )
+        request.body = SyncReq(
+            sync=syncbody
+        )
+        response = client.import_checkpoint(request)
+        print(response)
+    except exceptions.ClientRequestException as e:
+        print(e.status_code)
+        print(e.request_id)
+        print(e.error_code)
+        print(e.error_msg)
