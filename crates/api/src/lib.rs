@@ -28,6 +28,7 @@ pub mod query;
 pub mod replication;
 pub mod resource;
 pub mod sign;
+pub mod sync;
 pub mod tag;
 pub mod text;
 pub mod validate;

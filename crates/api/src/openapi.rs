@@ -56,7 +56,7 @@ fn shape(operation: Operation) -> Shape {
 
     use crate::{
         agent, backup, checkpoint, member, operation_log, organization_policy, policy, protectable,
-        replication, tag, vault,
+        replication, sync, tag, vault,
     };
 
     let shape = Shape::default();
@@ -150,6 +150,12 @@ fn shape(operation: Operation) -> Shape {
         Op::ShowVaultTag => shape.answer::<tag::VaultTagsResponse>(),
         Op::CreateVaultTags => shape.body::<tag::CreateVaultTagsRequest>(),
         Op::BatchCreateAndDeleteVaultTags => shape.body::<tag::BatchTagsRequest>(),
+        Op::ImportBackup => shape
+            .body::<sync::ImportBackupsRequest>()
+            .answer::<sync::ImportBackupsResponse>(),
+        Op::ImportCheckpoint => shape
+            .body::<sync::SyncVaultRequest>()
+            .answer::<sync::SyncVaultResponse>(),
         Op::ListAgent => shape
             .query(agent::ListAgentsQuery::parameters())
             .answer::<agent::ListAgentsResponse>(),

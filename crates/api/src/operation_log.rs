@@ -162,6 +162,9 @@ pub struct OperationExtraInfo {
     /// For a replication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replication: Option<OperationReplication>,
+    /// For a synchronisation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync: Option<OperationSync>,
     /// For the deletion of a vault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vault_delete: Option<OperationVaultDelete>,
@@ -259,6 +262,17 @@ pub struct OperationReplication {
     pub destination_project_id: ProjectId,
     /// Its region.
     pub destination_region: String,
+}
+
+/// The part of an operation that takes backups over from another site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationSync {
+    /// How many were taken over.
+    pub sync_backup_num: u32,
+    /// How many were deleted because the site has them no more.
+    pub delete_backup_num: u32,
+    /// How many could not be taken over.
+    pub err_sync_backup_num: u32,
 }
 
 /// The part of an operation that deletes a vault. Both spellings of the two

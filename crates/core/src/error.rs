@@ -285,6 +285,18 @@ pub enum Refusal {
         /// The agent.
         id: AgentId,
     },
+    /// Only hybrid vaults mirror another site.
+    #[error("The vault does not support synchronisation.")]
+    SyncUnsupported,
+    /// The vault is being synchronised.
+    #[error("A synchronisation of the vault is running.")]
+    SyncRunning,
+    /// There is no such bucket to import from.
+    #[error("The objects of bucket {bucket} cannot be listed: this server reads no buckets.")]
+    NoBucket {
+        /// The bucket.
+        bucket: String,
+    },
     /// Only what was made here is replicated.
     #[error("Only backups that were made here can be replicated, not their replicas.")]
     ReplicaNotReplicable,
@@ -399,6 +411,7 @@ impl Refusal {
             | Self::ServerNotFound { .. }
             | Self::MemberNotFound
             | Self::DestinationVaultMissing
+            | Self::NoBucket { .. }
             | Self::ResourceNotFound { .. }
             | Self::PolicyNotFound
             | Self::PolicyNotBound
@@ -415,6 +428,7 @@ impl Refusal {
             | Self::VaultStateForbidsBackup { .. }
             | Self::BackupBusy { .. }
             | Self::AlreadyReplicated
+            | Self::SyncRunning
             | Self::BackupInUse { .. }
             | Self::VaultReplicating
             | Self::DestinationVaultCheck { .. }

@@ -56,6 +56,22 @@ pub enum OperationDetail {
         /// The copy.
         destination: ReplicatedBackup,
     },
+    /// A hybrid vault is compared with the site that it mirrors.
+    Sync {
+        /// How many backups were taken over.
+        synced: u64,
+        /// How many were deleted because the site has them no more.
+        deleted: u64,
+        /// How many could not be taken over.
+        failed: u64,
+    },
+    /// One backup is taken over from a bucket of another site.
+    Import {
+        /// The backup.
+        backup: BackupId,
+        /// Its name.
+        backup_name: String,
+    },
     /// A vault is deleted with its backups.
     VaultDelete {
         /// How many backups could not be deleted.
@@ -133,23 +149,47 @@ impl Service {
         caller: &Caller,
         new: NewOperation<'_>,
     ) -> Result<()> {
+        let log = OperationLog {
+            vault: Some(new.vault.id),
+            vault_name: new.vault.name.clone(),
+            checkpoint: new.checkpoint,
+            ..self.log_without_vault(
+                caller,
+                new.id,
+                new.operation_type,
+                new.resource,
+                &new.detail,
+            )
+        };
+        Ok(tx.insert_operation_log(&log).await?)
+    }
+
+    /// The record of a task that is about no vault of the project.
+    pub(crate) fn log_without_vault(
+        &self,
+        caller: &Caller,
+        id: OperationLogId,
+        operation_type: OperationType,
+        resource: Option<(ResourceId, String, ResourceType)>,
+        detail: &OperationDetail,
+    ) -> OperationLog {
         let now = self.now();
-        let (resource, resource_name, resource_type) = match new.resource {
+        let (resource, resource_name, resource_type) = match resource {
             Some((id, name, resource_type)) => (Some(id), Some(name), Some(resource_type)),
             None => (None, None, None),
         };
-        let log = OperationLog {
-            id: new.id,
+        OperationLog {
+            id,
             project: caller.project,
-            vault: new.vault.id,
-            vault_name: new.vault.name.clone(),
-            checkpoint: new.checkpoint,
+            vault: None,
+            vault_name: String::new(),
+            checkpoint: None,
             policy: None,
-            operation_type: new.operation_type,
+            operation_type,
             resource,
             resource_name,
             resource_type,
-            detail: serde_json::to_value(&new.detail).expect("details have string keys only"),
+            detail: serde_json::to_value(detail).expect("details have string keys only"),
             created_at: now,
             status: OperationStatus::Waiting,
             started_at: None,
@@ -160,8 +200,7 @@ impl Service {
             error_code: String::new(),
             error_text: String::new(),
             request_id: caller.request_id.clone(),
-        };
-        Ok(tx.insert_operation_log(&log).await?)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod backup;
 mod collect;
 mod delete;
 mod restore;
+mod sync;
 
 use std::sync::Arc;
 
@@ -53,6 +54,10 @@ pub(crate) enum Task {
         vault: VaultId,
         resources: Vec<ResourceId>,
     },
+    /// Compares a hybrid vault with the site that it mirrors.
+    Sync { project: ProjectId, vault: VaultId },
+    /// Takes a backup over from a bucket of another site.
+    ImportBackup { bucket: String },
     /// Gives back the space of what no backup of a project needs any more.
     Collect { project: ProjectId },
 }
@@ -66,6 +71,8 @@ impl Task {
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
             Self::RemoveResources { .. } => "remove_resources",
+            Self::Sync { .. } => "sync",
+            Self::ImportBackup { .. } => "import_backup",
             Self::Collect { .. } => "collect",
         }
     }
@@ -81,6 +88,8 @@ impl Task {
             Self::DeleteBackup { .. } => &["delete"],
             Self::DeleteVault { .. } => &["delete backups", "delete vault"],
             Self::RemoveResources { .. } => &["delete backups", "unbind"],
+            Self::Sync { .. } => &["compare"],
+            Self::ImportBackup { .. } => &["read"],
             Self::Collect { .. } => &["collect"],
         }
     }
@@ -160,6 +169,8 @@ impl Worker {
                 0 => delete::backups_of(&self.service, project, vault, &resources, progress).await,
                 _ => delete::unbind(&self.service, vault, &resources).await,
             },
+            Task::Sync { project, vault } => sync::compare(&self.service, project, vault).await,
+            Task::ImportBackup { bucket } => sync::import(bucket),
             Task::Collect { project } => collect::run(&self.service, project, progress).await,
         }
     }
@@ -206,7 +217,8 @@ impl Worker {
             Task::RemoveResources {
                 vault, resources, ..
             } => delete::give_up_removal(&self.service, vault, &resources).await,
-            Task::Collect { .. } => Ok(()),
+            // They write nothing before they are done.
+            Task::Sync { .. } | Task::ImportBackup { .. } | Task::Collect { .. } => Ok(()),
         }
     }
 }

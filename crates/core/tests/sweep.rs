@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use cairn_core::{BackupQuery, BackupView, Caller, ReplicaTarget, RestoreTarget};
+use cairn_core::{BackupQuery, BackupToImport, BackupView, Caller, ReplicaTarget, RestoreTarget};
 use cairn_testkit::{MemoryDisk, Moment, Sabotage, World};
-use cairn_types::{BackupId, BackupStatus, ObjectType, OperationStatus, ResourceType, Role};
+use cairn_types::{
+    BackupId, BackupStatus, ObjectType, OperationLogId, OperationStatus, ResourceType, Role,
+};
 use futures::TryStreamExt;
 
 const MOMENTS: [Moment; 5] = [
@@ -259,6 +261,54 @@ async fn a_restore_leaves_its_backup_as_it_was_whatever_happens_at_any_step() {
                 assert_restored(&world, object_type, &before, &context);
             }
         }
+    }
+}
+
+async fn ended_as(world: &World, log: OperationLogId) -> OperationStatus {
+    let shown = world.service.operation_log(world.caller(), log).await;
+    shown.unwrap().log.status
+}
+
+#[tokio::test]
+async fn a_synchronisation_ends_and_can_be_asked_for_again_whatever_happens() {
+    for moment in MOMENTS {
+        let context = format!("{moment:?}");
+        let world = World::new().await;
+        let vault = world.hybrid_vault().await.vault.id;
+        let sabotage = |kind| Sabotage {
+            kind,
+            step: 0,
+            moment,
+        };
+        let log = world.service.sync_vault(world.caller(), vault).await;
+        world.work_with(sabotage("sync")).await;
+        let failed = matches!(moment, Moment::FailBefore | Moment::FailAfter);
+        let expected = if failed {
+            OperationStatus::Failed
+        } else {
+            OperationStatus::Success
+        };
+        assert_eq!(ended_as(&world, log.unwrap()).await, expected, "{context}");
+        let again = world.service.sync_vault(world.caller(), vault).await;
+        world.work().await;
+        let again = ended_as(&world, again.unwrap()).await;
+        assert_eq!(again, OperationStatus::Success, "{context}");
+
+        let import = BackupToImport {
+            id: BackupId::random(),
+            name: "b".to_owned(),
+            bucket: "bucket".to_owned(),
+            resource: vault.uuid().to_string().parse().unwrap(),
+            resource_name: "host".to_owned(),
+            resource_type: ResourceType::NativeServer,
+        };
+        let begun = world.service.import_backups(world.caller(), vec![import]);
+        let log = begun.await.unwrap()[0].1;
+        world.work_with(sabotage("import_backup")).await;
+        let status = ended_as(&world, log).await;
+        assert_eq!(status, OperationStatus::Failed, "{context}");
+        check(&world, &context).await;
+        assert!(is_empty(&world).await, "{context}: something is left");
     }
 }
 

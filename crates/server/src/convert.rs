@@ -5,7 +5,7 @@ use cairn_api::backup::{
 };
 use cairn_api::operation_log::{
     OperationBackup, OperationCommon, OperationDelete, OperationError, OperationExtraInfo,
-    OperationLog, OperationRemoveResources, OperationReplication, OperationRestore,
+    OperationLog, OperationRemoveResources, OperationReplication, OperationRestore, OperationSync,
     OperationVaultDelete,
 };
 use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, ProtectableResult};
@@ -301,7 +301,9 @@ pub(crate) fn operation_log(view: OperationView) -> OperationLog {
         },
         // What is about a whole vault names the vault.
         (None, _) => Resource {
-            id: cairn_types::ResourceId::from_uuid(log.vault.uuid()),
+            id: cairn_types::ResourceId::from_uuid(
+                log.vault.map(|id| id.uuid()).unwrap_or_default(),
+            ),
             resource_type,
             name: Some(log.vault_name.clone()),
             extra_info: None,
@@ -315,14 +317,14 @@ pub(crate) fn operation_log(view: OperationView) -> OperationLog {
         checkpoint_id: log.checkpoint,
         policy_id: log.policy,
         provider_id: Some(resource_type.provider_id().to_owned()),
-        vault_id: Some(log.vault),
-        vault_name: Some(log.vault_name.clone()),
+        vault_id: log.vault,
+        vault_name: log.vault.map(|_| log.vault_name.clone()),
         created_at: log.created_at,
         started_at: log.started_at.unwrap_or(log.created_at),
         ended_at: log.ended_at,
         updated_at: log.updated_at,
         error_info: error_info(&view),
-        extra_info: extra_info(common, resource, view.detail),
+        extra_info: extra_info(common, resource, log.status, view.detail),
     }
 }
 
@@ -332,6 +334,7 @@ fn error_info(view: &OperationView) -> OperationError {
         ("", "") => "",
         ("", _) => match log.operation_type {
             OperationType::Replication => ErrorCode::ReplicaImportFailed.code(),
+            OperationType::Sync => ErrorCode::ObjectList.code(),
             _ => ErrorCode::Unknown.code(),
         },
         (code, _) => code,
@@ -345,6 +348,7 @@ fn error_info(view: &OperationView) -> OperationError {
 fn extra_info(
     common: OperationCommon,
     resource: Resource,
+    status: OperationStatus,
     detail: Option<OperationDetail>,
 ) -> OperationExtraInfo {
     let mut extra = OperationExtraInfo {
@@ -355,6 +359,7 @@ fn extra_info(
         delete: None,
         remove_resources: None,
         replication: None,
+        sync: None,
         vault_delete: None,
     };
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
@@ -429,6 +434,25 @@ fn extra_info(
                 destination_checkpoint_id: destination.checkpoint,
                 destination_project_id: destination.project,
                 destination_region: destination.region,
+            });
+        }
+        Some(OperationDetail::Sync {
+            synced,
+            deleted,
+            failed,
+        }) => {
+            extra.sync = Some(OperationSync {
+                sync_backup_num: small(synced),
+                delete_backup_num: small(deleted),
+                err_sync_backup_num: small(failed),
+            });
+        }
+        Some(OperationDetail::Import { .. }) => {
+            let is = |wanted: OperationStatus| u32::from(status == wanted);
+            extra.sync = Some(OperationSync {
+                sync_backup_num: is(OperationStatus::Success),
+                delete_backup_num: 0,
+                err_sync_backup_num: is(OperationStatus::Failed),
             });
         }
         Some(OperationDetail::VaultDelete { failed, total }) => {

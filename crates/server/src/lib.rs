@@ -21,6 +21,7 @@ mod protectables;
 mod replications;
 mod request;
 mod routes;
+mod sync;
 mod tags;
 mod vaults;
 

@@ -25,7 +25,7 @@ use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
     App, agents, audit, auth, backups, checkpoints, identity, members, once, operation_logs,
-    organization_policies, permission, policies, protectables, replications, tags, vaults,
+    organization_policies, permission, policies, protectables, replications, sync, tags, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -266,6 +266,8 @@ async fn call(
             done(operation, tags::batch(app, caller, request).await?)
         }
         Op::DeleteVaultTag => done(operation, tags::delete(app, caller, request).await?),
+        Op::ImportBackup => answer(operation, sync::import(app, caller, request).await?),
+        Op::ImportCheckpoint => answer(operation, sync::vault(app, caller, request).await?),
         Op::ListAgent => answer(operation, agents::list(app, caller, request).await?),
         Op::RegisterAgent => answer(operation, agents::register(app, caller, request).await?),
         Op::ShowAgent => answer(operation, agents::show(app, caller, request).await?),

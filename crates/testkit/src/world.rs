@@ -271,6 +271,14 @@ impl World {
         made.expect("the vault can be made")
     }
 
+    /// A vault that is to mirror another site.
+    pub async fn hybrid_vault(&self) -> VaultView {
+        let mut new = new_vault(ObjectType::Server, "backup", Vec::new());
+        new.cloud_type = "hybrid".to_owned();
+        let made = self.service.create_vault(&self.caller, new).await;
+        made.expect("the vault can be made")
+    }
+
     /// Asks for a checkpoint of everything in a vault.
     pub async fn checkpoint(&self, vault: &VaultView) -> cairn_core::CheckpointView {
         let new = NewCheckpoint {

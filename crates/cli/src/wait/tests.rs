@@ -41,6 +41,7 @@ fn log(progress: u8, bytes: Option<(u64, u64)>) -> OperationLog {
             delete: None,
             remove_resources: None,
             replication: None,
+            sync: None,
             vault_delete: None,
         },
     }

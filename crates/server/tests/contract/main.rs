@@ -14,4 +14,5 @@ mod policies;
 mod refusals;
 mod replications;
 mod served;
+mod sync;
 mod tags;

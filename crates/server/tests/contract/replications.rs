@@ -300,6 +300,33 @@ async fn only_whole_servers_are_copied() {
 }
 
 #[tokio::test]
+async fn a_copy_in_the_same_project_restores_the_server() {
+    let mut client = Client::new().await;
+    let vault = client.server_vault().await;
+    let source = client.back_up(&vault).await;
+    let project = client.project.clone();
+    let there = vault_in(&mut client, &project, replication_vault(100)).await;
+    copy(&client, &source, destination(&project, &there)).await;
+    let copying = client.call(Op::ShowVault, &[&vault], Value::Null).await;
+    let status = &copying.body["vault"]["resources"][0]["protect_status"];
+    assert_eq!(status, "available", "a copy is no work on the resource");
+    client.world.work().await;
+    let record = &backup(&client, &source).await["replication_records"][0];
+    let replica = record["destination_backup_id"].as_str().unwrap();
+    client.call(Op::DeleteBackup, &[&source], Value::Null).await;
+    client.world.work().await;
+    let before = client.world.images();
+    client.world.change_images(5);
+    let body = json!({ "restore": { "server_id": client.world.server().await } });
+    let begun = client.call(Op::RestoreBackup, &[replica], body).await;
+    client.world.work().await;
+    let log = begun.body["job_id"].as_str().unwrap();
+    let log = client.call(Op::ShowOpLog, &[log], Value::Null).await;
+    assert_eq!(log.body["operation_log"]["status"], "success");
+    assert!(client.world.images()[1..] == before[1..]);
+}
+
+#[tokio::test]
 async fn a_copy_that_fails_says_why_and_may_be_made_again() {
     let mut client = Client::new().await;
     let vault = client.server_vault().await;
