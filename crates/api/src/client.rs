@@ -22,9 +22,9 @@ use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
 use crate::operation_log::{ListOpLogsQuery, ListOpLogsResponse, OperationLogResponse};
 use crate::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
 use crate::vault::{
-    AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, ListVaultQuery,
-    ListVaultResponse, RemoveVaultResourceRequest, RemoveVaultResourceResponse, UpdateVaultRequest,
-    VaultResponse,
+    AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, CreateVaultResponse,
+    ListVaultQuery, ListVaultResponse, RemoveVaultResourceRequest, RemoveVaultResourceResponse,
+    UpdateVaultRequest, VaultResponse,
 };
 use crate::{Credentials, ErrorBody, Operation, ProtectableType, query, sign};
 
@@ -391,7 +391,7 @@ calls! {
     /// Lists vaults, one page.
     list_vaults = ListVault() query ListVaultQuery => ListVaultResponse;
     /// Creates a vault.
-    create_vault = CreateVault() body CreateVaultRequest => VaultResponse;
+    create_vault = CreateVault() body CreateVaultRequest => CreateVaultResponse;
     /// Shows a vault.
     show_vault = ShowVault(vault_id: VaultId) => VaultResponse;
     /// Changes a vault.

@@ -350,6 +350,34 @@ pub struct DomainsResponse {
     pub links: Links,
 }
 
+/// What `GET /v3/users` answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UsersResponse {
+    /// The users.
+    pub users: Vec<ListedUser>,
+    /// Where this list is.
+    pub links: Links,
+}
+
+/// A user, in a list.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListedUser {
+    /// The user's id.
+    pub id: UserId,
+    /// The user's name.
+    pub name: String,
+    /// What is said of the user.
+    pub description: String,
+    /// The user's domain.
+    pub domain_id: DomainId,
+    /// The user may sign in.
+    pub enabled: bool,
+    /// When the password ends; never.
+    pub password_expires_at: Option<String>,
+    /// Where it is.
+    pub links: Links,
+}
+
 /// A domain, in a list.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Domain {

@@ -11,15 +11,19 @@
 
 pub mod agent;
 pub mod backup;
+pub mod binding;
 pub mod checkpoint;
 pub mod client;
 mod credentials;
 mod error_code;
 pub mod identity;
+pub mod lookup;
 pub mod member;
+pub mod metadata;
 pub mod openapi;
 mod operation;
 pub mod operation_log;
+pub mod order;
 pub mod organization_policy;
 pub mod page;
 pub mod policy;
@@ -31,6 +35,7 @@ pub mod sign;
 pub mod sync;
 pub mod tag;
 pub mod text;
+pub mod usage;
 pub mod validate;
 pub mod vault;
 pub mod wire_time;

@@ -55,8 +55,8 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, backup, checkpoint, member, operation_log, organization_policy, policy, protectable,
-        replication, sync, tag, vault,
+        agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
+        organization_policy, policy, protectable, replication, sync, tag, usage, vault,
     };
 
     let shape = Shape::default();
@@ -66,7 +66,7 @@ fn shape(operation: Operation) -> Shape {
             .answer::<vault::ListVaultResponse>(),
         Op::CreateVault => shape
             .body::<vault::CreateVaultRequest>()
-            .answer::<vault::VaultResponse>(),
+            .answer::<vault::CreateVaultResponse>(),
         Op::ShowVault => shape.answer::<vault::VaultResponse>(),
         Op::UpdateVault => shape
             .body::<vault::UpdateVaultRequest>()
@@ -108,9 +108,49 @@ fn shape(operation: Operation) -> Shape {
         Op::ShowReplicationCapabilities => {
             shape.answer::<replication::ReplicationCapabilitiesResponse>()
         }
+        Op::BatchUpdateVault => shape
+            .body::<usage::BatchUpdateVaultRequest>()
+            .answer::<usage::BatchUpdateVaultResponse>(),
+        Op::ShowSummary => shape.answer::<usage::SummaryResponse>(),
         Op::ListExternalVault => shape
-            .query(replication::ListExternalVaultQuery::parameters())
+            .query(usage::ListExternalVaultQuery::parameters())
             .answer::<vault::ListVaultResponse>(),
+        Op::SetVaultResource => shape
+            .body::<binding::SetVaultResourceRequest>()
+            .answer::<binding::SetVaultResourceResponse>(),
+        Op::MigrateVaultResource => shape
+            .body::<binding::MigrateVaultResourceRequest>()
+            .answer::<binding::MigrateVaultResourceResponse>(),
+        Op::UpdateExpirationTime => shape
+            .body::<usage::UpdateExpirationTimeRequest>()
+            .answer::<usage::UpdateExpirationTimeResponse>(),
+        Op::ShowMetadata => shape.answer::<metadata::MetadataResponse>(),
+        Op::ChangeOrder => shape
+            .body::<order::ChangeOrderRequest>()
+            .answer::<order::OrderResponse>(),
+        Op::UpdateOrder => shape
+            .body::<order::ChangeOrderRequest>()
+            .answer::<order::UpdateOrderResponse>(),
+        Op::ChangeVaultChargeMode => shape
+            .body::<order::ChangeChargeModeRequest>()
+            .answer::<order::OrderResponse>(),
+        Op::CreatePostPaidVault => shape
+            .body::<order::OrderVaultRequest>()
+            .answer::<vault::CreateVaultResponse>(),
+        Op::ShowStorageUsage => shape
+            .query(usage::StorageUsageQuery::parameters())
+            .answer::<usage::StorageUsageResponse>(),
+        Op::ListFeatures | Op::ShowFeature => shape.answer::<lookup::FeaturesResponse>(),
+        Op::ShowMigrateStatus => shape
+            .query(lookup::MigrateStatusQuery::parameters())
+            .answer::<lookup::MigrateStatusResponse>(),
+        Op::MigrateDomain => shape
+            .body::<lookup::MigrateDomainRequest>()
+            .answer::<lookup::MigrateDomainResponse>(),
+        Op::ListDomainProjects => shape.answer::<lookup::DomainProjectsResponse>(),
+        Op::ShowDomain => shape.answer::<lookup::DomainResponse>(),
+        Op::ListProjects => shape.answer::<lookup::RegionProjectsResponse>(),
+        Op::ListApiVersions | Op::ShowApiVersion => shape.answer::<lookup::VersionsResponse>(),
         Op::ListPolicies => shape
             .query(policy::ListPoliciesQuery::parameters())
             .answer::<policy::ListPoliciesResponse>(),

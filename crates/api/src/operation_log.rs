@@ -168,6 +168,12 @@ pub struct OperationExtraInfo {
     /// For the deletion of a vault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vault_delete: Option<OperationVaultDelete>,
+    /// For the move of resources to another vault; Cairn's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrate_resources: Option<OperationMigrateResources>,
+    /// For another day on which backups end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_expiration_time: Option<OperationUpdateExpirationTime>,
 }
 
 /// How far an operation is.
@@ -287,6 +293,28 @@ pub struct OperationVaultDelete {
     pub fail_delete_count: u32,
     /// `total_count` again.
     pub total_delete_count: u32,
+}
+
+/// The part of an operation that moves resources to another vault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationMigrateResources {
+    /// Where they are now.
+    pub destination_vault_id: VaultId,
+    /// How many failed.
+    pub fail_count: u32,
+    /// How many there are.
+    pub total_count: u32,
+    /// The resources.
+    pub resources: Vec<Resource>,
+}
+
+/// The part of an operation that gives backups another day to end on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationUpdateExpirationTime {
+    /// How many backups.
+    pub affected_backups_count: u32,
+    /// The day, as `2025-12-31`.
+    pub expiration_day: String,
 }
 
 impl OperationVaultDelete {

@@ -1,14 +1,10 @@
-//! Replication on the wire: copies of backups in replication vaults, and what
-//! can be seen of the vaults over there.
+//! Replication on the wire: copies of backups in replication vaults.
 
-use cairn_types::{BackupId, ObjectType, ProjectId, ReplicationId, VaultId};
+use cairn_types::{BackupId, ProjectId, ReplicationId, VaultId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::page::{self, MAX_LIMIT, Page};
-use crate::query::query;
 use crate::validate::{self, Invalid, Validate, require};
-use crate::{CloudType, ProtectType};
 
 /// The longest name of a region, in characters.
 const MAX_REGION_CHARS: usize = 255;
@@ -206,52 +202,6 @@ pub struct BegunCopy {
     pub replication_record_id: ReplicationId,
 }
 
-query! {
-    /// Which vaults of another project are listed.
-    ///
-    /// CBR: `ListExternalVault`.
-    pub struct ListExternalVaultQuery {
-        one {
-            /// The project; needed.
-            external_project_id: ProjectId,
-            /// The region that it is in; needed.
-            region_id: String,
-            /// Page size.
-            limit: u32,
-            /// Vaults left out first.
-            offset: u32,
-            /// Go on behind this vault.
-            marker: VaultId,
-            /// By how they protect.
-            protect_type: ProtectType,
-            /// By what they protect.
-            object_type: ObjectType,
-            /// By where resources run.
-            cloud_type: CloudType,
-            /// This vault alone; the other filters count for nothing then.
-            vault_id: VaultId,
-        }
-        many {}
-    }
-}
-
-impl ListExternalVaultQuery {
-    /// The part of the list that is asked for.
-    pub fn page(&self) -> Page<VaultId> {
-        Page::new(self.limit, self.offset, self.marker, MAX_LIMIT)
-    }
-}
-
-impl Validate for ListExternalVaultQuery {
-    fn validate(&self) -> Result<(), Invalid> {
-        page::limit(self.limit, MAX_LIMIT)?;
-        let (project, rule) = (self.external_project_id, "It is missing.");
-        require(project.is_some(), "external_project_id", rule)?;
-        require(self.region_id.is_some(), "region_id", rule)?;
-        validate::optional(&self.region_id, |name| region("region_id", name))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,18 +251,5 @@ mod tests {
         assert_eq!(missing, "Invalid replicate provided. It is missing.");
         let boxed = format!(r#"{{"checkpoint":{plain}}}"#).replace("region2", "?");
         assert!(parse(boxed).is_err());
-    }
-
-    #[test]
-    fn external_vaults_are_those_of_a_project_and_a_region() {
-        let project = "external_project_id=68589cac08274b82b4e254268a3862d8";
-        assert!(ListExternalVaultQuery::parse(&format!("{project}&region_id=a-1")).is_ok());
-        for raw in [
-            "region_id=a-1",
-            project,
-            &format!("{project}&region_id=a+b"),
-        ] {
-            assert!(ListExternalVaultQuery::parse(raw).is_err(), "{raw}");
-        }
     }
 }

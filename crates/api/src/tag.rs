@@ -9,13 +9,49 @@ use utoipa::ToSchema;
 use crate::page::MAX_LIMIT;
 use crate::query::query;
 use crate::validate::{self, Invalid, MAX_TAGS, Validate, require};
-use crate::vault::{Tag, Vault};
+use crate::vault::Vault;
 use crate::{CloudType, MatchKey, TagAction, TagSearchAction};
 
 /// The one system tag: the enterprise project.
 pub const ENTERPRISE_PROJECT_TAG: &str = "_sys_enterprise_project_id";
 /// The longest key and value that a search names, in characters.
 const MAX_SEARCH_CHARS: (usize, usize) = (127, 255);
+
+/// A tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Tag {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Option<String>,
+}
+
+impl Tag {
+    /// Checks the form of a tag that lies at `at`; spaces around key and value do not count.
+    pub(crate) fn validate_at(&self, at: &str) -> Result<(), Invalid> {
+        let forbidden = |text: &str| text.contains(|c: char| c < ' ' || "=*<>\\,|/".contains(c));
+        let (key_max, value_max) = validate::MAX_TAG_CHARS;
+        let (key, value) = (self.key.trim(), self.value.as_deref().unwrap_or("").trim());
+        let (at_key, at_value) = (format!("{at}.key"), format!("{at}.value"));
+        validate::text(&at_key, key, key_max)?;
+        validate::text(&at_value, value, value_max)?;
+        let text = "It has a character that tags may not have.";
+        require(!key.is_empty() && !forbidden(key), &at_key, text)?;
+        require(!forbidden(value), &at_value, text)
+    }
+}
+
+/// Checks the tags of a vault: their form, and that no key comes twice.
+pub(crate) fn validate_all(tags: &[Tag]) -> Result<(), Invalid> {
+    validate::count("vault.tags", tags.len(), (1, MAX_TAGS))?;
+    for (at, tag) in tags.iter().enumerate() {
+        tag.validate_at("vault.tags")?;
+        let key = tag.key.trim();
+        let twice = tags[..at].iter().any(|other| other.key.trim() == key);
+        require(!twice, "vault.tags.key", "It comes twice.")?;
+    }
+    Ok(())
+}
 
 /// The body of `CreateVaultTags`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]

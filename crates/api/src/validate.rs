@@ -95,8 +95,35 @@ pub fn parse_body<T: DeserializeOwned + Validate>(body: &[u8]) -> Result<T, Inva
     let request: T = serde_path_to_error::deserialize(&mut reader)
         .map_err(|error| describe(&error.path().to_string(), error.inner()))?;
     reader.end().map_err(|error| describe(".", &error))?;
+    refuse_null_characters(body)?;
     request.validate()?;
     Ok(request)
+}
+
+/// Refuses texts with a null character: nobody means one, and not every
+/// database can hold it. It can only be written as an escape.
+fn refuse_null_characters(body: &[u8]) -> Result<(), Invalid> {
+    const ESCAPE: &[u8] = br"\u0000";
+    if !body.windows(ESCAPE.len()).any(|bytes| bytes == ESCAPE) {
+        return Ok(());
+    }
+    // What looks like one may be an escaped backslash before plain text.
+    let json: serde_json::Value =
+        serde_json::from_slice(body).map_err(|error| describe(".", &error))?;
+    let rule = "It has a null character.";
+    require(!has_null_character(&json), "body", rule)
+}
+
+fn has_null_character(json: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match json {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_null_character),
+        Value::Object(pairs) => pairs
+            .iter()
+            .any(|(key, value)| key.contains('\0') || has_null_character(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// Reads an id from the path; `name` is the parameter's.
@@ -257,6 +284,25 @@ mod tests {
             let message = message(&start.repeat(100_000));
             assert!(message.starts_with("Malformed JSON"), "{message}");
         }
+    }
+
+    #[test]
+    fn null_characters_are_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Text {
+            text: String,
+        }
+        impl Validate for Text {
+            fn validate(&self) -> Result<(), Invalid> {
+                Ok(())
+            }
+        }
+        for bad in [r#"{"text":"a\u0000"}"#, r#"{"text":"","x":[{"\u0000":1}]}"#] {
+            let refused = parse_body::<Text>(bad.as_bytes()).unwrap_err();
+            assert!(refused.message.contains("null character"), "{bad}");
+        }
+        let plain = parse_body::<Text>(br#"{"text":"\\u0000"}"#).unwrap();
+        assert_eq!(plain.text, r"\u0000");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::page::{self, MAX_LIMIT, Page};
 use crate::query::{List, query};
 use crate::resource::{Resource, ResourceExtraInfo};
+use crate::tag::{self, Tag};
 use crate::validate::{self, Invalid, Validate, require};
 use crate::{ChargingMode, CloudType, ConsistentLevel, PeriodType, ProtectType, wire_time};
 
@@ -233,6 +234,18 @@ impl Validate for CreateVaultRequest {
                 validate::MAX_VAULT_DESCRIPTION_CHARS,
             )
         })?;
+        validate::optional(&vault.enterprise_project_id, |project| {
+            let fits = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+            validate::text("vault.enterprise_project_id", project, 64)?;
+            require(
+                project.chars().all(fits),
+                "vault.enterprise_project_id",
+                "It is no enterprise project's id.",
+            )
+        })?;
+        validate::optional(&vault.sys_lock_source_service, |service| {
+            validate::text("vault.sys_lock_source_service", service, 32)
+        })?;
         validate::optional(&vault.availability_zone, |zone| {
             validate::text("vault.availability_zone", zone, 32)
         })?;
@@ -252,7 +265,7 @@ impl Validate for CreateVaultRequest {
         if let Some(rules) = &vault.bind_rules {
             rules.validate()?;
         }
-        validate::optional(&vault.tags, validate_tags)?;
+        validate::optional(&vault.tags, tag::validate_all)?;
         threshold(vault.threshold)
     }
 }
@@ -401,7 +414,72 @@ pub struct RemoveVaultResourceResponse {
     pub remove_resource_ids: Vec<ResourceId>,
 }
 
-/// What `CreateVault`, `ShowVault` and `UpdateVault` answer.
+/// What `CreateVault` and `CreatePostPaidVault` answer: the vault, or, if it is
+/// paid for in advance, the order that it was bought by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CreateVaultResponse {
+    /// The vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vault: Option<Vault>,
+    /// The orders, one for each vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orders: Option<Vec<OrderResult>>,
+    /// 0 where the orders were placed.
+    #[serde(default, rename = "retCode", skip_serializing_if = "Option::is_none")]
+    pub ret_code: Option<i32>,
+    /// The same in a word.
+    #[serde(default, rename = "errText", skip_serializing_if = "Option::is_none")]
+    pub err_text: Option<String>,
+    /// The same as a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_code: Option<String>,
+}
+
+impl CreateVaultResponse {
+    /// The answer to a vault that is paid for by use.
+    pub const fn made(vault: Vault) -> Self {
+        Self {
+            vault: Some(vault),
+            orders: None,
+            ret_code: None,
+            err_text: None,
+            error_code: None,
+        }
+    }
+
+    /// The answer to a vault that was bought.
+    pub fn bought(order_id: String, vault: VaultId) -> Self {
+        let order = OrderResult {
+            cloud_service_id: "cbr".to_owned(),
+            order_id,
+            resource_id: vault,
+            subscribe_result: 1,
+        };
+        Self {
+            vault: None,
+            orders: Some(vec![order]),
+            ret_code: Some(0),
+            err_text: Some("success".to_owned()),
+            error_code: Some("0".to_owned()),
+        }
+    }
+}
+
+/// An order that was placed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderResult {
+    /// The service: `cbr`.
+    pub cloud_service_id: String,
+    /// The order.
+    pub order_id: String,
+    /// The vault that was bought.
+    pub resource_id: VaultId,
+    /// 1: it is paid and settled.
+    pub subscribe_result: i32,
+}
+
+/// What `ShowVault` and `UpdateVault` answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VaultResponse {
     /// The vault.
@@ -558,42 +636,6 @@ impl Validate for BindRules {
             (0, validate::MAX_BIND_RULE_TAGS),
         )
     }
-}
-
-/// A tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Tag {
-    /// Its key.
-    pub key: String,
-    /// Its value.
-    pub value: Option<String>,
-}
-
-impl Tag {
-    /// Checks the form of a tag that lies at `at`; spaces around key and value do not count.
-    pub(crate) fn validate_at(&self, at: &str) -> Result<(), Invalid> {
-        let forbidden = |text: &str| text.contains(|c: char| c < ' ' || "=*<>\\,|/".contains(c));
-        let (key_max, value_max) = validate::MAX_TAG_CHARS;
-        let (key, value) = (self.key.trim(), self.value.as_deref().unwrap_or("").trim());
-        let (at_key, at_value) = (format!("{at}.key"), format!("{at}.value"));
-        validate::text(&at_key, key, key_max)?;
-        validate::text(&at_value, value, value_max)?;
-        let text = "It has a character that tags may not have.";
-        require(!key.is_empty() && !forbidden(key), &at_key, text)?;
-        require(!forbidden(value), &at_value, text)
-    }
-}
-
-/// Checks the tags of a vault: their form, and that no key comes twice.
-fn validate_tags(tags: &[Tag]) -> Result<(), Invalid> {
-    validate::count("vault.tags", tags.len(), (1, validate::MAX_TAGS))?;
-    for (at, tag) in tags.iter().enumerate() {
-        tag.validate_at("vault.tags")?;
-        let key = tag.key.trim();
-        let twice = tags[..at].iter().any(|other| other.key.trim() == key);
-        require(!twice, "vault.tags.key", "It comes twice.")?;
-    }
-    Ok(())
 }
 
 /// Checks a threshold, in percent.

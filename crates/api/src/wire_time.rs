@@ -28,6 +28,32 @@ pub fn from_query(text: &str) -> Result<Timestamp, TimestampError> {
     Timestamp::parse(QUERY, text)
 }
 
+/// The last second of a day such as `2025-12-31`, in UTC.
+pub fn end_of_day(day: &str) -> Result<Timestamp, TimestampError> {
+    Timestamp::parse("%Y-%m-%dT%H:%M:%S", &format!("{day}T23:59:59"))
+}
+
+/// The seconds that a zone such as `UTC+08:00` is ahead; none if it is no such zone.
+pub fn utc_offset_seconds(zone: &str) -> Option<i64> {
+    let offset = zone.strip_prefix("UTC")?;
+    if offset.is_empty() {
+        return Some(0);
+    }
+    let (sign, offset) = match offset.split_at_checked(1)? {
+        ("+", offset) => (1, offset),
+        ("-", offset) => (-1, offset),
+        _ => return None,
+    };
+    let (hours, minutes) = offset.split_once(':')?;
+    let two_digits = |text: &str| match text.len() == 2 && text.bytes().all(|b| b.is_ascii_digit())
+    {
+        true => text.parse::<i64>().ok(),
+        false => None,
+    };
+    let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
+    (hours <= 14 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60)
+}
+
 /// Writes an instant for a response.
 pub fn serialize<S: Serializer>(instant: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&instant.format(NAIVE))

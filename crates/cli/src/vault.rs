@@ -146,10 +146,10 @@ async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(
         threshold: new.threshold,
         ..NewVault::new(new.name, NewBilling::new(new.object_type, new.size))
     };
-    let vault = client
-        .create_vault(&CreateVaultRequest { vault })
-        .await?
-        .vault;
+    let name = vault.name.clone();
+    let made = client.create_vault(&CreateVaultRequest { vault }).await?;
+    let what = "vault";
+    let vault = made.vault.ok_or(Error::NotFound { what, name })?;
     printer.print(&vault, || show(&vault))
 }
 

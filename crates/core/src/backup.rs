@@ -1,7 +1,7 @@
 //! Backups: listing, showing, renaming and deleting them.
 
-use cairn_meta::{Backup, BackupFilter, BackupSort, Page, ReplicationView, Tx};
-use cairn_types::{BackupId, BackupStatus, OperationLogId, OperationType};
+use cairn_meta::{Backup, BackupFilter, Page, ReplicationView, SortKey, Tx};
+use cairn_types::{BackupId, BackupStep, OperationLogId, OperationType};
 
 use crate::operation_log::NewOperation;
 use crate::work::Task;
@@ -24,7 +24,7 @@ pub struct BackupQuery {
     /// Which.
     pub filter: BackupFilter,
     /// By which keys; newest first, if empty.
-    pub sort: Vec<BackupSort>,
+    pub sort: Vec<SortKey>,
     /// Which page.
     pub page: Page,
     /// Whether to show replicas.
@@ -138,8 +138,8 @@ impl Service {
         if vault.locked && backup.auto_trigger {
             return Err(Refusal::BackupLocked.into());
         }
-        backup.advance(BackupStatus::WaitingDelete, self.now())?;
-        tx.update_backup(&backup).await?;
+        tx.step_backup(&mut backup, BackupStep::QueueDelete, self.now())
+            .await?;
         let task = Task::DeleteBackup {
             project: caller.project,
             backup: id,

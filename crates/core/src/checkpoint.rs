@@ -4,10 +4,12 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cairn_meta::{Backup, BoundResource, Checkpoint, SkipReason, Skipped, Tx, Vault};
 use cairn_source::Protectable;
 use cairn_types::{
-    BYTES_PER_GB, BackupId, BackupStatus, CheckpointId, CheckpointStatus, OperationLogId,
-    OperationType, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    BackupId, BackupStatus, CheckpointId, CheckpointStatus, OperationLogId, OperationType,
+    ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 
+use crate::capacity::refuse_full;
+use crate::metadata::ResourceMetadata;
 use crate::operation_log::NewOperation;
 use crate::vault::choice_takes;
 use crate::work::Task;
@@ -182,6 +184,7 @@ impl Service {
             } else {
                 whole
             };
+            backup.metadata = Some(ResourceMetadata::of(found, &disks).to_json());
         }
         tx.insert_backup(&backup).await?;
         for disk in &disks {
@@ -232,7 +235,7 @@ impl Planned<'_> {
             parent: None,
             name: self.name.clone(),
             description: self.checkpoint.description.clone(),
-            status: BackupStatus::WaitingProtect,
+            status: BackupStatus::FIRST,
             resource: resource.id,
             resource_name: resource.name.clone(),
             resource_type: resource.resource_type,
@@ -249,6 +252,7 @@ impl Planned<'_> {
             updated_at: now,
             protected_at: None,
             expired_at: life.map(|days| now.plus_seconds(i64::from(days) * SECONDS_PER_DAY)),
+            metadata: None,
         }
     }
 }
@@ -263,6 +267,7 @@ fn child_of(parent: &Backup, disk: &Protectable) -> Backup {
         resource_type: ResourceType::Volume,
         size_bytes: disk.size_bytes,
         system_disk: disk.system_disk,
+        metadata: Some(ResourceMetadata::of(disk, &[]).to_json()),
         ..parent.clone()
     }
 }
@@ -322,15 +327,12 @@ async fn refuse_backup(tx: &mut Tx, vault: &Vault) -> Result<()> {
     if vault.protect_type != "backup" {
         return Err(Refusal::VaultMakesNoBackups.into());
     }
-    if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+    if !vault.status.is_in_service() {
         let state = vault.status.to_string();
         return Err(Refusal::VaultStateForbidsBackup { state }.into());
     }
     let used = tx.vault_usage(vault.id).await?.used_bytes;
-    if used >= vault.size_gb.saturating_mul(BYTES_PER_GB) {
-        return Err(Refusal::VaultFull.into());
-    }
-    Ok(())
+    refuse_full(vault, used)
 }
 
 /// A checkpoint's status, from the states of its backups.

@@ -148,6 +148,39 @@ pub enum Refusal {
         /// The state.
         state: String,
     },
+    /// The vault is paid for in advance, and not over yet.
+    #[error("The vault is paid in advance and cannot be deleted before its period ends.")]
+    VaultPaid,
+    /// The vault is paid for in advance already.
+    #[error("The vault is paid in advance already.")]
+    PaidInAdvance,
+    /// Only vaults that are paid for by use change this way.
+    #[error("The vault is paid in advance: {key} cannot be changed without an order.")]
+    NotByUse {
+        /// What was to change.
+        key: &'static str,
+    },
+    /// No such order for the vault.
+    #[error("There is no such order for the vault.")]
+    OrderNotFound,
+    /// The vault that resources were to move to is not there.
+    #[error("The destination vault does not exist.")]
+    DestinationNotFound,
+    /// What was to move does not fit.
+    #[error("The destination vault has no room for the backups.")]
+    DestinationFull,
+    /// A backup that is not whole tells nothing of its resource.
+    #[error("The backup is in state {state}, which does not allow its metadata to be read.")]
+    MetadataUnreadable {
+        /// The state.
+        state: String,
+    },
+    /// The project is not there, or nothing of the caller's.
+    #[error("Project does not exist.")]
+    ProjectNotFound,
+    /// The domain never asked for a migration.
+    #[error("Migration record does not exist.")]
+    MigrationNotFound,
     /// The vault is full.
     #[error("The vault's capacity is used up.")]
     VaultFull,
@@ -415,12 +448,15 @@ impl Refusal {
             | Self::ResourceNotFound { .. }
             | Self::PolicyNotFound
             | Self::PolicyNotBound
+            | Self::ProjectNotFound
+            | Self::MigrationNotFound
             | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
             | Self::TooManyVaults
             | Self::DestinationVaultFull
             | Self::TooManyMembers
             | Self::TooManyAgentPaths { .. }
+            | Self::DestinationFull
             | Self::PolicyLimit { .. }
             | Self::TagLimit { .. }
             | Self::TooManyResources { .. } => Kind::Exhausted,
@@ -434,6 +470,7 @@ impl Refusal {
             | Self::DestinationVaultCheck { .. }
             | Self::ShareNotAvailable
             | Self::ShareVaultState
+            | Self::MetadataUnreadable { .. }
             | Self::BackupStateForbidsRestore { .. }
             | Self::ResourceBackingUp { .. }
             | Self::ResourceRestoring { .. }

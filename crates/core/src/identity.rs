@@ -466,7 +466,7 @@ async fn find_project(tx: &mut Tx, user: &User, scope: &Scope) -> Result<Option<
 }
 
 /// Random text of letters and digits, `N` of them, each drawn evenly.
-fn random_text<const N: usize>() -> Result<String> {
+pub(crate) fn random_text<const N: usize>() -> Result<String> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     let mut bytes = [0; N];
     SystemRandom::new()

@@ -4,12 +4,17 @@
 
 mod agent;
 mod backup;
+mod binding;
 mod call;
+mod capacity;
 mod checkpoint;
 mod error;
 mod identity;
+mod lookup;
 mod member;
+mod metadata;
 mod operation_log;
+mod order;
 mod organization_policy;
 mod policy;
 mod protectable;
@@ -18,6 +23,7 @@ mod restore;
 mod service;
 mod sync;
 mod tag;
+mod usage;
 mod vault;
 mod work;
 
@@ -28,12 +34,14 @@ pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
+pub use metadata::ResourceMetadata;
 pub use operation_log::{OperationDetail, OperationView, ReplicatedBackup};
+pub use order::{OrderChange, Prepaid, spec_code};
 pub use organization_policy::{
     NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
 };
 pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
-pub use protectable::ProtectableView;
+pub use protectable::{ProtectableFilter, ProtectableView};
 pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
@@ -47,10 +55,10 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 /// The catalogue's records, as the service hands them out.
 pub mod records {
     pub use cairn_meta::{
-        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BackupSort,
-        BoundResource, Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy,
-        Page, Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, Replication,
-        ReplicationView, ResourceExtraInfo, Share, ShareFilter, ShareSort, SkipReason, Skipped,
-        Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
+        Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BoundResource,
+        Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment,
+        Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage, Replication,
+        ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort,
+        SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

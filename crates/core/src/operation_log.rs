@@ -3,7 +3,7 @@
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
     BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, ProjectId, ResourceId,
-    ResourceType,
+    ResourceType, VaultId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +72,22 @@ pub enum OperationDetail {
         /// Its name.
         backup_name: String,
     },
+    /// Resources moved to another vault.
+    MigrateResources {
+        /// The vault that they are in now.
+        destination: VaultId,
+        /// How many there are.
+        total: u64,
+        /// Which.
+        resources: Vec<(ResourceId, ResourceType, String)>,
+    },
+    /// The backups of a vault were given a day to end on.
+    UpdateExpirationTime {
+        /// How many.
+        affected: u64,
+        /// The day, as it was asked for.
+        day: String,
+    },
     /// A vault is deleted with its backups.
     VaultDelete {
         /// How many backups could not be deleted.
@@ -112,6 +128,9 @@ impl From<OperationLog> for OperationView {
     }
 }
 
+/// What stands for no enterprise project.
+const NO_ENTERPRISE_PROJECT: &str = "0";
+
 impl Service {
     /// A page of the project's operation logs, newest first, and how many match in all.
     ///
@@ -149,17 +168,18 @@ impl Service {
         caller: &Caller,
         new: NewOperation<'_>,
     ) -> Result<()> {
+        let NewOperation { id, vault, .. } = new;
+        let plain =
+            self.log_without_vault(caller, id, new.operation_type, new.resource, &new.detail);
+        // What is about a whole vault is about the type that it protects.
+        let protected = vault.object_type.resource_type();
         let log = OperationLog {
-            vault: Some(new.vault.id),
-            vault_name: new.vault.name.clone(),
+            vault: Some(vault.id),
+            vault_name: vault.name.clone(),
+            enterprise_project: vault.enterprise_project.clone(),
             checkpoint: new.checkpoint,
-            ..self.log_without_vault(
-                caller,
-                new.id,
-                new.operation_type,
-                new.resource,
-                &new.detail,
-            )
+            resource_type: plain.resource_type.or(Some(protected)),
+            ..plain
         };
         Ok(tx.insert_operation_log(&log).await?)
     }
@@ -185,6 +205,7 @@ impl Service {
             vault_name: String::new(),
             checkpoint: None,
             policy: None,
+            enterprise_project: NO_ENTERPRISE_PROJECT.to_owned(),
             operation_type,
             resource,
             resource_name,

@@ -15,8 +15,6 @@ use cairn_types::{
 use crate::policy::{ScheduleChange, new_schedule, replace_definition};
 use crate::{Caller, Refusal, Result, Service};
 
-/// Policies for an organization that a project may make of each type. Source: the user guide.
-const ORGANIZATION_POLICIES_PER_TYPE: u64 = 64;
 /// The scope that is every project within reach.
 const EVERYWHERE: &str = "all";
 
@@ -89,8 +87,8 @@ impl Service {
         let made = tx
             .count_organization_policies(caller.project, new.operation)
             .await?;
-        if made >= ORGANIZATION_POLICIES_PER_TYPE {
-            let limit = ORGANIZATION_POLICIES_PER_TYPE;
+        let limit = self.quotas().organization_policies_per_type;
+        if made >= limit {
             return Err(Refusal::PolicyLimit { limit }.into());
         }
         let project = tx

@@ -203,7 +203,7 @@ impl Service {
     }
 
     /// Has a vault follow policies, each instead of the one of its type that it
-    /// followed. Binding what is bound already succeeds.
+    /// followed. Binding what is bound already succeeds. Answers in the order given.
     ///
     /// Errors: `NotFound` vault or policy; `Invalid` for a policy that the
     /// vault's type does not follow, two of one type, or a destination vault
@@ -227,10 +227,13 @@ impl Service {
             }
             .into());
         }
+        // Whoever binds several takes them in one order, so that no two wait for each other.
+        let mut ordered = policies.to_vec();
+        ordered.sort_unstable();
         let mut bound: Vec<PolicyBinding> = Vec::with_capacity(policies.len());
-        for policy in policies {
+        for policy in ordered {
             let binding = self
-                .bind_policy(&mut tx, &vault, *policy, destination)
+                .bind_policy(&mut tx, &vault, policy, destination)
                 .await?;
             if bound
                 .iter()
@@ -242,6 +245,7 @@ impl Service {
             bound.push(binding);
         }
         tx.commit().await?;
+        bound.sort_by_key(|binding| policies.iter().position(|id| *id == binding.policy));
         Ok(bound)
     }
 
@@ -272,8 +276,23 @@ impl Service {
         Ok(unbound)
     }
 
+    /// Binds a backup policy to a vault that the transaction makes.
+    pub(crate) async fn bind_backup_policy(
+        &self,
+        tx: &mut Tx,
+        vault: &Vault,
+        policy: PolicyId,
+    ) -> Result<()> {
+        let found = tx.policy(vault.project, policy).await?;
+        match found.ok_or(Refusal::PolicyNotFound)?.operation {
+            PolicyOperation::Backup => self.bind_policy(tx, vault, policy, None).await?,
+            PolicyOperation::Replication => return Err(Refusal::PolicyNotApplicable.into()),
+        };
+        Ok(())
+    }
+
     /// Binds a policy to a vault that the transaction holds.
-    pub(crate) async fn bind_policy(
+    async fn bind_policy(
         &self,
         tx: &mut Tx,
         vault: &Vault,

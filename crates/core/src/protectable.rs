@@ -1,7 +1,7 @@
 //! What a project could protect, or does.
 
-use cairn_meta::Tx;
-use cairn_source::Protectable;
+use cairn_meta::{Page, Tx};
+use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{ProjectId, ResourceId, ResourceType};
 
 use crate::vault::view;
@@ -16,20 +16,57 @@ pub struct ProtectableView {
     pub vault: Option<VaultView>,
 }
 
+/// Which protectables a list shows.
+#[derive(Debug, Clone, Default)]
+pub struct ProtectableFilter {
+    /// Only this one.
+    pub id: Option<ResourceId>,
+    /// Only those whose name contains this.
+    pub name: Option<String>,
+    /// Only those in one of these states, if any is given.
+    pub status: Option<Vec<ProtectableStatus>>,
+    /// Only the disks of this server.
+    pub server: Option<ResourceId>,
+}
+
+impl ProtectableFilter {
+    fn takes(&self, found: &Protectable) -> bool {
+        let named = |name: &String| found.name.contains(name.as_str());
+        self.id.is_none_or(|id| found.id == id)
+            && self.name.as_ref().is_none_or(named)
+            && self
+                .status
+                .as_ref()
+                .is_none_or(|states| states.contains(&found.status))
+    }
+}
+
 impl Service {
-    /// What the project could protect, of one type, in the order of its sources.
+    /// A page of what the project could protect, of one type, in the order of its sources.
     ///
     /// CBR: `ListProtectable`, `GET /v3/{project_id}/protectables/{protectable_type}/instances`.
     pub async fn protectables(
         &self,
         caller: &Caller,
         resource_type: ResourceType,
+        filter: &ProtectableFilter,
+        page: &Page,
     ) -> Result<Vec<ProtectableView>> {
         let mut own = self.own_protectables(caller.project).await?;
-        own.retain(|protectable| protectable.resource_type == resource_type);
-        let mut views = Vec::with_capacity(own.len());
+        if let Some(server) = filter.server {
+            let server = own.into_iter().find(|found| found.id == server);
+            own = server.map_or_else(Vec::new, |server| server.children);
+        }
+        own.retain(|found| found.resource_type == resource_type && filter.takes(found));
+        if let Some(marker) = &page.marker {
+            let last = own.iter().position(|found| found.id.to_string() == *marker);
+            own.drain(..last.map_or(own.len(), |last| last + 1));
+        }
+        let offset = usize::try_from(page.offset).unwrap_or(usize::MAX);
+        let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
+        let mut views = Vec::with_capacity(own.len().min(limit));
         let mut tx = self.meta().read().await?;
-        for protectable in own {
+        for protectable in own.into_iter().skip(offset).take(limit) {
             views.push(with_binding(&mut tx, caller.project, protectable).await?);
         }
         Ok(views)

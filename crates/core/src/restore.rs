@@ -3,8 +3,8 @@
 use cairn_meta::{Backup, Tx};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
-    BackupId, BackupStatus, ByteCount, OperationLogId, OperationType, ResourceId, ResourceType,
-    VaultStatus,
+    BackupId, BackupStatus, BackupStep, ByteCount, OperationLogId, OperationType, ResourceId,
+    ResourceType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +59,7 @@ impl Service {
             .lock_vault(caller.project, backup.vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
-        if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+        if !vault.status.is_in_service() {
             return Err(Refusal::VaultState {
                 state: vault.status.to_string(),
             }
@@ -71,8 +71,8 @@ impl Service {
             _ => map_server(&children, &protectable, &target.mappings)?,
         };
         refuse_busy_resource(&mut tx, &backup, &mappings).await?;
-        backup.advance(BackupStatus::WaitingRestore, self.now())?;
-        tx.update_backup(&backup).await?;
+        tx.step_backup(&mut backup, BackupStep::QueueRestore, self.now())
+            .await?;
         let log = OperationLogId::random();
         let task = Task::Restore {
             project: caller.project,

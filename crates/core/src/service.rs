@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_meta::tasks::Task as TaskRow;
+use cairn_meta::tasks::{Task as TaskRow, TaskState};
 use cairn_meta::{Meta, Tx};
 use cairn_repo::{MasterKey, Repository};
 use cairn_source::Inventory;
@@ -14,7 +14,7 @@ use crate::work::Task;
 use crate::{Caller, Error, Result};
 
 /// How much there may be of what. Source of the defaults: the constraints of
-/// CBR in the Open Telekom Cloud documentation.
+/// CBR in the Open Telekom Cloud documentation; of organization policies, the vendor's user guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {
@@ -22,6 +22,8 @@ pub struct Quotas {
     pub vaults: Option<u64>,
     /// Policies of each type of a project.
     pub policies_per_type: u64,
+    /// Policies of each type that a project makes for its organization.
+    pub organization_policies_per_type: u64,
     /// Resources of a vault.
     pub resources_per_vault: usize,
     /// Tags of a vault.
@@ -37,6 +39,7 @@ impl Default for Quotas {
         Self {
             vaults: None,
             policies_per_type: 32,
+            organization_policies_per_type: 64,
             resources_per_vault: 256,
             tags_per_vault: 20,
             members_per_backup: 10,
@@ -74,6 +77,9 @@ pub struct Service {
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
 /// of milliseconds by design, so that many sign-ins at once must wait.
 const HASHES: usize = 2;
+
+/// The kind of a task that was over when it was added.
+const RECORD: &str = "record";
 
 impl Service {
     /// The service over these parts.
@@ -144,6 +150,25 @@ impl Service {
     ) -> Result<()> {
         let (kind, payload) = (task.kind(), task.payload());
         let row = TaskRow::new(operation.id, kind, payload, &caller.request_id, self.now());
+        tx.insert_task(&row).await?;
+        self.log_operation(tx, caller, operation).await
+    }
+
+    /// Adds the public record of something that the transaction does itself:
+    /// that of a task which is over.
+    pub(crate) async fn record(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        operation: NewOperation<'_>,
+    ) -> Result<()> {
+        let (kind, payload, now) = (RECORD, "{}".to_owned(), self.now());
+        let row = TaskRow {
+            state: TaskState::Succeeded,
+            started_at: Some(now),
+            ended_at: Some(now),
+            ..TaskRow::new(operation.id, kind, payload, &caller.request_id, now)
+        };
         tx.insert_task(&row).await?;
         self.log_operation(tx, caller, operation).await
     }

@@ -1,13 +1,18 @@
 //! Vaults: their rules, and the resources bound to them.
 
-use cairn_meta::{BoundResource, Page, ResourceExtraInfo, Tag, Tx, Usage, Vault, VaultFilter};
+use std::collections::HashMap;
+
+use cairn_meta::{
+    BoundResource, Page, Payment, ResourceExtraInfo, Tag, Tx, Usage, Vault, VaultFilter,
+};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
     ByteCount, ObjectType, OperationLogId, OperationType, PolicyId, ProtectStatus, ResourceId,
-    ResourceType, VaultId, VaultStatus,
+    ResourceType, VaultId, VaultStatus, VaultStep,
 };
 
 use crate::operation_log::NewOperation;
+use crate::order::{Prepaid, refuse_paid};
 use crate::work::Task;
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
 
@@ -68,6 +73,14 @@ pub struct NewVault {
     pub tags: Vec<Tag>,
     /// A backup policy to follow at once.
     pub policy: Option<PolicyId>,
+    /// What it is bought by, if it is paid for in advance.
+    pub prepaid: Option<Prepaid>,
+    /// Whether it may hold more than its size.
+    pub demand_billing: bool,
+    /// Where its owner wants its backups to lie.
+    pub availability_zone: Option<String>,
+    /// The service that keeps it locked.
+    pub sys_lock_source_service: Option<String>,
     /// What to bind at once.
     pub resources: Vec<ResourceToBind>,
 }
@@ -119,7 +132,7 @@ impl Service {
             .resources_to_bind(caller, new.object_type, &new.resources)
             .await?;
         let now = self.now();
-        let vault = Vault {
+        let mut vault = Vault {
             id: VaultId::random(),
             project: caller.project,
             name: new.name,
@@ -128,7 +141,7 @@ impl Service {
             protect_type: new.protect_type,
             cloud_type: new.cloud_type,
             consistent_level: new.consistent_level,
-            status: VaultStatus::Available,
+            status: VaultStatus::FIRST,
             size_gb: new.size_gb,
             auto_bind: new.auto_bind,
             auto_expand: new.auto_expand,
@@ -140,6 +153,13 @@ impl Service {
             backup_name_prefix: new.backup_name_prefix,
             bind_rules: new.bind_rules,
             tags: new.tags,
+            payment: Payment {
+                demand_billing: new.demand_billing,
+                ..Payment::default()
+            },
+            availability_zone: new.availability_zone,
+            sys_lock_source_service: new.sys_lock_source_service,
+            user: Some(caller.user),
             created_at: now,
             updated_at: now,
         };
@@ -150,11 +170,14 @@ impl Service {
             return Err(Refusal::TooManyVaults.into());
         }
         tx.insert_vault(&vault).await?;
+        if let Some(prepaid) = new.prepaid {
+            self.buy(&mut tx, &mut vault, prepaid).await?;
+        }
         for (wish, protectable) in new.resources.iter().zip(&found) {
             self.bind(&mut tx, &vault, wish, protectable).await?;
         }
         if let Some(policy) = new.policy {
-            self.bind_policy(&mut tx, &vault, policy, None).await?;
+            self.bind_backup_policy(&mut tx, &vault, policy).await?;
         }
         let view = view(&mut tx, vault).await?;
         if view.allocated_gb() > view.vault.size_gb {
@@ -175,10 +198,7 @@ impl Service {
     ) -> Result<(Vec<VaultView>, u64)> {
         let mut tx = self.meta().read().await?;
         let (vaults, count) = tx.vaults(caller.project, filter, page).await?;
-        let mut views = Vec::with_capacity(vaults.len());
-        for vault in vaults {
-            views.push(view(&mut tx, vault).await?);
-        }
+        let views = views(&mut tx, vaults).await?;
         Ok((views, count))
     }
 
@@ -241,6 +261,7 @@ impl Service {
                 .into());
             }
         }
+        refuse_paid(&view.vault, self.now())?;
         let backups = tx.backups_of_vault(view.vault.id, None).await?;
         if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
             return Err(Refusal::BackupBusy { id: busy.id }.into());
@@ -256,9 +277,8 @@ impl Service {
             tx.remove_vault(view.vault.id).await?;
             return Ok(tx.commit().await?);
         }
-        view.vault.status = VaultStatus::Deleting;
-        view.vault.updated_at = self.now();
-        tx.update_vault(&view.vault).await?;
+        tx.step_vault(&mut view.vault, VaultStep::StartDelete, self.now())
+            .await?;
         let task = Task::DeleteVault {
             project: caller.project,
             vault: view.vault.id,
@@ -298,7 +318,7 @@ impl Service {
             .lock_vault(caller.project, vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
-        if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+        if !vault.status.is_in_service() {
             return Err(Refusal::VaultState {
                 state: vault.status.to_string(),
             }
@@ -516,6 +536,22 @@ pub(crate) async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
     })
 }
 
+/// As [`view`], for all vaults of a page at once.
+async fn views(tx: &mut Tx, vaults: Vec<Vault>) -> Result<Vec<VaultView>> {
+    let ids: Vec<VaultId> = vaults.iter().map(|vault| vault.id).collect();
+    let mut usage: HashMap<_, _> = tx.usage_of(&ids).await?.into_iter().collect();
+    let mut resources: HashMap<VaultId, Vec<BoundResource>> = HashMap::new();
+    for resource in tx.resources_of_all(&ids).await? {
+        resources.entry(resource.vault).or_default().push(resource);
+    }
+    let views = vaults.into_iter().map(|vault| VaultView {
+        resources: resources.remove(&vault.id).unwrap_or_default(),
+        usage: usage.remove(&vault.id).unwrap_or_default(),
+        vault,
+    });
+    Ok(views.collect())
+}
+
 fn refuse_unless_available(vault: &Vault) -> Result<()> {
     match vault.status {
         VaultStatus::Available => Ok(()),
@@ -559,7 +595,14 @@ pub(crate) fn choice_takes(choice: &ResourceExtraInfo, disk: ResourceId) -> bool
 fn apply_change(view: &mut VaultView, change: VaultChange) -> Result<()> {
     let allocated = view.allocated_gb();
     let vault = &mut view.vault;
-    if let Some(size) = change.size_gb {
+    let in_advance = vault.payment.is_in_advance();
+    if in_advance && change.auto_expand == Some(true) {
+        return Err(Refusal::NotByUse { key: "auto_expand" }.into());
+    }
+    if let Some(size) = change.size_gb.filter(|size| *size != vault.size_gb) {
+        if in_advance {
+            return Err(Refusal::NotByUse { key: "size" }.into());
+        }
         let used = ByteCount(view.usage.used_bytes).gb_ceil();
         if size < allocated || size < used {
             return Err(Refusal::VaultTooSmall.into());

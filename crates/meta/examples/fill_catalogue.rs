@@ -7,7 +7,7 @@
 //! Their bytes are in no repository: they can be listed and shown, not restored.
 
 use cairn_meta::{BackupFilter, Meta, Page, VaultFilter};
-use cairn_types::{BackupId, CheckpointId, ResourceId, VaultId};
+use cairn_types::{BackupId, BackupStatus, BackupStep, CheckpointId, ResourceId, VaultId};
 
 /// Rows that are written in one transaction.
 const BATCH: usize = 10_000;
@@ -73,7 +73,11 @@ async fn fill(meta: &Meta, vaults: usize, backups: usize) -> Result<()> {
         backup.name = format!("manualbk-{number}");
         backup.created_at = created_at;
         tx.insert_checkpoint(&checkpoint).await?;
+        backup.status = BackupStatus::FIRST;
         tx.insert_backup(&backup).await?;
+        for step in [BackupStep::StartProtect, BackupStep::FinishProtect] {
+            tx.step_backup(&mut backup, step, created_at).await?;
+        }
     }
     Ok(tx.commit().await?)
 }

@@ -17,5 +17,4 @@ CREATE TABLE replications (
     created_at                BIGINT NOT NULL
 );
 CREATE INDEX replications_by_source ON replications (source_backup_id);
-CREATE INDEX replications_by_vault ON replications (source_vault_id);
 CREATE INDEX replications_by_task ON replications (task_id);

@@ -1,12 +1,12 @@
 //! Backups.
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, MemberStatus, ProjectId, ResourceId, ResourceType,
-    Timestamp, VaultId,
+    BackupId, BackupStatus, BackupStep, CheckpointId, MemberStatus, ProjectId, ResourceId,
+    ResourceType, Timestamp, VaultId,
 };
 use sqlx::any::AnyRow;
 
-use crate::query::{Columns, FromRow, Page, Statement, insert, optional, text};
+use crate::query::{Columns, FromRow, Order, Page, SortKey, Statement, insert, optional, text};
 use crate::vaults::signed;
 use crate::{Error, Result, Tx};
 
@@ -27,7 +27,7 @@ pub struct Backup {
     pub name: String,
     /// What was said of it.
     pub description: String,
-    /// Its state.
+    /// Its state, which only [`Tx::step_backup`] changes.
     pub status: BackupStatus,
     /// The resource.
     pub resource: ResourceId,
@@ -61,22 +61,8 @@ pub struct Backup {
     pub protected_at: Option<Timestamp>,
     /// When it ends; never, if not given.
     pub expired_at: Option<Timestamp>,
-}
-
-impl Backup {
-    /// Takes the backup to its next state; staying in the one it has is allowed,
-    /// because work may be repeated.
-    ///
-    /// Errors: `Bug` if that state may not follow.
-    pub fn advance(&mut self, next: BackupStatus, now: Timestamp) -> Result<()> {
-        if next != self.status && !self.status.may_become(next) {
-            let (id, from) = (self.id, self.status);
-            return Err(Error::Transition { id, from, to: next });
-        }
-        self.status = next;
-        self.updated_at = now;
-        Ok(())
-    }
+    /// What was known of the resource, if it was recorded.
+    pub metadata: Option<serde_json::Value>,
 }
 
 /// Whose backups a list shows.
@@ -92,7 +78,7 @@ pub enum BackupScope {
 }
 
 /// Which backups a list shows a project; top-level ones unless `parent` is given.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BackupFilter {
     /// Whose.
     pub scope: BackupScope,
@@ -126,15 +112,8 @@ pub struct BackupFilter {
     pub created_until: Option<Timestamp>,
     /// Only those whose vault is used to at least this many percent.
     pub used_percent: Option<u64>,
-}
-
-/// A key to sort by, and whether descending.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BackupSort {
-    /// One of the columns that CBR sorts by.
-    pub column: &'static str,
-    /// Largest first.
-    pub descending: bool,
+    /// Only those that a policy made, and which (do not) end at an instant.
+    pub automatic_until: Option<bool>,
 }
 
 impl FromRow for Backup {
@@ -164,6 +143,10 @@ impl FromRow for Backup {
             updated_at: row.time("updated_at")?,
             protected_at: row.optional_time("protected_at")?,
             expired_at: row.optional_time("expired_at")?,
+            metadata: match row.optional_text("metadata")? {
+                Some(_) => Some(row.json("metadata")?),
+                None => None,
+            },
         })
     }
 }
@@ -193,6 +176,12 @@ fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statemen
     if let Some(until) = filter.created_until {
         statement.condition("created_at <= ").bind(until);
     }
+    if let Some(ends) = filter.automatic_until {
+        statement.condition(match ends {
+            true => "auto_trigger = 1 AND expired_at IS NOT NULL",
+            false => "auto_trigger = 1 AND expired_at IS NULL",
+        });
+    }
     if let Some(percent) = filter.used_percent {
         statement.condition(
             "vault_id IN (SELECT v.id FROM vaults v WHERE (SELECT COALESCE(SUM(u.used_bytes), 0) \
@@ -216,7 +205,16 @@ fn in_scope(statement: &mut Statement, project: ProjectId, filter: &BackupFilter
     }
     statement.condition("(");
     if own {
-        statement.push("(project_id = ").bind(text(project));
+        // The index by project gives the order as well, so both databases would
+        // walk through all of a project's backups for the few of one vault.
+        let narrow =
+            filter.vault.is_some() || filter.checkpoint.is_some() || filter.resource.is_some();
+        statement.push(if narrow {
+            "(project_id || '' = "
+        } else {
+            "(project_id = "
+        });
+        statement.bind(text(project));
         if let Some(vault) = filter.vault {
             statement.push(" AND vault_id = ").bind(text(vault));
         }
@@ -243,8 +241,14 @@ fn in_scope(statement: &mut Statement, project: ProjectId, filter: &BackupFilter
 }
 
 impl Tx {
-    /// Adds a backup.
+    /// Adds a backup, in the state that every backup begins in.
+    ///
+    /// Errors: `Bug` if it is in another.
     pub async fn insert_backup(&mut self, backup: &Backup) -> Result<()> {
+        if backup.status != BackupStatus::FIRST {
+            let status = backup.status.name();
+            return Err(Error::NotFirst { status });
+        }
         let columns = [
             ("id", text(backup.id)),
             ("project_id", text(backup.project)),
@@ -270,17 +274,74 @@ impl Tx {
             ("updated_at", backup.updated_at.into()),
             ("protected_at", backup.protected_at.into()),
             ("expired_at", backup.expired_at.into()),
+            ("metadata", optional(backup.metadata.as_ref())),
         ];
-        insert(self, "backups", columns).await
+        insert(self, "backups", columns).await?;
+        match backup.parent {
+            Some(_) => Ok(()),
+            None => self.count_backup(backup.project, 1).await,
+        }
     }
 
-    /// Writes what of a backup can change.
+    /// Keeps the number of a project's whole backups, in the transaction that changes it.
+    async fn count_backup(&mut self, project: ProjectId, change: i64) -> Result<()> {
+        let mut statement =
+            Statement::new("INSERT INTO backup_counts (project_id, backups) VALUES (");
+        statement.bind(text(project)).push(", ").bind(change);
+        statement
+            .push(") ON CONFLICT (project_id) DO UPDATE SET backups = backup_counts.backups + ");
+        statement.bind(change);
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// How many backups match: for all of a project's, the number that is kept.
+    async fn count_backups(&mut self, project: ProjectId, filter: &BackupFilter) -> Result<u64> {
+        let count = if *filter == BackupFilter::default() {
+            let mut kept = Statement::new(
+                "SELECT CAST(COALESCE(SUM(backups), 0) AS BIGINT) FROM backup_counts",
+            );
+            kept.equals("project_id", Some(project));
+            kept.number(self).await?
+        } else {
+            filtered("SELECT COUNT(*) FROM backups", project, filter)
+                .number(self)
+                .await?
+        };
+        Ok(count.unsigned_abs())
+    }
+
+    /// Takes a backup to its next state, in the catalogue and in the record:
+    /// the only statement that changes a backup's state.
+    ///
+    /// Errors: `Bug` if the step does not lead away from the state it has.
+    pub async fn step_backup(
+        &mut self,
+        backup: &mut Backup,
+        step: BackupStep,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut statement = Statement::new("UPDATE backups SET status = ");
+        statement
+            .bind(text(step.to()))
+            .push(", updated_at = ")
+            .bind(now);
+        statement
+            .equals("id", Some(backup.id))
+            .one_of("status", step.from());
+        if statement.run(self).await? == 0 {
+            let (id, from) = (backup.id, backup.status);
+            return Err(Error::BackupStep { id, from, step });
+        }
+        backup.status = step.to();
+        backup.updated_at = now;
+        Ok(())
+    }
+
+    /// Writes what of a backup can change, but for its state.
     pub async fn update_backup(&mut self, backup: &Backup) -> Result<()> {
         let mut statement = Statement::new("UPDATE backups SET name = ");
-        statement
-            .bind(text(&backup.name))
-            .push(", status = ")
-            .bind(text(backup.status));
+        statement.bind(text(&backup.name));
         statement
             .push(", size_bytes = ")
             .bind(signed(backup.size_bytes));
@@ -312,7 +373,10 @@ impl Tx {
         statement.run(self).await?;
         let mut statement = Statement::new("DELETE FROM backups");
         statement.equals("id", Some(backup.id));
-        statement.run(self).await?;
+        let removed = statement.run(self).await?;
+        if removed > 0 && backup.parent.is_none() {
+            self.count_backup(backup.project, -1).await?;
+        }
         self.remove_checkpoint_if_empty(backup.checkpoint).await
     }
 
@@ -353,56 +417,26 @@ impl Tx {
         statement.all(self).await
     }
 
-    /// A page of the backups that a project sees, and how many match in all.
-    ///
-    /// `marker` pages by the first sort key's order, so it goes with one key at the most.
+    /// A page of a project's backups, and how many match in all. The marker
+    /// goes by the same keys as the order.
     pub async fn backups(
         &mut self,
         project: ProjectId,
         filter: &BackupFilter,
-        sort: &[BackupSort],
+        sort: &[SortKey],
         page: &Page,
     ) -> Result<(Vec<Backup>, u64)> {
-        let count = filtered("SELECT COUNT(*) FROM backups", project, filter)
-            .number(self)
-            .await?;
+        let count = self.count_backups(project, filter).await?;
         let mut statement = filtered("SELECT * FROM backups", project, filter);
-        let newest = [BackupSort {
-            column: "created_at",
-            descending: true,
-        }];
-        let sort = if sort.is_empty() { &newest[..] } else { sort };
-        if let Some(marker) = &page.marker {
-            let beyond = if sort[0].descending { "<" } else { ">" };
-            let column = sort[0].column;
-            statement
-                .condition("(")
-                .push(column)
-                .push(", id) ")
-                .push(beyond)
-                .push(" (SELECT ");
-            statement
-                .push(column)
-                .push(", id FROM backups WHERE id = ")
-                .bind(marker.as_str());
-            // Where another project's backup stands in time is not to be found out.
-            statement
-                .push(" AND (project_id = ")
-                .bind(text(project))
-                .push(" OR id IN (SELECT backup_id FROM shares WHERE dest_project_id = ")
-                .bind(text(project))
-                .push(")))");
-        }
-        statement.push(" ORDER BY ");
-        for key in sort {
-            statement
-                .push(key.column)
-                .push(if key.descending { " DESC, " } else { ", " });
-        }
-        statement
-            .push(if sort[0].descending { "id DESC" } else { "id" })
-            .page(page);
-        Ok((statement.all(self).await?, count.unsigned_abs()))
+        let newest = [SortKey::newest("created_at")];
+        let order = Order {
+            table: "backups",
+            prefix: "",
+            shared: true,
+            keys: if sort.is_empty() { &newest } else { sort },
+        };
+        statement.ordered_page(&order, project, page);
+        Ok((statement.all(self).await?, count))
     }
 
     /// Every backup of a vault, oldest first; only those of one resource if it is given.
@@ -419,6 +453,47 @@ impl Tx {
             .condition("parent_id IS NULL")
             .push(" ORDER BY created_at, id");
         statement.all(self).await
+    }
+
+    /// Has the available backups of a vault end at an instant, with their
+    /// disks, and says how many they are. In a locked vault, none that a
+    /// policy made ends earlier than it would have.
+    pub async fn set_expiry(
+        &mut self,
+        vault: VaultId,
+        locked: bool,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<u64> {
+        let ends = || {
+            let mut statement = Statement::new("UPDATE backups SET expired_at = ");
+            statement
+                .bind(until)
+                .push(", updated_at = ")
+                .bind(now)
+                .equals("vault_id", Some(vault));
+            statement
+        };
+        let mut backups = ends();
+        backups
+            .equals("status", Some(BackupStatus::Available))
+            .condition("parent_id IS NULL");
+        if locked {
+            backups
+                .condition("(auto_trigger = 0 OR expired_at <= ")
+                .bind(until)
+                .push(")");
+        }
+        let changed = backups.run(self).await?;
+        let mut disks = ends();
+        disks
+            .condition("parent_id IN (SELECT p.id FROM backups p WHERE p.vault_id = ")
+            .bind(text(vault))
+            .push(" AND p.parent_id IS NULL AND p.expired_at = ")
+            .bind(until)
+            .push(")");
+        disks.run(self).await?;
+        Ok(changed)
     }
 
     /// The backups of a checkpoint, top-level ones only, oldest first.

@@ -1,6 +1,6 @@
 //! Why the catalogue could not answer.
 
-use cairn_types::{BackupId, BackupStatus, Kind};
+use cairn_types::{BackupId, BackupStatus, BackupStep, Kind, VaultId, VaultStatus, VaultStep};
 
 /// What a call of this crate gives.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -30,15 +30,31 @@ pub enum Error {
         /// What it holds, cut to 64 characters.
         value: String,
     },
-    /// A backup was to go over to a state that cannot follow the one it has.
-    #[error("backup {id} cannot go from {from} to {to}")]
-    Transition {
+    /// A step that does not lead away from the state that a backup has.
+    #[error("backup {id}, which is {from}, cannot take the step {step:?}")]
+    BackupStep {
         /// The backup.
         id: BackupId,
         /// Its state.
         from: BackupStatus,
-        /// The state it cannot have next.
-        to: BackupStatus,
+        /// The step that is not open to it.
+        step: BackupStep,
+    },
+    /// A step that does not lead away from the state that a vault has.
+    #[error("vault {id}, which is {from}, cannot take the step {step:?}")]
+    VaultStep {
+        /// The vault.
+        id: VaultId,
+        /// Its state.
+        from: VaultStatus,
+        /// The step that is not open to it.
+        step: VaultStep,
+    },
+    /// A record that was to be added begins in a state that none begins in.
+    #[error("nothing begins as {status}")]
+    NotFirst {
+        /// The state.
+        status: &'static str,
     },
 }
 
@@ -48,7 +64,7 @@ impl Error {
         match self {
             Self::Open { .. } | Self::Migrate(_) => Kind::Invalid,
             Self::Column { .. } => Kind::Corrupt,
-            Self::Transition { .. } => Kind::Bug,
+            Self::BackupStep { .. } | Self::VaultStep { .. } | Self::NotFirst { .. } => Kind::Bug,
             Self::Database(source) => database_kind(source),
         }
     }

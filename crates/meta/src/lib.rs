@@ -14,26 +14,33 @@ mod database;
 mod error;
 mod facts;
 mod identity;
+mod migrations;
 mod operation_logs;
+mod orders;
 mod organization_policies;
 mod policies;
 mod query;
 mod replications;
 mod shares;
 pub mod tasks;
+mod usage;
 mod vaults;
 
 pub use agents::{Agent, AgentFilter, AgentPath};
-pub use backups::{Backup, BackupFilter, BackupScope, BackupSort};
+pub use backups::{Backup, BackupFilter, BackupScope};
 pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};
 pub use database::{Meta, Tx};
 pub use error::{Error, Result};
 pub use identity::{AccessKey, Domain, Grant, Project, Token, User};
 pub use operation_logs::{OperationLog, OperationLogFilter};
+pub use orders::Order;
 pub use organization_policies::OrganizationPolicy;
 pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
-pub use query::Page;
+pub use query::{Page, SortKey};
 pub use replications::{Replication, ReplicationEnd, ReplicationView};
 pub use shares::{Share, ShareFilter, ShareSort};
-pub use vaults::{BoundResource, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice};
+pub use usage::{ProjectUsage, ResourceUsage};
+pub use vaults::{
+    BoundResource, Payment, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice,
+};

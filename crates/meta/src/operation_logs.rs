@@ -7,7 +7,9 @@ use cairn_types::{
 };
 use sqlx::any::AnyRow;
 
-use crate::query::{Columns, FromRow, Page, Statement, insert, json, optional, text};
+use crate::query::{
+    Columns, FromRow, Order, Page, SortKey, Statement, insert, json, optional, text,
+};
 use crate::tasks::TaskState;
 use crate::{Result, Tx};
 
@@ -26,6 +28,8 @@ pub struct OperationLog {
     pub checkpoint: Option<CheckpointId>,
     /// The policy that asked for it, if one did.
     pub policy: Option<PolicyId>,
+    /// The enterprise project of the vault.
+    pub enterprise_project: String,
     /// What is being done.
     pub operation_type: OperationType,
     /// To which resource.
@@ -77,6 +81,10 @@ pub struct OperationLogFilter {
     pub destination_region: Option<String>,
     /// Only replications to this project.
     pub destination_project: Option<ProjectId>,
+    /// Only those about a resource of one of these types, if given: none, if empty.
+    pub resource_types: Option<Vec<ResourceType>>,
+    /// Only those of this enterprise project.
+    pub enterprise_project: Option<String>,
     /// Only those asked for at or after this.
     pub created_from: Option<Timestamp>,
     /// Only those asked for at or before this.
@@ -118,6 +126,7 @@ impl FromRow for OperationLog {
             vault_name: row.text("vault_name")?,
             checkpoint: row.optional_parsed("checkpoint_id")?,
             policy: row.optional_parsed("policy_id")?,
+            enterprise_project: row.text("enterprise_project_id")?,
             operation_type: row.parsed("operation_type")?,
             resource: row.optional_parsed("resource_id")?,
             resource_name: row.optional_text("resource_name")?,
@@ -141,6 +150,14 @@ const OPERATION_LOG: &str = "SELECT l.*, t.state, t.started_at, t.ended_at, t.up
     t.done_bytes, t.total_bytes, t.error_code, t.error_text, t.request_id \
     FROM operation_logs l JOIN tasks t ON t.id = l.id";
 
+/// The order of a list of operation logs.
+const NEWEST_FIRST: Order<'_> = Order {
+    table: "operation_logs l",
+    prefix: "l.",
+    shared: false,
+    keys: &[SortKey::newest("created_at")],
+};
+
 fn filtered(select: &str, project: ProjectId, filter: &OperationLogFilter) -> Statement {
     let mut statement = Statement::new(select);
     statement
@@ -149,7 +166,11 @@ fn filtered(select: &str, project: ProjectId, filter: &OperationLogFilter) -> St
         .equals("l.vault_id", filter.vault)
         .contains("l.vault_name", filter.vault_name.as_deref())
         .equals("l.resource_id", filter.resource)
-        .contains("l.resource_name", filter.resource_name.as_deref());
+        .contains("l.resource_name", filter.resource_name.as_deref())
+        .equals(
+            "l.enterprise_project_id",
+            filter.enterprise_project.as_ref(),
+        );
     for (column, value) in [
         ("destination_region", filter.destination_region.clone()),
         (
@@ -166,6 +187,11 @@ fn filtered(select: &str, project: ProjectId, filter: &OperationLogFilter) -> St
                 .push(")");
         }
     }
+    match filter.resource_types.as_deref() {
+        Some([]) => statement.condition("1 = 0"),
+        Some(types) => statement.one_of("l.resource_type", types),
+        None => &mut statement,
+    };
     if let Some(status) = filter.status {
         match states_shown_as(status) {
             [] => statement.condition("1 = 0"),
@@ -191,6 +217,7 @@ impl Tx {
             ("vault_name", text(&log.vault_name)),
             ("checkpoint_id", optional(log.checkpoint)),
             ("policy_id", optional(log.policy)),
+            ("enterprise_project_id", text(&log.enterprise_project)),
             ("operation_type", text(log.operation_type)),
             ("resource_id", optional(log.resource)),
             ("resource_name", optional(log.resource_name.as_ref())),
@@ -242,16 +269,7 @@ impl Tx {
         let count = "SELECT COUNT(*) FROM operation_logs l JOIN tasks t ON t.id = l.id";
         let count = filtered(count, project, filter).number(self).await?;
         let mut statement = filtered(OPERATION_LOG, project, filter);
-        if let Some(marker) = &page.marker {
-            statement.condition(
-                "(l.created_at, l.id) < (SELECT created_at, id FROM operation_logs WHERE id = ",
-            );
-            statement.bind(marker.as_str()).push(" AND project_id = ");
-            statement.bind(text(project)).push(")");
-        }
-        statement
-            .push(" ORDER BY l.created_at DESC, l.id DESC")
-            .page(page);
+        statement.ordered_page(&NEWEST_FIRST, project, page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 }

@@ -22,6 +22,36 @@ pub struct Page {
     pub marker: Option<String>,
 }
 
+/// A key to sort by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    /// The column.
+    pub column: &'static str,
+    /// The largest value first.
+    pub descending: bool,
+}
+
+impl SortKey {
+    pub(crate) const fn newest(column: &'static str) -> Self {
+        Self {
+            column,
+            descending: true,
+        }
+    }
+}
+
+/// The order of a list, and where its rows are found again by a marker.
+pub(crate) struct Order<'a> {
+    /// The table, with its alias if the list's statement gives it one.
+    pub(crate) table: &'static str,
+    /// That alias and a dot, or nothing.
+    pub(crate) prefix: &'static str,
+    /// Whether backups that others share with the project are in the list.
+    pub(crate) shared: bool,
+    /// The keys; the id decides where they do not.
+    pub(crate) keys: &'a [SortKey],
+}
+
 /// A statement under construction. The text is made of constants; every value is a parameter.
 #[derive(Default)]
 pub(crate) struct Statement {
@@ -169,6 +199,110 @@ impl Statement {
             self.bind(value);
         }
         self
+    }
+
+    /// The page of an ordered list: what lies behind the marker, by all of the
+    /// keys, whatever their directions. The marker is looked for in the
+    /// project alone; behind one that is not there lies nothing.
+    pub(crate) fn ordered_page(
+        &mut self,
+        order: &Order<'_>,
+        project: impl ToString + Copy,
+        page: &Page,
+    ) -> &mut Self {
+        let first_descends = order.keys.first().is_some_and(|key| key.descending);
+        let mut keys = order.keys.to_vec();
+        keys.push(SortKey {
+            column: "id",
+            descending: first_descends,
+        });
+        // Behind the id, nothing is left to decide.
+        let id = keys.iter().position(|key| key.column == "id");
+        keys.truncate(id.map_or(keys.len(), |id| id + 1));
+        if let Some(marker) = &page.marker {
+            self.behind(order, &keys, project, marker);
+        }
+        self.push(" ORDER BY ");
+        for (position, key) in keys.iter().enumerate() {
+            self.push(if position > 0 { ", " } else { "" });
+            self.push_column(order, key);
+            self.push(if key.descending { " DESC" } else { "" });
+        }
+        self.page(page)
+    }
+
+    /// One condition: the first key that differs from the marker's lies behind it.
+    fn behind(
+        &mut self,
+        order: &Order<'_>,
+        keys: &[SortKey],
+        project: impl ToString + Copy,
+        marker: &str,
+    ) {
+        if keys.iter().all(|key| key.descending == keys[0].descending) {
+            // One comparison of rows, which an index answers.
+            self.condition("(").columns(order, keys);
+            self.push(if keys[0].descending { ") < " } else { ") > " });
+            self.of_marker(order, keys, project, marker);
+            return;
+        }
+        self.condition("(");
+        for decides in 0..keys.len() {
+            self.push(if decides > 0 { " OR (" } else { "(" });
+            for (position, key) in keys.iter().take(decides + 1).enumerate() {
+                self.push(if position > 0 { " AND " } else { "" });
+                self.push_column(order, key);
+                self.push(match (position == decides, key.descending) {
+                    (false, _) => " = ",
+                    (true, true) => " < ",
+                    (true, false) => " > ",
+                });
+                self.of_marker(order, &[*key], project, marker);
+            }
+            self.push(")");
+        }
+        self.push(")");
+    }
+
+    /// The marker's values of the keys.
+    fn of_marker(
+        &mut self,
+        order: &Order<'_>,
+        keys: &[SortKey],
+        project: impl ToString,
+        marker: &str,
+    ) {
+        self.push("(SELECT ").columns(order, keys);
+        self.push(" FROM ").push(order.table).push(" WHERE ");
+        self.push(order.prefix).push("id = ").bind(marker);
+        // Where another project's row stands in the order is not to be found out.
+        let project = project.to_string();
+        self.push(" AND (").push(order.prefix).push("project_id = ");
+        self.bind(project.as_str());
+        if order.shared {
+            self.push(" OR id IN (SELECT backup_id FROM shares WHERE dest_project_id = ");
+            self.bind(project.as_str()).push(")");
+        }
+        self.push("))");
+    }
+
+    fn columns(&mut self, order: &Order<'_>, keys: &[SortKey]) -> &mut Self {
+        for (position, key) in keys.iter().enumerate() {
+            self.push(if position > 0 { ", " } else { "" });
+            self.push_column(order, key);
+        }
+        self
+    }
+
+    fn push_column(&mut self, order: &Order<'_>, key: &SortKey) -> &mut Self {
+        // What is not there yet comes before everything that is.
+        match key.column {
+            "protected_at" => {
+                self.push("COALESCE(").push(order.prefix);
+                self.push(key.column).push(", 0)")
+            }
+            column => self.push(order.prefix).push(column),
+        }
     }
 
     /// The page's limit and offset.

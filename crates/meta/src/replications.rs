@@ -139,8 +139,8 @@ impl Tx {
         statement.all(self).await
     }
 
-    /// How many copies are being made of a vault's backups, those of one
-    /// resource or one backup if it is given.
+    /// How many copies are being made of the backups that are in a vault now,
+    /// those of one resource or one backup if it is given.
     pub async fn replications_under_way(
         &mut self,
         vault: VaultId,
@@ -148,12 +148,14 @@ impl Tx {
         backup: Option<BackupId>,
     ) -> Result<u64> {
         let mut statement = Statement::new(
-            "SELECT COUNT(*) FROM replications r JOIN backups c ON c.id = r.destination_backup_id",
+            "SELECT COUNT(*) FROM replications r \
+             JOIN backups s ON s.id = r.source_backup_id \
+             JOIN backups c ON c.id = r.destination_backup_id",
         );
         statement
-            .equals("r.source_vault_id", Some(vault))
-            .equals("r.source_backup_id", backup)
-            .equals("c.resource_id", resource)
+            .equals("s.vault_id", Some(vault))
+            .equals("s.id", backup)
+            .equals("s.resource_id", resource)
             .condition("c.status IN ('waiting_protect', 'protecting')");
         Ok(statement.number(self).await?.unsigned_abs())
     }

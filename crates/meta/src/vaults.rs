@@ -1,14 +1,16 @@
 //! Vaults and the resources bound to them.
 
 use cairn_types::{
-    ObjectType, PolicyId, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
-    VaultStatus,
+    ObjectType, PolicyId, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, UserId,
+    VaultId, VaultStatus, VaultStep,
 };
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyRow;
 
-use crate::query::{Columns, FromRow, Page, Statement, insert, json, text};
-use crate::{Result, Tx};
+use crate::query::{
+    Columns, FromRow, Order, Page, SortKey, Statement, insert, json, optional, text,
+};
+use crate::{Error, Result, Tx};
 
 /// A vault.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +31,7 @@ pub struct Vault {
     pub cloud_type: String,
     /// `crash_consistent` or `app_consistent`.
     pub consistent_level: String,
-    /// Its state.
+    /// Its state, which only [`Tx::step_vault`] changes.
     pub status: VaultStatus,
     /// Its capacity in GB.
     pub size_gb: u64,
@@ -53,10 +55,38 @@ pub struct Vault {
     pub bind_rules: serde_json::Value,
     /// Its tags, in the order in which they were added; no key comes twice.
     pub tags: Vec<Tag>,
+    /// How it is paid for.
+    pub payment: Payment,
+    /// Where its owner wants its backups to lie; kept for its clients.
+    pub availability_zone: Option<String>,
+    /// The service that keeps it locked; kept for its clients.
+    pub sys_lock_source_service: Option<String>,
+    /// Who made it; not known for vaults of earlier versions.
+    pub user: Option<UserId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// How a vault is paid for: by use, or in advance until an instant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Payment {
+    /// The order that it was bought by last.
+    pub order: Option<String>,
+    /// The product that it was bought as.
+    pub product: Option<String>,
+    /// Until when it is paid for, if it is paid for in advance.
+    pub paid_until: Option<Timestamp>,
+    /// Whether it may hold more than its size.
+    pub demand_billing: bool,
+}
+
+impl Payment {
+    /// Whether it is paid for in advance.
+    pub const fn is_in_advance(&self) -> bool {
+        self.paid_until.is_some()
+    }
 }
 
 /// A tag of a vault.
@@ -155,6 +185,8 @@ pub struct VaultFilter {
     pub enterprise_project: Option<String>,
     /// Only those that one of these is bound to.
     pub resources: Vec<ResourceId>,
+    /// Only those whose owner wants their backups to lie here.
+    pub availability_zone: Option<String>,
     /// Only those that follow this policy.
     pub policy: Option<PolicyId>,
 }
@@ -182,6 +214,15 @@ impl FromRow for Vault {
             backup_name_prefix: row.text("backup_name_prefix")?,
             bind_rules: row.json("bind_rules")?,
             tags: row.json("tags")?,
+            payment: Payment {
+                order: row.optional_text("order_id")?,
+                product: row.optional_text("product_id")?,
+                paid_until: row.optional_time("paid_until")?,
+                demand_billing: row.flag("demand_billing")?,
+            },
+            availability_zone: row.optional_text("availability_zone")?,
+            sys_lock_source_service: row.optional_text("sys_lock_source_service")?,
+            user: row.optional_parsed("user_id")?,
             created_at: row.time("created_at")?,
             updated_at: row.time("updated_at")?,
         })
@@ -229,6 +270,20 @@ impl FromRow for Usage {
     }
 }
 
+struct UsageOfVault {
+    vault: VaultId,
+    usage: Usage,
+}
+
+impl FromRow for UsageOfVault {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            vault: row.parsed("vault_id")?,
+            usage: Usage::from_row(row)?,
+        })
+    }
+}
+
 /// A bound resource with what follows from its backups.
 const BOUND_RESOURCE: &str = "SELECT r.*, \
     (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
@@ -247,6 +302,14 @@ const BOUND_RESOURCE: &str = "SELECT r.*, \
         ORDER BY b.created_at DESC, b.id DESC LIMIT 1) AS last_status \
     FROM vault_resources r";
 
+/// The order of a list of vaults.
+const NEWEST_FIRST: Order<'_> = Order {
+    table: "vaults",
+    prefix: "",
+    shared: false,
+    keys: &[SortKey::newest("created_at")],
+};
+
 fn filtered(select: &str, project: ProjectId, filter: &VaultFilter) -> Statement {
     let mut statement = Statement::new(select);
     statement
@@ -257,7 +320,8 @@ fn filtered(select: &str, project: ProjectId, filter: &VaultFilter) -> Statement
         .equals("object_type", filter.object_type.as_ref())
         .equals("protect_type", filter.protect_type.as_ref())
         .equals("cloud_type", filter.cloud_type.as_ref())
-        .equals("enterprise_project_id", filter.enterprise_project.as_ref());
+        .equals("enterprise_project_id", filter.enterprise_project.as_ref())
+        .equals("availability_zone", filter.availability_zone.as_ref());
     if !filter.resources.is_empty() {
         statement.condition("id IN (SELECT vault_id FROM vault_resources WHERE resource_id IN (");
         statement.list(filter.resources.iter().map(text)).push("))");
@@ -272,8 +336,14 @@ fn filtered(select: &str, project: ProjectId, filter: &VaultFilter) -> Statement
 }
 
 impl Tx {
-    /// Adds a vault.
+    /// Adds a vault, in the state that every vault begins in.
+    ///
+    /// Errors: `Bug` if it is in another.
     pub async fn insert_vault(&mut self, vault: &Vault) -> Result<()> {
+        if vault.status != VaultStatus::FIRST {
+            let status = vault.status.name();
+            return Err(Error::NotFirst { status });
+        }
         let columns = [
             ("id", text(vault.id)),
             ("project_id", text(vault.project)),
@@ -295,13 +365,53 @@ impl Tx {
             ("backup_name_prefix", text(&vault.backup_name_prefix)),
             ("bind_rules", json(&vault.bind_rules)),
             ("tags", json(&vault.tags)),
+            ("order_id", optional(vault.payment.order.as_ref())),
+            ("product_id", optional(vault.payment.product.as_ref())),
+            ("paid_until", vault.payment.paid_until.into()),
+            ("demand_billing", vault.payment.demand_billing.into()),
+            (
+                "availability_zone",
+                optional(vault.availability_zone.as_ref()),
+            ),
+            (
+                "sys_lock_source_service",
+                optional(vault.sys_lock_source_service.as_ref()),
+            ),
+            ("user_id", optional(vault.user)),
             ("created_at", vault.created_at.into()),
             ("updated_at", vault.updated_at.into()),
         ];
         insert(self, "vaults", columns).await
     }
 
-    /// Writes what of a vault can change.
+    /// Takes a vault to its next state, in the catalogue and in the record:
+    /// the only statement that changes a vault's state.
+    ///
+    /// Errors: `Bug` if the step does not lead away from the state it has.
+    pub async fn step_vault(
+        &mut self,
+        vault: &mut Vault,
+        step: VaultStep,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut statement = Statement::new("UPDATE vaults SET status = ");
+        statement
+            .bind(text(step.to()))
+            .push(", updated_at = ")
+            .bind(now);
+        statement
+            .equals("id", Some(vault.id))
+            .one_of("status", step.from());
+        if statement.run(self).await? == 0 {
+            let (id, from) = (vault.id, vault.status);
+            return Err(Error::VaultStep { id, from, step });
+        }
+        vault.status = step.to();
+        vault.updated_at = now;
+        Ok(())
+    }
+
+    /// Writes what of a vault can change, but for its state.
     pub async fn update_vault(&mut self, vault: &Vault) -> Result<()> {
         let mut statement = Statement::new("UPDATE vaults SET name = ");
         statement
@@ -311,7 +421,6 @@ impl Tx {
         statement
             .push(", consistent_level = ")
             .bind(text(&vault.consistent_level));
-        statement.push(", status = ").bind(text(vault.status));
         statement.push(", size_gb = ").bind(signed(vault.size_gb));
         statement.push(", auto_bind = ").bind(vault.auto_bind);
         statement.push(", auto_expand = ").bind(vault.auto_expand);
@@ -327,6 +436,14 @@ impl Tx {
             .push(", bind_rules = ")
             .bind(json(&vault.bind_rules));
         statement.push(", tags = ").bind(json(&vault.tags));
+        let payment = &vault.payment;
+        statement
+            .push(", order_id = ")
+            .bind(optional(payment.order.as_ref()));
+        statement
+            .push(", product_id = ")
+            .bind(optional(payment.product.as_ref()));
+        statement.push(", paid_until = ").bind(payment.paid_until);
         statement.push(", updated_at = ").bind(vault.updated_at);
         statement.equals("id", Some(vault.id));
         statement.run(self).await?;
@@ -384,15 +501,7 @@ impl Tx {
             .number(self)
             .await?;
         let mut statement = filtered("SELECT * FROM vaults", project, filter);
-        if let Some(marker) = &page.marker {
-            statement
-                .condition("(created_at, id) < (SELECT created_at, id FROM vaults WHERE id = ");
-            statement.bind(marker.as_str()).push(" AND project_id = ");
-            statement.bind(text(project)).push(")");
-        }
-        statement
-            .push(" ORDER BY created_at DESC, id DESC")
-            .page(page);
+        statement.ordered_page(&NEWEST_FIRST, project, page);
         Ok((statement.all(self).await?, count.unsigned_abs()))
     }
 
@@ -416,16 +525,26 @@ impl Tx {
 
     /// What the backups of a vault occupy.
     pub async fn vault_usage(&mut self, vault: VaultId) -> Result<Usage> {
+        let mut usage = self.usage_of(&[vault]).await?;
+        Ok(usage.pop().map_or_else(Usage::default, |(_, usage)| usage))
+    }
+
+    /// What the backups of each of these vaults occupy; those without any are left out.
+    pub async fn usage_of(&mut self, vaults: &[VaultId]) -> Result<Vec<(VaultId, Usage)>> {
+        if vaults.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut statement = Statement::new(
-            "SELECT CAST(COALESCE(SUM(used_bytes), 0) AS BIGINT) AS used_bytes, \
+            "SELECT vault_id, CAST(COALESCE(SUM(used_bytes), 0) AS BIGINT) AS used_bytes, \
              COUNT(*) AS backups, \
              CAST(COALESCE(SUM(CASE WHEN status IN ('available', 'error') THEN 0 ELSE 1 END), 0) \
              AS BIGINT) AS busy_backups FROM backups",
         );
         statement
-            .equals("vault_id", Some(vault))
-            .condition("parent_id IS NULL");
-        Ok(statement.one(self).await?.unwrap_or_default())
+            .one_of("vault_id", vaults)
+            .condition("parent_id IS NULL GROUP BY vault_id");
+        let rows: Vec<UsageOfVault> = statement.all(self).await?;
+        Ok(rows.into_iter().map(|row| (row.vault, row.usage)).collect())
     }
 
     /// Binds a resource to a vault.
@@ -476,10 +595,60 @@ impl Tx {
         Ok(())
     }
 
+    /// Moves a resource's binding and all of its backups to another vault of the project.
+    pub async fn move_resource(
+        &mut self,
+        resource: ResourceId,
+        from: VaultId,
+        to: &Vault,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut binding = Statement::new("UPDATE vault_resources SET vault_id = ");
+        binding
+            .bind(text(to.id))
+            .equals("vault_id", Some(from))
+            .equals("resource_id", Some(resource));
+        binding.run(self).await?;
+        let moved = || {
+            let mut statement = Statement::new("UPDATE backups SET vault_id = ");
+            statement
+                .bind(text(to.id))
+                .push(", enterprise_project_id = ")
+                .bind(text(&to.enterprise_project))
+                .push(", updated_at = ")
+                .bind(now);
+            statement
+        };
+        // The disks of servers first: they are found by their parents.
+        let mut children = moved();
+        children
+            .condition("parent_id IN (SELECT p.id FROM backups p WHERE p.vault_id = ")
+            .bind(text(from))
+            .push(" AND p.resource_id = ")
+            .bind(text(resource))
+            .push(" AND p.parent_id IS NULL)");
+        children.run(self).await?;
+        let mut backups = moved();
+        backups
+            .equals("vault_id", Some(from))
+            .equals("resource_id", Some(resource))
+            .condition("parent_id IS NULL");
+        backups.run(self).await?;
+        Ok(())
+    }
+
     /// The resources of a vault in the order in which they were bound.
     pub async fn resources_of(&mut self, vault: VaultId) -> Result<Vec<BoundResource>> {
+        self.resources_of_all(&[vault]).await
+    }
+
+    /// The resources of these vaults, each vault's in the order in which they were bound.
+    pub async fn resources_of_all(&mut self, vaults: &[VaultId]) -> Result<Vec<BoundResource>> {
+        if vaults.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut statement = Statement::new(BOUND_RESOURCE);
-        statement.equals("r.vault_id", Some(vault));
+        statement.one_of("r.vault_id", vaults);
         statement.push(" ORDER BY r.bound_at, r.resource_id");
         statement.all(self).await
     }

@@ -5,7 +5,7 @@ use cairn_api::backup::{
     RestoreBackupResponse, UpdateBackupRequest,
 };
 use cairn_api::{Invalid, OwnType};
-use cairn_core::records::{BackupFilter, BackupScope, BackupSort};
+use cairn_core::records::{BackupFilter, BackupScope, SortKey};
 use cairn_core::{BackupQuery, Caller, DiskMapping, RestoreTarget};
 use cairn_types::BackupId;
 
@@ -46,7 +46,7 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
     BackupQuery {
         with_replications: query.show_replication.unwrap_or(false),
         sort: sort
-            .map(|key| BackupSort {
+            .map(|key| SortKey {
                 column: key.key.name(),
                 descending: !key.ascending,
             })
@@ -75,6 +75,9 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
             created_from: query.start_time,
             created_until: query.end_time,
             used_percent: query.used_percent.map(u64::from),
+            automatic_until: query
+                .existed_quantity_based_retention_backups
+                .map(|by_number_or_for_ever| !by_number_or_for_ever),
         },
     }
 }

@@ -5,19 +5,22 @@ use cairn_api::backup::{
 };
 use cairn_api::operation_log::{
     OperationBackup, OperationCommon, OperationDelete, OperationError, OperationExtraInfo,
-    OperationLog, OperationRemoveResources, OperationReplication, OperationRestore, OperationSync,
-    OperationVaultDelete,
+    OperationLog, OperationMigrateResources, OperationRemoveResources, OperationReplication,
+    OperationRestore, OperationSync, OperationUpdateExpirationTime, OperationVaultDelete,
 };
 use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, ProtectableResult};
 use cairn_api::resource::{IncludedVolume, Resource, ResourceExtraInfo};
-use cairn_api::vault::{Billing, BindRules, Tag, Vault as WireVault, VaultResource};
-use cairn_api::{ChargingMode, ConsistentLevel, ErrorCode, ProtectType};
-use cairn_core::records::{Backup, BoundResource, Page, ReplicationView, Tag as StoredTag, Vault};
-use cairn_core::{BackupView, OperationDetail, OperationView, ProtectableView, VaultView};
+use cairn_api::tag::Tag;
+use cairn_api::vault::{Billing, BindRules, Vault as WireVault, VaultResource};
+use cairn_api::{ChargingMode, ErrorCode};
+use cairn_core::records::{Backup, BoundResource, Page, ReplicationView, Tag as StoredTag};
+use cairn_core::{
+    BackupView, OperationDetail, OperationView, ProtectableView, VaultView, spec_code,
+};
 use cairn_core::{Protectable, ProtectableStatus};
 use cairn_types::{
-    ByteCount, ObjectType, OperationStatus, OperationType, ReplicationStatus, ResourceType,
-    VaultStatus,
+    ByteCount, ObjectType, OperationStatus, OperationType, ReplicationStatus, ResourceId,
+    ResourceType, VaultStatus,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -57,7 +60,7 @@ pub(crate) fn vault(view: &VaultView) -> Result<WireVault> {
         description: text(&vault.description),
         project_id: vault.project,
         enterprise_project_id: vault.enterprise_project.clone(),
-        user_id: None,
+        user_id: vault.user,
         provider_id: provider_of(vault.object_type).to_owned(),
         created_at: vault.created_at,
         updated_at: Some(vault.updated_at),
@@ -67,15 +70,15 @@ pub(crate) fn vault(view: &VaultView) -> Result<WireVault> {
         auto_bind: vault.auto_bind,
         bind_rules: from_json::<BindRules>(&vault.bind_rules)?,
         auto_expand: vault.auto_expand,
-        availability_zone: None,
+        availability_zone: vault.availability_zone.clone(),
         backup_name_prefix: text(&vault.backup_name_prefix),
-        demand_billing: false,
+        demand_billing: vault.payment.demand_billing,
         cbc_delete_count: 0,
         frozen: vault.status == VaultStatus::Frozen,
         locked: vault.locked,
         smn_notify: vault.smn_notify,
         threshold: u32::try_from(vault.threshold).unwrap_or(u32::MAX),
-        sys_lock_source_service: None,
+        sys_lock_source_service: vault.sys_lock_source_service.clone(),
         version: None,
     })
 }
@@ -100,38 +103,24 @@ fn billing(view: &VaultView) -> Result<Billing> {
     let vault = &view.vault;
     Ok(Billing {
         allocated: view.allocated_gb(),
-        charging_mode: ChargingMode::PostPaid,
+        charging_mode: match vault.payment.is_in_advance() {
+            true => ChargingMode::PrePaid,
+            false => ChargingMode::PostPaid,
+        },
         cloud_type: word(&vault.cloud_type)?,
         consistent_level: word(&vault.consistent_level)?,
         frozen_scene: None,
         is_multi_az: vault.is_multi_az,
         object_type: vault.object_type,
-        order_id: None,
-        product_id: None,
+        order_id: vault.payment.order.clone(),
+        product_id: vault.payment.product.clone(),
         partner_bp_id: None,
         protect_type: word(&vault.protect_type)?,
         size: vault.size_gb,
-        spec_code: spec_code(vault)?.to_owned(),
+        spec_code: spec_code(vault).to_owned(),
         status: vault.status,
         storage_unit: None,
         used: ByteCount(view.usage.used_bytes).mb_ceil(),
-    })
-}
-
-/// The product that CBR would have sold.
-/// Source: the values of `spec_code` in the vendor's definitions.
-fn spec_code(vault: &Vault) -> Result<&'static str> {
-    let level: ConsistentLevel = word(&vault.consistent_level)?;
-    Ok(match (word(&vault.protect_type)?, vault.object_type) {
-        (ProtectType::Replication, _) => "vault.replication.server.normal",
-        (ProtectType::Hybrid, _) => "vault.hybrid.server.normal",
-        (ProtectType::Backup, ObjectType::Disk) => "vault.backup.volume.normal",
-        (ProtectType::Backup, ObjectType::Turbo) => "vault.backup.turbo.normal",
-        (ProtectType::Backup, ObjectType::Rds) => "vault.backup.rds.normal",
-        (ProtectType::Backup, _) if level == ConsistentLevel::AppConsistent => {
-            "vault.backup.database.normal"
-        }
-        (ProtectType::Backup, _) => "vault.backup.server.normal",
     })
 }
 
@@ -140,18 +129,7 @@ fn spec_code(vault: &Vault) -> Result<&'static str> {
 pub(crate) const fn provider_of(object_type: ObjectType) -> &'static str {
     match object_type {
         ObjectType::Vmware => "a13639de-00be-4e94-af30-26912d75e4a2",
-        other => protected_type(other).provider_id(),
-    }
-}
-
-/// The type of resource that a vault protects, where it is one of the usual.
-const fn protected_type(object_type: ObjectType) -> ResourceType {
-    match object_type {
-        ObjectType::Disk => ResourceType::Volume,
-        ObjectType::Turbo => ResourceType::Turbo,
-        ObjectType::Workspace => ResourceType::Desktop,
-        ObjectType::File => ResourceType::NativeServer,
-        ObjectType::Server | ObjectType::Vmware | ObjectType::Rds => ResourceType::Server,
+        other => other.resource_type().provider_id(),
     }
 }
 
@@ -361,6 +339,8 @@ fn extra_info(
         replication: None,
         sync: None,
         vault_delete: None,
+        migrate_resources: None,
+        update_expiration_time: None,
     };
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     match detail {
@@ -405,18 +385,28 @@ fn extra_info(
             total,
             resources,
         }) => {
-            let resources = resources
-                .into_iter()
-                .map(|(id, resource_type, name)| Resource {
-                    id,
-                    resource_type,
-                    name: Some(name),
-                    extra_info: None,
-                });
             extra.remove_resources = Some(OperationRemoveResources {
                 fail_count: small(failed),
                 total_count: small(total),
-                resources: resources.collect(),
+                resources: named(resources),
+            });
+        }
+        Some(OperationDetail::MigrateResources {
+            destination,
+            total,
+            resources,
+        }) => {
+            extra.migrate_resources = Some(OperationMigrateResources {
+                destination_vault_id: destination,
+                fail_count: 0,
+                total_count: small(total),
+                resources: named(resources),
+            });
+        }
+        Some(OperationDetail::UpdateExpirationTime { affected, day }) => {
+            extra.update_expiration_time = Some(OperationUpdateExpirationTime {
+                affected_backups_count: small(affected),
+                expiration_day: day,
             });
         }
         Some(OperationDetail::Replication {
@@ -463,10 +453,22 @@ fn extra_info(
     extra
 }
 
+fn named(resources: Vec<(ResourceId, ResourceType, String)>) -> Vec<Resource> {
+    let resources = resources.into_iter();
+    resources
+        .map(|(id, resource_type, name)| Resource {
+            id,
+            resource_type,
+            name: Some(name),
+            extra_info: None,
+        })
+        .collect()
+}
+
 /// The state of a protectable in the words of the service it stands for: a
 /// disk that can be restored is `available`, a server at rest is `SHUTOFF`.
-pub(crate) fn status_word(found: &Protectable) -> &'static str {
-    match (found.status, found.resource_type) {
+pub(crate) fn status_word(status: ProtectableStatus, resource_type: ResourceType) -> &'static str {
+    match (status, resource_type) {
         (ProtectableStatus::Available, ResourceType::Server) => "SHUTOFF",
         (ProtectableStatus::Available, _) => "available",
         (_, ResourceType::Server) => "ERROR",
@@ -520,7 +522,7 @@ fn wire_protectable(found: &Protectable, verdict: ProtectableResult) -> WireProt
         name: found.name.clone(),
         resource_type: found.resource_type,
         size: Some(ByteCount(found.size_bytes).gb_ceil()),
-        status: Some(status_word(found).to_owned()),
+        status: Some(status_word(found.status, found.resource_type).to_owned()),
         detail: detail(found),
         children: found.children.iter().map(child).collect(),
         protectable: verdict,
@@ -533,7 +535,7 @@ fn child(disk: &Protectable) -> ProtectableChild {
         name: disk.name.clone(),
         resource_type: disk.resource_type,
         size: Some(ByteCount(disk.size_bytes).gb_ceil()),
-        status: Some(status_word(disk).to_owned()),
+        status: Some(status_word(disk.status, disk.resource_type).to_owned()),
         detail: detail(disk),
         children: Vec::new(),
     }

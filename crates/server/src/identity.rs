@@ -10,8 +10,8 @@ use axum::{Json, Router};
 use cairn_api::ErrorCode;
 use cairn_api::identity::{
     CatalogEntry, CatalogResponse, Domain, DomainsResponse, Endpoint, IdentityVersionResponse,
-    Links, NameQuery, NamedDomain, Project, ProjectsResponse, Role, Scope as WireScope, Token,
-    TokenProject, TokenRequest, TokenResponse, TokenUser,
+    Links, ListedUser, NameQuery, NamedDomain, Project, ProjectsResponse, Role, Scope as WireScope,
+    Token, TokenProject, TokenRequest, TokenResponse, TokenUser, UsersResponse,
 };
 use cairn_core::{IssuedToken, PasswordSignIn, Refusal, Scope, records};
 use cairn_types::ProjectId;
@@ -34,6 +34,7 @@ pub(crate) fn routes() -> Router<App> {
         .route("/v3/auth/projects", get(projects))
         .route("/v3/projects", get(projects))
         .route("/v3/auth/domains", get(domains))
+        .route("/v3/users", get(users))
 }
 
 async fn version(State(app): State<App>) -> Response {
@@ -151,6 +152,32 @@ async fn domains(State(app): State<App>, request: HttpRequest<Body>) -> Response
         let domains = wanted.then_some(own).into_iter().collect();
         let links = Links::to(address(&app, "/auth/domains"));
         Ok(Json(DomainsResponse { domains, links }).into_response())
+    };
+    list.await.unwrap_or_else(Failure::into_identity_response)
+}
+
+/// The caller, if the name is theirs: nobody learns of other users here.
+async fn users(State(app): State<App>, request: HttpRequest<Body>) -> Response {
+    let id = id_of(&request);
+    let list = async {
+        let request = Request::read(request, &id).await?;
+        let asking = auth::identify(&app, &request).await?;
+        let (user, domain) = app.service.user_and_domain(asking.user).await?;
+        let query = NameQuery::parse(request.query())?;
+        let wanted = query.name.is_none_or(|name| name == user.name);
+        let links = Links::to(address(&app, &format!("/users/{}", user.id)));
+        let own = ListedUser {
+            id: user.id,
+            name: user.name,
+            description: String::new(),
+            domain_id: domain.id,
+            enabled: true,
+            password_expires_at: None,
+            links,
+        };
+        let users = wanted.then_some(own).into_iter().collect();
+        let links = Links::to(address(&app, "/users"));
+        Ok(Json(UsersResponse { users, links }).into_response())
     };
     list.await.unwrap_or_else(Failure::into_identity_response)
 }

@@ -3,11 +3,14 @@
 use cairn_api::operation_log::{ListOpLogsQuery, ListOpLogsResponse, OperationLogResponse};
 use cairn_core::Caller;
 use cairn_core::records::OperationLogFilter;
+use cairn_types::ResourceType;
+use uuid::Uuid;
 
 use crate::App;
 use crate::convert;
 use crate::error::Result;
 use crate::request::Request;
+use crate::vaults::ALL_ENTERPRISE_PROJECTS;
 
 pub(crate) async fn list(
     app: &App,
@@ -26,6 +29,10 @@ pub(crate) async fn list(
         resource_name: query.resource_name,
         destination_region: query.destination_region,
         destination_project: query.destination_project_id,
+        resource_types: query.provider_id.map(types_of_provider),
+        enterprise_project: query
+            .enterprise_project_id
+            .filter(|project| project != ALL_ENTERPRISE_PROJECTS),
         created_from: query.start_time,
         created_until: query.end_time,
     };
@@ -36,6 +43,13 @@ pub(crate) async fn list(
         limit: wanted.limit,
         offset: wanted.offset,
     })
+}
+
+/// The types of resources that a provider stands for.
+fn types_of_provider(provider: Uuid) -> Vec<ResourceType> {
+    let provider = provider.to_string();
+    let all = ResourceType::ALL.iter().copied();
+    all.filter(|kind| kind.provider_id() == provider).collect()
 }
 
 pub(crate) async fn show(

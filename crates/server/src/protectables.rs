@@ -2,13 +2,14 @@
 
 use cairn_api::ProtectableType;
 use cairn_api::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
-use cairn_core::{Caller, ProtectableView};
+use cairn_core::{Caller, ProtectableFilter, ProtectableStatus};
 use cairn_types::ResourceType;
 
 use crate::App;
 use crate::convert;
 use crate::error::Result;
 use crate::request::Request;
+use crate::vaults::{ALL_ENTERPRISE_PROJECTS, NO_ENTERPRISE_PROJECT};
 
 pub(crate) async fn list(
     app: &App,
@@ -17,40 +18,43 @@ pub(crate) async fn list(
 ) -> Result<ListProtectableResponse> {
     let kind: ProtectableType = request.path("protectable_type")?;
     let query = ListProtectableQuery::parse(request.query())?;
-    let mut found = app
-        .service
-        .protectables(caller, resource_type(kind))
-        .await?;
-    found.retain(|view| matches(view, &query));
-    let page = query.page();
-    if let Some(marker) = page.marker {
-        let behind = found.iter().position(|view| view.protectable.id == marker);
-        found.drain(..behind.map_or(found.len(), |position| position + 1));
+    // What a source holds is in no enterprise project.
+    let elsewhere =
+        |project: &String| project != ALL_ENTERPRISE_PROJECTS && project != NO_ENTERPRISE_PROJECT;
+    if query.enterprise_project_id.as_ref().is_some_and(elsewhere) {
+        let instances = Vec::new();
+        return Ok(ListProtectableResponse { instances });
     }
-    let offset = usize::try_from(page.offset).unwrap_or(usize::MAX);
-    let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-    let instances = found
-        .iter()
-        .skip(offset)
-        .take(limit)
-        .map(convert::protectable);
+    let resource_type = resource_type(kind);
+    let page = convert::page(&query.page());
+    let status = query.status.as_deref();
+    let filter = ProtectableFilter {
+        id: query.id,
+        name: query.name,
+        status: status.map(|word| states_called(word, resource_type)),
+        server: query.server_id,
+    };
+    let found = app
+        .service
+        .protectables(caller, resource_type, &filter, &page)
+        .await?;
     Ok(ListProtectableResponse {
-        instances: instances.collect::<Result<_>>()?,
+        instances: found
+            .iter()
+            .map(convert::protectable)
+            .collect::<Result<_>>()?,
     })
 }
 
-fn matches(view: &ProtectableView, query: &ListProtectableQuery) -> bool {
-    let found = &view.protectable;
-    query.id.is_none_or(|id| found.id == id)
-        && query
-            .name
-            .as_ref()
-            .is_none_or(|name| found.name.contains(name.as_str()))
-        && query
-            .status
-            .as_ref()
-            .is_none_or(|status| convert::status_word(found) == status)
-        && query.server_id.is_none()
+/// The states that a list shows as this word, in whichever case.
+fn states_called(word: &str, resource_type: ResourceType) -> Vec<ProtectableStatus> {
+    let mut states = vec![
+        ProtectableStatus::Available,
+        ProtectableStatus::Unusable,
+        ProtectableStatus::Missing,
+    ];
+    states.retain(|state| convert::status_word(*state, resource_type).eq_ignore_ascii_case(word));
+    states
 }
 
 pub(crate) async fn show(

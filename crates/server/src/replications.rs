@@ -2,17 +2,16 @@
 
 use cairn_api::replication::{
     BegunCopy, BegunReplication, BegunReplications, CopyBackupRequest, CopyBackupResponse,
-    CopyCheckpointRequest, CopyCheckpointResponse, ListExternalVaultQuery,
-    ReplicationCapabilitiesResponse, ReplicationRegion,
+    CopyCheckpointRequest, CopyCheckpointResponse, ReplicationCapabilitiesResponse,
+    ReplicationRegion,
 };
-use cairn_api::vault::ListVaultResponse;
-use cairn_core::records::{Replication, VaultFilter};
-use cairn_core::{Caller, Refusal, ReplicaTarget};
+use cairn_core::records::Replication;
+use cairn_core::{Caller, ReplicaTarget};
 use cairn_types::ObjectType;
 
 use crate::App;
 use crate::convert;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::request::Request;
 
 /// The regions that this server copies to: its own.
@@ -92,43 +91,5 @@ pub(crate) async fn copy_vault(
             source_region: target.here,
             vault_id: vault,
         },
-    })
-}
-
-/// The vaults of another project, for who may work there too.
-pub(crate) async fn external_vaults(
-    app: &App,
-    caller: &Caller,
-    request: &Request,
-) -> Result<ListVaultResponse> {
-    let query = ListExternalVaultQuery::parse(request.query())?;
-    let wanted = query.page();
-    let region = query.region_id.unwrap_or_default();
-    if region != app.site.region {
-        return Err(Refusal::RegionNotReplicable { region }.into());
-    }
-    let project = query.external_project_id;
-    let project = project.ok_or_else(|| Failure::invalid("external_project_id"))?;
-    let there = app.service.enter(caller.user, project, &caller.request_id);
-    let filter = match query.vault_id {
-        Some(vault) => VaultFilter {
-            ids: vec![vault],
-            ..VaultFilter::default()
-        },
-        None => VaultFilter {
-            object_type: query.object_type.map(|word| word.to_string()),
-            protect_type: query.protect_type.map(|word| word.to_string()),
-            cloud_type: query.cloud_type.map(|word| word.to_string()),
-            ..VaultFilter::default()
-        },
-    };
-    let page = convert::page(&wanted);
-    let there = there.await?;
-    let (vaults, count) = app.service.vaults(&there, &filter, &page).await?;
-    Ok(ListVaultResponse {
-        vaults: vaults.iter().map(convert::vault).collect::<Result<_>>()?,
-        count,
-        limit: wanted.limit,
-        offset: wanted.offset,
     })
 }

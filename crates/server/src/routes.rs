@@ -24,8 +24,9 @@ use crate::auth::Proven;
 use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, audit, auth, backups, checkpoints, identity, members, once, operation_logs,
-    organization_policies, permission, policies, protectables, replications, sync, tags, vaults,
+    App, agents, audit, auth, backups, bindings, checkpoints, identity, lookups, members, metadata,
+    once, operation_logs, orders, organization_policies, permission, policies, protectables,
+    replications, sync, tags, usage, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -133,7 +134,7 @@ async fn serve(app: App, operation: Operation, request: HttpRequest<Body>) -> Re
         let request = Request::read(request, &id).await?;
         let spec = operation.spec();
         if spec.is_public() {
-            return tell_anybody(operation, &request);
+            return tell_anybody(&app, operation, &request);
         }
         let proven = match spec.is_in_project() {
             true => auth::enter_project(&app, &request).await?,
@@ -182,11 +183,10 @@ async fn answer_caller(
 }
 
 /// The operations that need no proof of who asks.
-fn tell_anybody(operation: Operation, _request: &Request) -> Result<Response> {
+fn tell_anybody(app: &App, operation: Operation, request: &Request) -> Result<Response> {
     match operation {
-        Operation::ListApiVersions | Operation::ShowApiVersion => {
-            Err(Failure::code(ErrorCode::NoSuchApi))
-        }
+        Operation::ListApiVersions => answer(operation, lookups::versions(app)),
+        Operation::ShowApiVersion => answer(operation, lookups::version(app, request)?),
         _ => Err(Failure::code(ErrorCode::Unknown)),
     }
 }
@@ -233,9 +233,46 @@ async fn call(
             replications::copy_vault(app, caller, request).await?,
         ),
         Op::ShowReplicationCapabilities => answer(operation, replications::capabilities(app)),
+        Op::BatchUpdateVault => answer(operation, usage::batch_update(app, caller, request).await?),
+        Op::ShowSummary => answer(operation, usage::summary(app, caller, request).await?),
         Op::ListExternalVault => answer(
             operation,
-            replications::external_vaults(app, caller, request).await?,
+            usage::external_vaults(app, caller, request).await?,
+        ),
+        Op::SetVaultResource => answer(operation, bindings::set(app, caller, request).await?),
+        Op::MigrateVaultResource => {
+            answer(operation, bindings::migrate(app, caller, request).await?)
+        }
+        Op::UpdateExpirationTime => answer(
+            operation,
+            usage::update_expiration(app, caller, request).await?,
+        ),
+        Op::ShowMetadata => answer(operation, metadata::show(app, caller, request).await?),
+        Op::ChangeOrder => answer(operation, orders::change(app, caller, request).await?),
+        Op::UpdateOrder => answer(operation, orders::update(app, caller, request).await?),
+        Op::ChangeVaultChargeMode => answer(
+            operation,
+            orders::change_charge_mode(app, caller, request).await?,
+        ),
+        Op::CreatePostPaidVault => {
+            answer(operation, orders::create_vault(app, caller, request).await?)
+        }
+        Op::ShowStorageUsage => answer(operation, usage::storage(app, caller, request).await?),
+        Op::ListFeatures => answer(operation, lookups::features(app)),
+        Op::ShowFeature => answer(operation, lookups::feature(app, request)?),
+        Op::ShowMigrateStatus => answer(
+            operation,
+            lookups::migrate_status(app, caller, request).await?,
+        ),
+        Op::MigrateDomain => answer(operation, lookups::migrate(app, caller, request).await?),
+        Op::ListDomainProjects => answer(
+            operation,
+            lookups::domain_projects(app, caller, request).await?,
+        ),
+        Op::ShowDomain => answer(operation, lookups::domain(app, caller, request).await?),
+        Op::ListProjects => answer(
+            operation,
+            lookups::region_projects(app, caller, request).await?,
         ),
         Op::ListPolicies => answer(operation, policies::list(app, caller, request).await?),
         Op::CreatePolicy => answer(operation, policies::create(app, caller, request).await?),

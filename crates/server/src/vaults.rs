@@ -2,22 +2,25 @@
 
 use cairn_api::resource::Resource;
 use cairn_api::vault::{
-    AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, ListVaultQuery,
-    ListVaultResponse, NewVault as WireVault, RemoveVaultResourceRequest,
+    AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, CreateVaultResponse,
+    ListVaultQuery, ListVaultResponse, NewVault as WireVault, RemoveVaultResourceRequest,
     RemoveVaultResourceResponse, UpdateVaultRequest, VaultResponse,
 };
 use cairn_api::{ChargingMode, CloudType, ConsistentLevel, Invalid, ProtectType};
 use cairn_core::records::{ResourceExtraInfo, VaultFilter, VolumeChoice};
-use cairn_core::{Caller, NewVault, ResourceToBind, VaultChange};
+use cairn_core::{Caller, NewVault, ResourceToBind, VaultChange, VaultView};
 use cairn_types::{ObjectType, VaultId};
 
 use crate::App;
 use crate::convert;
 use crate::error::{Failure, Result};
+use crate::orders;
 use crate::request::Request;
 
 /// The enterprise project that stands for all of them.
 pub(crate) const ALL_ENTERPRISE_PROJECTS: &str = "all_granted_eps";
+/// The enterprise project of what is in none.
+pub(crate) const NO_ENTERPRISE_PROJECT: &str = "0";
 /// Source: the defaults of `VaultCreate` in the vendor's definitions.
 const DEFAULT_THRESHOLD: u32 = 80;
 
@@ -40,13 +43,10 @@ pub(crate) async fn list(
             .enterprise_project_id
             .filter(|project| project != ALL_ENTERPRISE_PROJECTS),
         resources: query.resource_ids.map(|list| list.0).unwrap_or_default(),
+        availability_zone: query.availability_zone,
         policy: query.policy_id,
     };
-    // No vault lies in a zone.
-    let (vaults, count) = match query.availability_zone.is_some() {
-        true => (Vec::new(), 0),
-        false => app.service.vaults(caller, &filter, &page).await?,
-    };
+    let (vaults, count) = app.service.vaults(caller, &filter, &page).await?;
     Ok(ListVaultResponse {
         vaults: vaults.iter().map(convert::vault).collect::<Result<_>>()?,
         count,
@@ -55,22 +55,43 @@ pub(crate) async fn list(
     })
 }
 
-pub(crate) async fn create(app: &App, caller: &Caller, request: &Request) -> Result<VaultResponse> {
+pub(crate) async fn create(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+) -> Result<CreateVaultResponse> {
     let body: CreateVaultRequest = request.json()?;
     let new = new_vault(body.vault)?;
-    let vault = app.service.create_vault(caller, new).await?;
-    Ok(VaultResponse {
-        vault: convert::vault(&vault)?,
+    answer_to_new(app.service.create_vault(caller, new).await?)
+}
+
+/// A vault that is paid for by use, or the order of one that was bought.
+pub(crate) fn answer_to_new(view: VaultView) -> Result<CreateVaultResponse> {
+    Ok(match &view.vault.payment.order {
+        Some(order) => CreateVaultResponse::bought(order.clone(), view.vault.id),
+        None => CreateVaultResponse::made(convert::vault(&view)?),
     })
 }
 
-fn new_vault(wish: WireVault) -> Result<NewVault> {
+pub(crate) fn new_vault(wish: WireVault) -> Result<NewVault> {
     let billing = &wish.billing;
-    if billing.charging_mode == Some(ChargingMode::PrePaid) {
-        return Err(rule(
-            "vault.billing.charging_mode",
-            "It takes post_paid: nothing is sold here.",
-        ));
+    let prepaid = match (
+        billing.charging_mode,
+        billing.period_type,
+        billing.period_num,
+    ) {
+        (Some(ChargingMode::PrePaid), Some(unit), Some(periods)) => {
+            Some(orders::prepaid(unit, periods))
+        }
+        _ => None,
+    };
+    if prepaid.is_some() && wish.auto_expand == Some(true) {
+        let text = "Only vaults that are paid by use take true.";
+        return Err(rule("vault.auto_expand", text));
+    }
+    if prepaid.is_none() && wish.demand_billing == Some(true) {
+        let text = "Only vaults that are paid in advance take true.";
+        return Err(rule("vault.demand_billing", text));
     }
     let for_servers = billing.object_type == ObjectType::Server;
     if billing.consistent_level == ConsistentLevel::AppConsistent && !for_servers {
@@ -97,7 +118,10 @@ fn new_vault(wish: WireVault) -> Result<NewVault> {
         smn_notify: wish.smn_notify.unwrap_or(true),
         threshold: wish.threshold.unwrap_or(DEFAULT_THRESHOLD).into(),
         locked: wish.locked.unwrap_or(false),
-        enterprise_project: wish.enterprise_project_id.unwrap_or_else(|| "0".to_owned()),
+        enterprise_project: wish
+            .enterprise_project_id
+            .filter(|project| !project.is_empty())
+            .unwrap_or_else(|| NO_ENTERPRISE_PROJECT.to_owned()),
         backup_name_prefix: wish.backup_name_prefix.unwrap_or_default(),
         bind_rules: convert::to_json(&wish.bind_rules.unwrap_or_default()),
         tags: wish
@@ -107,6 +131,10 @@ fn new_vault(wish: WireVault) -> Result<NewVault> {
             .map(convert::stored_tag)
             .collect(),
         policy: wish.backup_policy_id,
+        prepaid,
+        demand_billing: wish.demand_billing.unwrap_or(false),
+        availability_zone: wish.availability_zone,
+        sys_lock_source_service: wish.sys_lock_source_service,
         resources: wish.resources.into_iter().map(to_bind).collect(),
     })
 }

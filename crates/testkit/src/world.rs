@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
-    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, Quotas, ResourceToBind,
-    Service, VaultView, Worker,
+    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ProtectableFilter,
+    Quotas, ResourceToBind, Service, VaultView, Worker,
 };
-use cairn_meta::{Grant, Meta, ResourceExtraInfo};
+use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository, VerifyLevel};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig};
 use cairn_task::Engine;
@@ -217,7 +217,19 @@ impl World {
     }
 
     async fn resource(&self, resource_type: ResourceType, name: &str) -> ResourceId {
-        let all = self.service.protectables(&self.caller, resource_type).await;
+        let page = Page {
+            limit: 1000,
+            ..Page::default()
+        };
+        let all = self
+            .service
+            .protectables(
+                &self.caller,
+                resource_type,
+                &ProtectableFilter::default(),
+                &page,
+            )
+            .await;
         let all = all.expect("the sources can be listed");
         let found = all.iter().find(|view| view.protectable.name == name);
         found.expect("every world has it").protectable.id
@@ -390,6 +402,10 @@ fn new_vault(
         bind_rules: serde_json::json!({}),
         tags: Vec::new(),
         policy: None,
+        prepaid: None,
+        demand_billing: false,
+        availability_zone: None,
+        sys_lock_source_service: None,
         resources,
     }
 }

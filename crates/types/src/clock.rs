@@ -34,6 +34,17 @@ impl Timestamp {
         Self(self.0.saturating_add(seconds.saturating_mul(1_000_000)))
     }
 
+    /// The instant `months` later by the calendar; the last day of a month that is too short.
+    pub fn plus_months(self, months: u32) -> Self {
+        let instant = jiff::Timestamp::from_microsecond(self.0)
+            .expect("an instant of the catalogue lies in the years 0 to 9999");
+        let span = jiff::Span::new().months(months);
+        let later = instant
+            .to_zoned(jiff::tz::TimeZone::UTC)
+            .saturating_add(span);
+        Self(later.timestamp().as_microsecond())
+    }
+
     /// Seconds from `earlier` until this instant; negative if it lies before.
     pub const fn seconds_since(self, earlier: Self) -> i64 {
         (self.0 - earlier.0).div_euclid(1_000_000)

@@ -34,6 +34,6 @@ pub use role::Role;
 pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
-    BackupStatus, CheckpointStatus, MemberStatus, OperationStatus, OperationType, ProtectStatus,
-    ReplicationStatus, VaultStatus,
+    BackupStatus, BackupStep, CheckpointStatus, MemberStatus, OperationStatus, OperationType,
+    ProtectStatus, ReplicationStatus, VaultStatus, VaultStep,
 };

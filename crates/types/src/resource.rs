@@ -59,6 +59,19 @@ impl ObjectType {
     }
 }
 
+impl ObjectType {
+    /// The usual type of what a vault of this type protects.
+    pub const fn resource_type(self) -> ResourceType {
+        match self {
+            Self::Disk => ResourceType::Volume,
+            Self::Turbo => ResourceType::Turbo,
+            Self::Workspace => ResourceType::Desktop,
+            Self::File => ResourceType::NativeServer,
+            Self::Server | Self::Vmware | Self::Rds => ResourceType::Server,
+        }
+    }
+}
+
 impl ResourceType {
     /// The provider id that CBR gives to backups of this type.
     /// Source: the `BackupResp` schema of the vendor's OpenAPI.

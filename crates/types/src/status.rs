@@ -18,6 +18,49 @@ named! {
     }
 }
 
+impl VaultStatus {
+    /// The state that every vault begins in.
+    pub const FIRST: Self = Self::Available;
+
+    /// Whether resources may be bound to the vault, backed up and restored:
+    /// a resize does not stand in their way.
+    pub const fn is_in_service(self) -> bool {
+        matches!(self, Self::Available | Self::Lock)
+    }
+}
+
+/// A legal change of a vault's state: the catalogue writes no other. A resize
+/// is over within one transaction and nothing is sold that could be in arrears,
+/// so no step leads to `lock` or `frozen`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VaultStep {
+    /// Its deletion was asked for.
+    StartDelete,
+    /// Its deletion was given up.
+    FailDelete,
+}
+
+impl VaultStep {
+    /// Every step.
+    pub const ALL: &'static [Self] = &[Self::StartDelete, Self::FailDelete];
+
+    /// The states that the step leads away from.
+    pub const fn from(self) -> &'static [VaultStatus] {
+        match self {
+            Self::StartDelete => &[VaultStatus::Available, VaultStatus::Error],
+            Self::FailDelete => &[VaultStatus::Deleting, VaultStatus::Error],
+        }
+    }
+
+    /// The state that the step leads to.
+    pub const fn to(self) -> VaultStatus {
+        match self {
+            Self::StartDelete => VaultStatus::Deleting,
+            Self::FailDelete => VaultStatus::Error,
+        }
+    }
+}
+
 named! {
     /// The state of a backup.
     pub enum BackupStatus: "backup status" {
@@ -41,28 +84,85 @@ named! {
 }
 
 impl BackupStatus {
-    /// Whether a backup in this state may go over to `next`. The deletion of a
-    /// vault or a resource does not queue each backup's by itself.
-    pub const fn may_become(self, next: Self) -> bool {
+    /// The state that every backup begins in.
+    pub const FIRST: Self = Self::WaitingProtect;
+
+    /// Whether a task is at work on the backup or queued for it.
+    pub const fn is_busy(self) -> bool {
+        !matches!(self, Self::Available | Self::Error)
+    }
+}
+
+/// A legal change of a backup's state: the catalogue writes no other.
+///
+/// Steps that a request takes lead away from rest alone. Those that a task
+/// takes lead to where they led before as well, because work may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BackupStep {
+    /// Work on it begins.
+    StartProtect,
+    /// It is whole and durable.
+    FinishProtect,
+    /// It could not be made.
+    FailProtect,
+    /// A restore was asked for.
+    QueueRestore,
+    /// The restore begins.
+    StartRestore,
+    /// The restore is over, whatever became of the disks.
+    EndRestore,
+    /// Its deletion was asked for.
+    QueueDelete,
+    /// The deletion begins; a vault's or a resource's does not queue each backup's.
+    StartDelete,
+    /// The deletion was given up.
+    FailDelete,
+}
+
+impl BackupStep {
+    /// Every step.
+    pub const ALL: &'static [Self] = &[
+        Self::StartProtect,
+        Self::FinishProtect,
+        Self::FailProtect,
+        Self::QueueRestore,
+        Self::StartRestore,
+        Self::EndRestore,
+        Self::QueueDelete,
+        Self::StartDelete,
+        Self::FailDelete,
+    ];
+
+    /// The states that the step leads away from.
+    pub const fn from(self) -> &'static [BackupStatus] {
         use BackupStatus::{
             Available, Deleting, Error, Protecting, Restoring, WaitingDelete, WaitingProtect,
             WaitingRestore,
         };
         match self {
-            WaitingProtect => matches!(next, Protecting | Error),
-            Protecting => matches!(next, Available | Error),
-            Available => matches!(next, WaitingRestore | WaitingDelete | Deleting),
-            WaitingRestore => matches!(next, Restoring | Available),
-            Restoring => matches!(next, Available),
-            WaitingDelete => matches!(next, Deleting | Error),
-            Deleting => matches!(next, Error),
-            Error => matches!(next, WaitingDelete | Deleting),
+            Self::StartProtect => &[WaitingProtect, Protecting],
+            Self::FinishProtect => &[Protecting, Available],
+            Self::FailProtect => &[WaitingProtect, Protecting, Error],
+            Self::QueueRestore => &[Available],
+            Self::StartRestore => &[WaitingRestore, Restoring],
+            Self::EndRestore => &[WaitingRestore, Restoring, Available],
+            Self::QueueDelete => &[Available, Error],
+            Self::StartDelete => &[Available, Error, WaitingDelete, Deleting],
+            Self::FailDelete => &[WaitingDelete, Deleting, Error],
         }
     }
 
-    /// Whether a task is at work on the backup or queued for it.
-    pub const fn is_busy(self) -> bool {
-        !matches!(self, Self::Available | Self::Error)
+    /// The state that the step leads to.
+    pub const fn to(self) -> BackupStatus {
+        match self {
+            Self::StartProtect => BackupStatus::Protecting,
+            Self::FinishProtect | Self::EndRestore => BackupStatus::Available,
+            Self::FailProtect | Self::FailDelete => BackupStatus::Error,
+            Self::QueueRestore => BackupStatus::WaitingRestore,
+            Self::StartRestore => BackupStatus::Restoring,
+            Self::QueueDelete => BackupStatus::WaitingDelete,
+            Self::StartDelete => BackupStatus::Deleting,
+        }
     }
 }
 
@@ -115,6 +215,10 @@ named! {
         VaultDelete = "vault_delete",
         /// The removal of resources from a vault.
         RemoveResource = "remove_resource",
+        /// The move of resources to another vault.
+        MigrateResource = "migrate_resource",
+        /// The change of the day on which a vault's backups end.
+        UpdateExpirationTime = "update_expiration_time",
     }
 }
 
@@ -183,20 +287,58 @@ mod tests {
         assert!("gone".parse::<BackupStatus>().is_err());
     }
 
+    /// Whether some step leads from one state to another one.
+    fn leads(from: BackupStatus, to: BackupStatus) -> bool {
+        let mut steps = BackupStep::ALL.iter();
+        steps.any(|step| step.to() == to && step.from().contains(&from))
+    }
+
     #[test]
     fn an_error_backup_can_only_be_deleted() {
-        for next in BackupStatus::ALL {
-            let allowed = BackupStatus::Error.may_become(*next);
-            let deletion = matches!(next, BackupStatus::WaitingDelete | BackupStatus::Deleting);
-            assert_eq!(allowed, deletion, "{next}");
+        for to in BackupStatus::ALL {
+            let deletion = matches!(to, BackupStatus::WaitingDelete | BackupStatus::Deleting);
+            let stays = *to == BackupStatus::Error;
+            assert_eq!(leads(BackupStatus::Error, *to), deletion || stays, "{to}");
         }
     }
 
     #[test]
     fn only_a_backup_that_was_being_made_becomes_available_for_the_first_time() {
-        assert!(BackupStatus::Protecting.may_become(BackupStatus::Available));
-        assert!(!BackupStatus::WaitingProtect.may_become(BackupStatus::Available));
-        assert!(!BackupStatus::Error.may_become(BackupStatus::Available));
-        assert!(!BackupStatus::Deleting.may_become(BackupStatus::Available));
+        for from in BackupStatus::ALL {
+            let may = BackupStep::FinishProtect.from().contains(from);
+            let was_made = matches!(from, BackupStatus::Protecting | BackupStatus::Available);
+            assert_eq!(may, was_made, "{from}");
+        }
+        for never in [
+            BackupStatus::WaitingProtect,
+            BackupStatus::Error,
+            BackupStatus::WaitingDelete,
+            BackupStatus::Deleting,
+        ] {
+            assert!(!leads(never, BackupStatus::Available), "{never}");
+        }
+    }
+
+    #[test]
+    fn every_state_of_a_backup_is_reached_and_left() {
+        for status in BackupStatus::ALL {
+            let reached = *status == BackupStatus::FIRST
+                || BackupStep::ALL.iter().any(|step| step.to() == *status);
+            let mut others = BackupStatus::ALL.iter().filter(|other| *other != status);
+            let left = others.any(|other| leads(*status, *other));
+            assert!(reached && left, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_vault_is_deleted_from_rest_alone() {
+        for from in VaultStatus::ALL {
+            let at_rest = matches!(from, VaultStatus::Available | VaultStatus::Error);
+            assert_eq!(
+                VaultStep::StartDelete.from().contains(from),
+                at_rest,
+                "{from}"
+            );
+        }
     }
 }

@@ -8,7 +8,8 @@ use cairn_repo::{Project as ProjectRepository, WriteDisk, Written};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::{
-    BackupId, BackupInfo, BackupStatus, Kind, Progress, ProjectId, ResourceId, ResourceType,
+    BackupId, BackupInfo, BackupStatus, BackupStep, Kind, Progress, ProjectId, ResourceId,
+    ResourceType,
 };
 
 use super::Worker;
@@ -91,7 +92,7 @@ impl<'a> BackUp<'a> {
     }
 
     async fn begin(&self) -> Result<()> {
-        self.change_rows(BackupStatus::Protecting, |_| {}).await
+        self.step_rows(BackupStep::StartProtect, |_| {}).await
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
@@ -227,10 +228,10 @@ impl<'a> BackUp<'a> {
         let service = &self.worker.service;
         let repository = service.repository().existing_project(self.project).await?;
         let listed = repository.find(self.backup).await?;
-        let (_, children) = self.rows().await?;
+        let (backup, children) = self.rows().await?;
         let now = service.now();
         let used: u64 = children.iter().map(|child| child.used_bytes).sum();
-        self.change_rows(BackupStatus::Available, |backup| {
+        self.step_rows(BackupStep::FinishProtect, |backup| {
             if backup.id == self.backup {
                 backup.size_bytes = listed.size_bytes;
                 backup.root = Some(listed.root.to_string());
@@ -240,7 +241,8 @@ impl<'a> BackUp<'a> {
             }
             backup.protected_at = Some(now);
         })
-        .await
+        .await?;
+        service.settle_capacity(self.project, backup.vault).await
     }
 
     async fn forget_disks(&self) -> Result<()> {
@@ -259,7 +261,7 @@ impl<'a> BackUp<'a> {
     }
 
     async fn fail(&self, why: &Failure) -> Result<()> {
-        self.change_rows(BackupStatus::Error, |backup| {
+        self.step_rows(BackupStep::FailProtect, |backup| {
             backup.used_bytes = 0;
             backup.root = None;
             backup.error_message = Some(why.text.clone());
@@ -274,8 +276,8 @@ impl<'a> BackUp<'a> {
         Ok((backup.ok_or(Refusal::BackupNotFound)?, children))
     }
 
-    /// Takes the backup and its children to a state, in one transaction.
-    async fn change_rows(&self, status: BackupStatus, change: impl Fn(&mut Backup)) -> Result<()> {
+    /// Takes the backup and its children a step on, in one transaction.
+    async fn step_rows(&self, step: BackupStep, change: impl Fn(&mut Backup)) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         let backup = tx
@@ -284,7 +286,7 @@ impl<'a> BackUp<'a> {
             .ok_or(Refusal::BackupNotFound)?;
         let children = tx.children_of(&[self.backup]).await?;
         for mut row in std::iter::once(backup).chain(children) {
-            row.advance(status, service.now())?;
+            tx.step_backup(&mut row, step, service.now()).await?;
             change(&mut row);
             tx.update_backup(&row).await?;
         }

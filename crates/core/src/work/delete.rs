@@ -3,7 +3,7 @@
 //! row would be found by nobody but the collector.
 
 use cairn_meta::Backup;
-use cairn_types::{BackupId, BackupStatus, Progress, ProjectId, ResourceId, VaultId, VaultStatus};
+use cairn_types::{BackupId, BackupStep, Progress, ProjectId, ResourceId, VaultId, VaultStep};
 
 use crate::{Result, Service};
 
@@ -13,8 +13,8 @@ pub(super) async fn backup(service: &Service, project: ProjectId, id: BackupId) 
     let Some(mut backup) = tx.lock_backup(project, id).await? else {
         return Ok(());
     };
-    backup.advance(BackupStatus::Deleting, service.now())?;
-    tx.update_backup(&backup).await?;
+    tx.step_backup(&mut backup, BackupStep::StartDelete, service.now())
+        .await?;
     tx.commit().await?;
     delete(service, &backup).await
 }
@@ -48,7 +48,8 @@ pub(super) async fn give_up_backup(
 ) -> Result<()> {
     let mut tx = service.meta().begin().await?;
     if let Some(mut backup) = tx.lock_backup(project, id).await? {
-        backup.advance(BackupStatus::Error, service.now())?;
+        tx.step_backup(&mut backup, BackupStep::FailDelete, service.now())
+            .await?;
         backup.error_message = Some(why.to_owned());
         tx.update_backup(&backup).await?;
         tx.commit().await?;
@@ -99,9 +100,8 @@ pub(super) async fn give_up_vault(
 ) -> Result<()> {
     let mut tx = service.meta().begin().await?;
     if let Some(mut vault) = tx.lock_vault(project, vault).await? {
-        vault.status = VaultStatus::Error;
-        vault.updated_at = service.now();
-        tx.update_vault(&vault).await?;
+        tx.step_vault(&mut vault, VaultStep::FailDelete, service.now())
+            .await?;
         tx.commit().await?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cairn_types::{BackupId, BackupStatus, Progress, ProjectId};
+use cairn_types::{BackupId, BackupStep, Progress, ProjectId};
 
 use super::Worker;
 use crate::restore::DiskMapping;
@@ -24,16 +24,16 @@ pub(super) struct Restore<'a> {
 impl Restore<'_> {
     pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
         match step {
-            0 => self.set_status(BackupStatus::Restoring).await,
+            0 => self.step(BackupStep::StartRestore).await,
             1 => self.write_disks(progress).await,
-            _ => self.set_status(BackupStatus::Available).await,
+            _ => self.step(BackupStep::EndRestore).await,
         }
     }
 
     /// The backup is as good as before, whatever became of the disks.
     pub(super) async fn undo(&self, step: usize) -> Result<()> {
         match step {
-            0 => self.set_status(BackupStatus::Available).await,
+            0 => self.step(BackupStep::EndRestore).await,
             _ => Ok(()),
         }
     }
@@ -60,12 +60,11 @@ impl Restore<'_> {
         Ok(())
     }
 
-    async fn set_status(&self, status: BackupStatus) -> Result<()> {
+    async fn step(&self, step: BackupStep) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         if let Some(mut backup) = tx.lock_backup(self.project, self.backup).await? {
-            backup.advance(status, service.now())?;
-            tx.update_backup(&backup).await?;
+            tx.step_backup(&mut backup, step, service.now()).await?;
             tx.commit().await?;
         }
         Ok(())

@@ -1,12 +1,12 @@
 //! A catalogue of its own for each test, and rows to fill it with.
 
 use cairn_meta::{
-    Backup, BoundResource, Checkpoint, Domain, Meta, Page, Project, ResourceExtraInfo, SkipReason,
-    Skipped, Vault, VolumeChoice,
+    Backup, BoundResource, Checkpoint, Domain, Meta, Page, Payment, Project, ResourceExtraInfo,
+    SkipReason, Skipped, Tx, Vault, VolumeChoice,
 };
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, DomainId, ObjectType, ProjectId, ProtectStatus,
-    ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    BackupId, BackupStatus, BackupStep, CheckpointId, DomainId, ObjectType, ProjectId,
+    ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
@@ -83,7 +83,7 @@ pub fn vault(project: ProjectId, name: &str, seconds: i64) -> Vault {
         protect_type: "backup".to_owned(),
         cloud_type: "public".to_owned(),
         consistent_level: "crash_consistent".to_owned(),
-        status: VaultStatus::Available,
+        status: VaultStatus::FIRST,
         size_gb: 100,
         auto_bind: true,
         auto_expand: false,
@@ -95,6 +95,10 @@ pub fn vault(project: ProjectId, name: &str, seconds: i64) -> Vault {
         backup_name_prefix: String::new(),
         bind_rules: serde_json::json!({ "tags": [{ "key": "ключ", "value": null }] }),
         tags: Vec::new(),
+        payment: Payment::default(),
+        availability_zone: Some("az-1".to_owned()),
+        sys_lock_source_service: None,
+        user: None,
         created_at: at(seconds),
         updated_at: at(seconds),
     }
@@ -157,7 +161,7 @@ pub fn backup(
         parent: None,
         name: format!("backup_{seconds}"),
         description: String::new(),
-        status: BackupStatus::Available,
+        status: BackupStatus::FIRST,
         resource,
         resource_name: "Web_1".to_owned(),
         resource_type: ResourceType::Server,
@@ -174,5 +178,15 @@ pub fn backup(
         updated_at: at(seconds),
         protected_at: Some(at(seconds + 1)),
         expired_at: None,
+        metadata: None,
+    }
+}
+
+/// Adds a backup that is done at once.
+pub async fn insert_available(tx: &mut Tx, backup: &mut Backup) {
+    tx.insert_backup(backup).await.unwrap();
+    let at = backup.updated_at;
+    for step in [BackupStep::StartProtect, BackupStep::FinishProtect] {
+        tx.step_backup(backup, step, at).await.unwrap();
     }
 }

@@ -21,6 +21,7 @@ async fn an_operation_log_shows_the_state_of_its_task() {
             vault_name: "v".to_owned(),
             checkpoint: None,
             policy: None,
+            enterprise_project: "0".to_owned(),
             operation_type: OperationType::Backup,
             resource: Some(ResourceId::random()),
             resource_name: Some("web".to_owned()),

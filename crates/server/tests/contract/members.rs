@@ -339,8 +339,8 @@ async fn a_share_is_taken_into_a_vault_that_fits() {
     let mut tx = client.world.meta.begin().await.unwrap();
     let (project, id) = (member.0.parse().unwrap(), disks.parse().unwrap());
     let mut row = tx.lock_vault(project, id).await.unwrap().unwrap();
-    row.status = cairn_types::VaultStatus::Deleting;
-    tx.update_vault(&row).await.unwrap();
+    let (step, now) = (cairn_types::VaultStep::StartDelete, row.created_at);
+    tx.step_vault(&mut row, step, now).await.unwrap();
     tx.commit().await.unwrap();
     let refused = decide(&client, &backup, &member.0, accept(&disks)).await;
     assert_eq!(code(&refused), "6712");

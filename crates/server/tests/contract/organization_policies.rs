@@ -283,6 +283,38 @@ async fn organization_policies_are_listed_by_type_and_belong_to_their_maker() {
 }
 
 #[tokio::test]
+async fn where_replicas_go_is_fixed_while_a_member_replicates() {
+    let client = Client::new().await;
+    let mut body = body(None);
+    body["policy"]["operation_type"] = json!("replication");
+    body["policy"]["policy_operation_definition"] = json!({ "destination_region": "cairn-2",
+        "destination_project_id": "f841e01fd2b14e7fa41b6ae7aa6b0594" });
+    let made = client.call(Op::CreateOrganizationPolicy, &[], body).await;
+    let id = made.body["policy"]["id"].as_str().unwrap();
+    let pushed = client.deployed(id).await[0].1.clone();
+    let source = client.vault_with("server", json!({})).await;
+    let target = client
+        .vault_with("server", json!({ "protect_type": "replication" }))
+        .await;
+    let bind = json!({ "policy_id": pushed, "destination_vault_id": target });
+    let bound = client
+        .call(Op::AssociateVaultPolicy, &[&source], bind)
+        .await;
+    assert_eq!(bound.status, 200, "{bound:?}");
+    let change =
+        |definition: Value| json!({ "policy": { "policy_operation_definition": definition } });
+    let away = change(json!({ "destination_region": "cairn-3" }));
+    let moved = client.call(Op::UpdateOrganizationPolicy, &[id], away).await;
+    refused(&moved, 400, "6003");
+    let keep = change(json!({ "max_backups": 2 }));
+    let kept = client.call(Op::UpdateOrganizationPolicy, &[id], keep).await;
+    assert_eq!(kept.status, 200, "{kept:?}");
+    let definition = &client.show_policy(&pushed).await["operation_definition"];
+    assert_eq!(definition["destination_region"], "cairn-2");
+    assert_eq!(definition["max_backups"], 2);
+}
+
+#[tokio::test]
 async fn what_is_no_organization_policy_is_refused() {
     let client = Client::new().await;
     for (key, value) in [

@@ -309,8 +309,11 @@ async fn a_vault_follows_the_last_policy_of_a_type_that_it_was_given() {
         "6105",
     );
     body["vault"]["backup_policy_id"] = json!(NOBODYS);
-    let refusal = client.call(Op::CreateVault, &[], body).await;
+    let refusal = client.call(Op::CreateVault, &[], body.clone()).await;
     refused(&refusal, 404, "6000");
+    body["vault"]["backup_policy_id"] = json!(client.policy("replication").await);
+    let refusal = client.call(Op::CreateVault, &[], body).await;
+    refused(&refusal, 400, "6127");
     let listed = client.call(Op::ListVault, &[], Value::Null).await;
     assert_eq!(listed.body["count"], 0, "nothing was made");
 }

@@ -363,55 +363,11 @@ async fn a_copy_that_fails_says_why_and_may_be_made_again() {
 }
 
 #[tokio::test]
-async fn vaults_over_there_are_seen_by_who_may_go_there() {
-    let mut client = Client::new().await;
-    let project = second_project(&client, Role::ReadOnlyAccess).await;
+async fn this_server_copies_within_its_own_region() {
+    let client = Client::new().await;
     let shown = client
         .call(Op::ShowReplicationCapabilities, &[], Value::Null)
         .await;
     let expected = json!([{ "name": HERE, "replication_destinations": [HERE] }]);
     assert_eq!(shown.body["regions"], expected);
-    let own = client.server_vault().await;
-    let mut query = format!("region_id={HERE}&external_project_id={}", client.project);
-    // The project's own vaults are listed from the other one.
-    client.go_to(&project).await;
-    for (more, count) in [
-        (String::new(), 1),
-        (
-            "&protect_type=backup&object_type=server&cloud_type=public".to_owned(),
-            1,
-        ),
-        ("&protect_type=replication".to_owned(), 0),
-        (format!("&vault_id={own}&protect_type=replication"), 1),
-        (format!("&vault_id={NOBODYS}"), 0),
-        ("&offset=1&limit=5".to_owned(), 1),
-    ] {
-        let listed = client
-            .call_with(
-                Op::ListExternalVault,
-                &[],
-                &format!("{query}{more}"),
-                Value::Null,
-            )
-            .await;
-        assert_eq!(listed.body["count"], count, "{more}");
-    }
-    let moon = query.replace(HERE, "moon-1");
-    let refused = client
-        .call_with(Op::ListExternalVault, &[], &moon, Value::Null)
-        .await;
-    assert_eq!(code(&refused), "1005");
-    let refused = client
-        .call_with(Op::ListExternalVault, &[], "region_id=x", Value::Null)
-        .await;
-    assert_eq!(code(&refused), "9900");
-    client.become_stranger().await;
-    let shut = client
-        .call_with(Op::ListExternalVault, &[], &query, Value::Null)
-        .await;
-    query = format!("region_id={HERE}&external_project_id={NO_PROJECT}");
-    let absent = client
-        .call_with(Op::ListExternalVault, &[], &query, Value::Null)
-        .await;
-    assert_eq!((shut.status.as_u16(), &shut.body), (403, &absent.body));
 }
