@@ -3,7 +3,7 @@
 use cairn_meta::tasks::Task;
 use cairn_meta::{Backup, Replication, ReplicationEnd};
 use cairn_types::{
-    BackupId, BackupStatus, OperationLogId, ReplicationId, ReplicationStatus, ResourceId,
+    BackupId, BackupStep, OperationLogId, ReplicationId, ReplicationStatus, ResourceId,
 };
 
 use crate::fixtures::*;
@@ -32,11 +32,10 @@ async fn a_replication_is_as_far_as_its_copy() {
             tx.insert_checkpoint(point).await.unwrap();
         }
         let resource = ResourceId::random();
-        let source = backup(&vault, point.id, resource, 5);
+        let mut source = backup(&vault, point.id, resource, 5);
         let mut copy = backup(&there, copied.id, resource, 6);
-        copy.status = BackupStatus::WaitingProtect;
         copy.image_type = "replication".to_owned();
-        tx.insert_backup(&source).await.unwrap();
+        insert_available(&mut tx, &mut source).await;
         tx.insert_backup(&copy).await.unwrap();
         let task = Task::new(
             OperationLogId::random(),
@@ -56,20 +55,26 @@ async fn a_replication_is_as_far_as_its_copy() {
         };
         tx.insert_replication(&record).await.unwrap();
 
-        for (status, expected) in [
-            (BackupStatus::WaitingProtect, ReplicationStatus::Waiting),
-            (BackupStatus::Protecting, ReplicationStatus::Replicating),
-            (BackupStatus::Error, ReplicationStatus::Fail),
-            (BackupStatus::Available, ReplicationStatus::Success),
-            (BackupStatus::Restoring, ReplicationStatus::Success),
+        for (step, expected) in [
+            (None, ReplicationStatus::Waiting),
+            (
+                Some(BackupStep::StartProtect),
+                ReplicationStatus::Replicating,
+            ),
+            (Some(BackupStep::FinishProtect), ReplicationStatus::Success),
+            (Some(BackupStep::QueueRestore), ReplicationStatus::Success),
+            (Some(BackupStep::EndRestore), ReplicationStatus::Success),
+            (Some(BackupStep::QueueDelete), ReplicationStatus::Success),
+            (Some(BackupStep::FailDelete), ReplicationStatus::Fail),
         ] {
-            copy.status = status;
-            tx.update_backup(&copy).await.unwrap();
+            if let Some(step) = step {
+                tx.step_backup(&mut copy, step, at(7)).await.unwrap();
+            }
             let found = tx.replications_of(project, &[source.id]).await.unwrap();
             assert_eq!((found[0].status, &found[0].record), (expected, &record));
             let under_way = matches!(
-                status,
-                BackupStatus::WaitingProtect | BackupStatus::Protecting
+                expected,
+                ReplicationStatus::Waiting | ReplicationStatus::Replicating
             );
             let mut count = async |vault, resource, backup| {
                 tx.replications_under_way(vault, resource, backup)
@@ -82,7 +87,8 @@ async fn a_replication_is_as_far_as_its_copy() {
             assert_eq!(count(vault.id, None, Some(BackupId::random())).await, 0);
             // A copy that is being made does not keep the resource from its work.
             let busy = tx.busy_backups_of(resource).await.unwrap();
-            assert_eq!(busy.len(), usize::from(status == BackupStatus::Restoring));
+            let at_work = copy.status.is_busy() && !under_way;
+            assert_eq!(busy.len(), usize::from(at_work), "{}", copy.status);
         }
         tx.remove_backup(&copy).await.unwrap();
         let gone = tx.replications_of(project, &[source.id]).await.unwrap();
