@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -238,6 +239,8 @@ class Server:
         headers = {
             "content-type": "application/json",
             "host": f"127.0.0.1:{self.port}",
+            # The same request signed twice in a second would be taken for a retry.
+            "x-nonce": secrets.token_hex(8),
             "x-project-id": self.project,
             "x-sdk-date": stamp,
         }
