@@ -1,11 +1,13 @@
 //! The database itself: opening it, its transactions, and all that differs
 //! between SQLite and PostgreSQL.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Transaction};
 
+use crate::anchors::Anchors;
 use crate::{Error, Result};
 
 /// Connections that read at the same time.
@@ -25,6 +27,7 @@ pub struct Meta {
     readers: AnyPool,
     writers: AnyPool,
     kind: DatabaseKind,
+    anchors: Arc<Anchors>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,7 @@ impl Meta {
             readers,
             writers,
             kind,
+            anchors: Arc::default(),
         })
     }
 
@@ -113,6 +117,7 @@ impl Meta {
         Ok(Tx {
             tx,
             kind: self.kind,
+            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -122,6 +127,7 @@ impl Meta {
         Ok(Tx {
             tx,
             kind: self.kind,
+            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -164,6 +170,7 @@ fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
 pub struct Tx {
     tx: Transaction<'static, Any>,
     kind: DatabaseKind,
+    anchors: Arc<Anchors>,
 }
 
 impl Tx {
@@ -175,6 +182,10 @@ impl Tx {
 
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
         &mut self.tx
+    }
+
+    pub(crate) const fn anchors(&self) -> &Arc<Anchors> {
+        &self.anchors
     }
 
     pub(crate) const fn claim_lock(&self) -> &'static str {
