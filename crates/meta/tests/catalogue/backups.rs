@@ -159,3 +159,69 @@ async fn pages_follow_one_another_in_every_order() {
     })
     .await;
 }
+
+/// A long list in which much changes, page by page and whole.
+#[tokio::test]
+async fn deep_pages_are_those_of_the_whole_list_whatever_changes() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let vault = vault(project, "v", 1);
+        let point = checkpoint(&vault);
+        let mut tx = meta.begin().await.unwrap();
+        tx.insert_vault(&vault).await.unwrap();
+        tx.insert_checkpoint(&point).await.unwrap();
+        // The checkpoint stays: its first backup is never removed.
+        let mut all: Vec<Backup> = Vec::new();
+        for number in 0..1600 {
+            let one = backup(&vault, point.id, ResourceId::random(), 1000 + number / 3);
+            tx.insert_backup(&one).await.unwrap();
+            all.push(one);
+        }
+        tx.commit().await.unwrap();
+        for round in 0..4 {
+            all.sort_by_key(|one| std::cmp::Reverse((one.created_at, one.id.to_string())));
+            for offset in [
+                0, 511, 512, 513, 700, 1023, 1024, 1025, 1590, 1599, 1601, 1605,
+            ] {
+                let page = Page {
+                    limit: 7,
+                    offset,
+                    marker: None,
+                };
+                let mut tx = meta.read().await.unwrap();
+                let none = BackupFilter::default();
+                let (rows, count) = tx.backups(project, &none, &[], &page).await.unwrap();
+                assert_eq!(count, all.len() as u64);
+                let offset = usize::try_from(offset).unwrap().min(all.len());
+                let end = (offset + 7).min(all.len());
+                let expected: Vec<_> = all[offset..end].iter().map(|one| one.id).collect();
+                let found: Vec<_> = rows.iter().map(|one| one.id).collect();
+                assert_eq!(found, expected, "offset {offset} in round {round}");
+            }
+            let mut tx = meta.begin().await.unwrap();
+            match round {
+                // New ones come behind all others.
+                0 => {
+                    for number in 0..5 {
+                        let one = backup(&vault, point.id, ResourceId::random(), 9000 + number);
+                        tx.insert_backup(&one).await.unwrap();
+                        all.push(one);
+                    }
+                }
+                // One comes between.
+                1 => {
+                    let one = backup(&vault, point.id, ResourceId::random(), 1001);
+                    tx.insert_backup(&one).await.unwrap();
+                    all.push(one);
+                }
+                // An old one goes.
+                _ => {
+                    let gone = all.remove(1400);
+                    tx.remove_backup(&gone).await.unwrap();
+                }
+            }
+            tx.commit().await.unwrap();
+        }
+    })
+    .await;
+}
