@@ -12,11 +12,10 @@ CREATE INDEX usage_by_resource ON backups (resource_id, vault_id, status, used_b
     WHERE parent_id IS NULL;
 
 -- How many backups a project has, those of single disks not counted: a list
--- says so on every page. `changes` counts what moved older backups in the list.
+-- says so on every page.
 CREATE TABLE backup_counts (
     project_id TEXT PRIMARY KEY REFERENCES projects (id),
-    backups    BIGINT NOT NULL,
-    changes    BIGINT NOT NULL
+    backups    BIGINT NOT NULL
 );
-INSERT INTO backup_counts (project_id, backups, changes)
-    SELECT project_id, COUNT(*), 0 FROM backups WHERE parent_id IS NULL GROUP BY project_id;
+INSERT INTO backup_counts (project_id, backups)
+    SELECT project_id, COUNT(*) FROM backups WHERE parent_id IS NULL GROUP BY project_id;

@@ -1,14 +1,12 @@
 //! The database itself: opening it, its transactions, and all that differs
 //! between SQLite and PostgreSQL.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Transaction};
 
-use crate::anchors::Anchors;
 use crate::{Error, Result};
 
 /// Connections that read at the same time.
@@ -28,7 +26,6 @@ pub struct Meta {
     readers: AnyPool,
     writers: AnyPool,
     kind: DatabaseKind,
-    anchors: Arc<Anchors>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +105,6 @@ impl Meta {
             readers,
             writers,
             kind,
-            anchors: Arc::default(),
         })
     }
 
@@ -118,7 +114,6 @@ impl Meta {
         Ok(Tx {
             connection: Held::Transaction(tx),
             kind: self.kind,
-            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -137,7 +132,6 @@ impl Meta {
         Ok(Tx {
             connection: Held::Single(self.readers.acquire().await?),
             kind: self.kind,
-            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -180,7 +174,6 @@ fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
 pub struct Tx {
     connection: Held,
     kind: DatabaseKind,
-    anchors: Arc<Anchors>,
 }
 
 /// The connection behind a transaction.
@@ -205,10 +198,6 @@ impl Tx {
             Held::Transaction(tx) => tx,
             Held::Single(connection) => connection,
         }
-    }
-
-    pub(crate) const fn anchors(&self) -> &Arc<Anchors> {
-        &self.anchors
     }
 
     pub(crate) const fn claim_lock(&self) -> &'static str {
