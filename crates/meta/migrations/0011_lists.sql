@@ -8,8 +8,12 @@ DROP INDEX backups_by_parent;
 CREATE INDEX backups_by_parent ON backups (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX usage_by_vault ON backups (vault_id, status, used_bytes, parent_id)
     WHERE parent_id IS NULL;
-CREATE INDEX usage_by_resource ON backups (resource_id, vault_id, status, used_bytes, parent_id)
+-- In the order of time, so that a resource's newest is found at once.
+CREATE INDEX usage_by_resource ON backups
+    (resource_id, vault_id, created_at, id, status, used_bytes, parent_id)
     WHERE parent_id IS NULL;
+CREATE INDEX restores_by_resource ON backups (resource_id)
+    WHERE parent_id IS NULL AND status IN ('waiting_restore', 'restoring');
 
 -- How many backups a project has, those of single disks not counted: a list
 -- says so on every page.
