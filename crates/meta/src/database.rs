@@ -76,6 +76,14 @@ impl DatabaseKind {
             Self::Postgres => "FOR UPDATE",
         }
     }
+
+    /// As [`row_lock`](Self::row_lock), but lets others make rows that refer to the locked one.
+    const fn row_lock_beside_references(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => "FOR NO KEY UPDATE",
+        }
+    }
 }
 
 impl Meta {
@@ -206,6 +214,10 @@ impl Tx {
 
     pub(crate) const fn row_lock(&self) -> &'static str {
         self.kind.row_lock()
+    }
+
+    pub(crate) const fn row_lock_beside_references(&self) -> &'static str {
+        self.kind.row_lock_beside_references()
     }
 }
 
