@@ -50,6 +50,12 @@ def test_the_readme_walks_to_a_restored_disk(sample):
     assert sums == [before, before]
     assert "as good as lost" in done.stdout
     assert hashlib.sha256(image.read_bytes()).hexdigest() == before
+    # The disk's server is protected in a vault of its own only after that.
+    sample.cli("vault", "create", "early", "--type", "server", "--size", "100")
+    refused = sample.cli("vault", "add", "early", "web-1", check=False)
+    assert "BackupService.6137" in refused.stderr
+    sample.cli("vault", "delete", "first", "--wait")
+    sample.cli("vault", "delete", "early", "--wait")
 
 
 def test_the_readme_prints_what_make_run_prints():

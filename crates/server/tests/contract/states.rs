@@ -181,6 +181,20 @@ async fn a_disk_that_somebody_has_open_is_not_overwritten() {
     let logs = client.call_with(Op::ListOpLogs, &[], "operation_type=restore", Value::Null);
     assert_eq!(logs.await.body["count"], 0, "nothing was begun");
     drop(reader);
+
+    // Nor is it if it is opened before the work begins.
+    assert_eq!(restore(&client, &backup, disk).await.status, 202);
+    client.world.change_images(9);
+    let images = client.world.images();
+    let reader = client.world.inventory.open_reader(disk).unwrap();
+    client.world.work().await;
+    let query = "operation_type=restore&status=failed";
+    let logs = client.call_with(Op::ListOpLogs, &[], query, Value::Null);
+    let log = logs.await.body["operation_logs"][0].clone();
+    let why = log["error_info"]["message"].as_str().unwrap();
+    assert!(why.contains("in use"), "{why}");
+    assert_eq!(client.world.images(), images);
+    drop(reader);
     assert_eq!(restore(&client, &backup, disk).await.status, 202);
     client.world.work().await;
 
