@@ -143,7 +143,6 @@ pub const NEVER: &[Never] = &[
             ErrorCode::RemoveBackupsFailed,
             ErrorCode::VaultDeletionFailed,
             ErrorCode::VaultCreationFailed,
-            ErrorCode::ReplicaImportFailed,
             ErrorCode::ShareDeletionFailed,
             ErrorCode::MemberUpdateFailed,
         ],
