@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Transaction};
 
 use crate::{Error, Result};
@@ -111,7 +112,7 @@ impl Meta {
     pub async fn begin(&self) -> Result<Tx> {
         let tx = self.writers.begin_with(self.kind.begin_writing()).await?;
         Ok(Tx {
-            tx,
+            connection: Held::Transaction(tx),
             kind: self.kind,
         })
     }
@@ -120,7 +121,16 @@ impl Meta {
     pub async fn read(&self) -> Result<Tx> {
         let tx = self.readers.begin_with(self.kind.begin_reading()).await?;
         Ok(Tx {
-            tx,
+            connection: Held::Transaction(tx),
+            kind: self.kind,
+        })
+    }
+
+    /// For a single read, which is at one point in time by itself: it costs one
+    /// trip to the database and not three.
+    pub async fn look(&self) -> Result<Tx> {
+        Ok(Tx {
+            connection: Held::Single(self.readers.acquire().await?),
             kind: self.kind,
         })
     }
@@ -162,19 +172,32 @@ fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
 /// A transaction: every query of the catalogue is a method of it.
 #[derive(Debug)]
 pub struct Tx {
-    tx: Transaction<'static, Any>,
+    connection: Held,
     kind: DatabaseKind,
+}
+
+/// The connection behind a transaction.
+#[derive(Debug)]
+enum Held {
+    Transaction(Transaction<'static, Any>),
+    /// Every statement is a transaction of its own.
+    Single(PoolConnection<Any>),
 }
 
 impl Tx {
     /// Makes what the transaction did durable and visible.
     pub async fn commit(self) -> Result<()> {
-        self.tx.commit().await?;
+        if let Held::Transaction(tx) = self.connection {
+            tx.commit().await?;
+        }
         Ok(())
     }
 
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.tx
+        match &mut self.connection {
+            Held::Transaction(tx) => tx,
+            Held::Single(connection) => connection,
+        }
     }
 
     pub(crate) const fn claim_lock(&self) -> &'static str {
