@@ -30,6 +30,9 @@ pub fn from_query(text: &str) -> Result<Timestamp, TimestampError> {
 
 /// The last second of a day such as `2025-12-31`, in UTC.
 pub fn end_of_day(day: &str) -> Result<Timestamp, TimestampError> {
+    // As long as its form says: what is read loosely would be told back as it came.
+    let plain = day.len() == 10 && day.starts_with(|c: char| c.is_ascii_digit());
+    let day = if plain { day } else { "" };
     Timestamp::parse("%Y-%m-%dT%H:%M:%S", &format!("{day}T23:59:59"))
 }
 

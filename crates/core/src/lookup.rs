@@ -21,9 +21,10 @@ impl Service {
         Ok(projects)
     }
 
-    /// A project of the caller's with its domain.
+    /// A project with its domain: one of the caller's, or one that shares a
+    /// backup with the caller's.
     ///
-    /// Errors: `NotFound`, for a project of others too.
+    /// Errors: `NotFound`, for every other project too.
     /// CBR: `ShowDomain`, `GET /v3/domain/{source_project_id}`.
     pub async fn domain_of_project(
         &self,
@@ -32,8 +33,14 @@ impl Service {
     ) -> Result<(Domain, Project)> {
         let mut tx = self.meta().read().await?;
         let mut own = tx.projects_of(caller.user, None).await?.into_iter();
-        let project = own.find(|one| one.id == project);
-        let project = project.ok_or(Refusal::ProjectNotFound)?;
+        let found = match own.find(|one| one.id == project) {
+            Some(own) => Some(own),
+            None if tx.shares_between(project, caller.project).await? => {
+                tx.project(project).await?
+            }
+            None => None,
+        };
+        let project = found.ok_or(Refusal::ProjectNotFound)?;
         let domain = tx.domain(project.domain).await?;
         Ok((domain.ok_or(Refusal::ProjectNotFound)?, project))
     }

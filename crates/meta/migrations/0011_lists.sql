@@ -1,13 +1,19 @@
 -- What lists and usage are read by. An index of whole backups leaves out those
 -- of single disks, which are found by their parents, and the other way round.
+-- With the parent in it, SQLite answers from the index alone.
 DROP INDEX backups_by_project;
-CREATE INDEX backups_by_project ON backups (project_id, created_at, id)
+CREATE INDEX backups_by_project ON backups (project_id, created_at, id, parent_id)
     WHERE parent_id IS NULL;
 DROP INDEX backups_by_parent;
 CREATE INDEX backups_by_parent ON backups (parent_id) WHERE parent_id IS NOT NULL;
-CREATE INDEX usage_by_vault ON backups (vault_id, status, used_bytes) WHERE parent_id IS NULL;
-CREATE INDEX usage_by_resource ON backups (resource_id, vault_id, status, used_bytes)
+CREATE INDEX usage_by_vault ON backups (vault_id, status, used_bytes, parent_id)
     WHERE parent_id IS NULL;
+-- In the order of time, so that a resource's newest is found at once.
+CREATE INDEX usage_by_resource ON backups
+    (resource_id, vault_id, created_at, id, status, used_bytes, parent_id)
+    WHERE parent_id IS NULL;
+CREATE INDEX restores_by_resource ON backups (resource_id)
+    WHERE parent_id IS NULL AND status IN ('waiting_restore', 'restoring');
 
 -- How many backups a project has, those of single disks not counted: a list
 -- says so on every page.

@@ -119,6 +119,16 @@ pub(crate) fn json(value: &impl serde::Serialize) -> Value {
     Value::Text(serde_json::to_string(value).expect("our records have string keys only"))
 }
 
+/// PostgreSQL takes no text that holds a NUL, and none of ours should: it
+/// becomes the sign for what cannot be shown, so that a search for it finds
+/// nothing and neither database fails.
+fn without_nul(text: String) -> String {
+    match text.contains('\0') {
+        true => text.replace('\0', "\u{fffd}"),
+        false => text,
+    }
+}
+
 impl Statement {
     pub(crate) fn new(text: &str) -> Self {
         Self {
@@ -136,8 +146,8 @@ impl Statement {
     /// Adds a parameter: its number in the text, its value to the arguments.
     pub(crate) fn bind(&mut self, value: impl Into<Value>) -> &mut Self {
         let added = match value.into() {
-            Value::Text(value) => self.arguments.add(value),
-            Value::OptionalText(value) => self.arguments.add(value),
+            Value::Text(value) => self.arguments.add(without_nul(value)),
+            Value::OptionalText(value) => self.arguments.add(value.map(without_nul)),
             Value::Integer(value) => self.arguments.add(value),
             Value::OptionalInteger(value) => self.arguments.add(value),
         };

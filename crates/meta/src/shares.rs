@@ -138,6 +138,16 @@ impl Tx {
             .await
     }
 
+    /// Whether a project shares a backup with another.
+    pub async fn shares_between(&mut self, owner: ProjectId, member: ProjectId) -> Result<bool> {
+        let mut statement =
+            Statement::new("SELECT COUNT(*) FROM shares s JOIN backups b ON b.id = s.backup_id");
+        statement
+            .equals("s.dest_project_id", Some(member))
+            .equals("b.project_id", Some(owner));
+        Ok(statement.number(self).await? > 0)
+    }
+
     /// The shares that a project has in some backups.
     pub async fn shares_with(
         &mut self,

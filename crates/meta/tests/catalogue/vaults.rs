@@ -335,3 +335,24 @@ async fn an_order_is_found_by_its_number_project_and_vault() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_text_with_a_nul_is_stored_and_sought_without_it() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let mut odd = vault(project, "odd", 1);
+        odd.description = "a\0b".to_owned();
+        odd.availability_zone = Some("\0".to_owned());
+        let mut tx = meta.begin().await.unwrap();
+        tx.insert_vault(&odd).await.unwrap();
+        let read = tx.vault(project, odd.id).await.unwrap().unwrap();
+        assert_eq!(read.description, "a\u{fffd}b");
+        let filter = VaultFilter {
+            name: Some("o\0".to_owned()),
+            ..VaultFilter::default()
+        };
+        let found = tx.vaults(project, &filter, &everything(9)).await.unwrap();
+        assert_eq!(found.1, 0);
+    })
+    .await;
+}

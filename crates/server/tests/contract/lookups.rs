@@ -48,6 +48,27 @@ async fn projects_and_domains_are_found_by_their_own_alone() {
 }
 
 #[tokio::test]
+async fn who_shares_a_backup_is_told_to_its_receiver() {
+    let mut client = Client::new().await;
+    let vault = client.server_vault().await;
+    let backup = client.back_up(&vault).await;
+    let owner = (client.project.clone(), client.token.clone());
+    client.become_stranger().await;
+    let receiver = (client.project.clone(), client.token.clone());
+    let before = client.call(Op::ShowDomain, &[&owner.0], Value::Null).await;
+    assert_eq!(before.status, 404);
+
+    (client.project, client.token) = owner.clone();
+    let members = json!({ "members": [receiver.0] });
+    let shared = client.call(Op::AddMember, &[&backup], members).await;
+    assert_eq!(shared.status, 200, "{shared:?}");
+    (client.project, client.token) = receiver;
+    let after = client.call(Op::ShowDomain, &[&owner.0], Value::Null).await;
+    assert_eq!(after.body["project_id"], *owner.0);
+    assert_eq!(after.body["project_name"], "cairn-1");
+}
+
+#[tokio::test]
 async fn vaults_of_this_region_are_external_to_other_projects() {
     let mut client = Client::new().await;
     let vault = client.disk_vault().await;
