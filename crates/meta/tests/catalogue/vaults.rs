@@ -356,3 +356,22 @@ async fn a_text_with_a_nul_is_stored_and_sought_without_it() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn of_two_who_count_under_the_projects_lock_one_comes_second() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let make_the_only_one = async |name: &str| {
+            let mut tx = meta.begin().await.unwrap();
+            tx.lock_project(project).await.unwrap();
+            if tx.count_vaults(project).await.unwrap() == 0 {
+                tx.insert_vault(&vault(project, name, 1)).await.unwrap();
+            }
+            tx.commit().await.unwrap();
+        };
+        tokio::join!(make_the_only_one("a"), make_the_only_one("b"));
+        let mut tx = meta.read().await.unwrap();
+        assert_eq!(tx.count_vaults(project).await.unwrap(), 1);
+    })
+    .await;
+}
