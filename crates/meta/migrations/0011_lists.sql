@@ -6,10 +6,10 @@ CREATE INDEX backups_by_project ON backups (project_id, created_at, id, parent_i
     WHERE parent_id IS NULL;
 DROP INDEX backups_by_parent;
 CREATE INDEX backups_by_parent ON backups (parent_id) WHERE parent_id IS NOT NULL;
-CREATE INDEX usage_by_vault ON backups (vault_id, status, used_bytes, parent_id)
+CREATE INDEX usage_by_vault ON backups (vault_id, resource_id, status, used_bytes, parent_id)
     WHERE parent_id IS NULL;
-CREATE INDEX usage_by_resource ON backups (resource_id, vault_id, status, used_bytes, parent_id)
-    WHERE parent_id IS NULL;
+CREATE INDEX restoring_by_resource ON backups (resource_id, status)
+    WHERE parent_id IS NULL AND status IN ('waiting_restore', 'restoring');
 
 -- How many backups a project has, those of single disks not counted: a list
 -- says so on every page. `changes` counts what moved older backups in the list.

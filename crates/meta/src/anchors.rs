@@ -178,7 +178,7 @@ impl Tx {
 
 impl Statement {
     /// From this row on, in a list with the newest first.
-    pub(crate) fn from_place(&mut self, place: &Place) -> &mut Self {
+    pub(crate) fn beginning_at(&mut self, place: &Place) -> &mut Self {
         self.condition("(created_at, id) <= (")
             .bind(place.created_at);
         self.push(", ").bind(text(&place.id)).push(")")
