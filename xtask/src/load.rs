@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Items on a page of a list.
     #[arg(long, default_value_t = 10)]
     page: usize,
+    /// Only the questions whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
     /// The catalogue's database, empty; a SQLite file if not given.
     #[arg(long, env = "CAIRN_LOAD_CATALOGUE")]
     catalogue: Option<String>,
@@ -98,30 +101,30 @@ fn measure(arguments: &Arguments, place: &Path) -> Result<()> {
     };
     let (vaults, backups) = (ids("vaults")?, ids("backups")?);
     let page = arguments.page;
-    let questions: [Question<'_>; 5] = [
+    let at = |offset: usize| format!("limit={page}&offset={offset}");
+    let behind = |ids: &[String], n: usize| format!("limit={page}&marker={}", ids[n % ids.len()]);
+    let questions: [Question<'_>; 7] = [
         ("show a vault", &|n| {
             format!("{base}/vaults/{}", vaults[n % vaults.len()])
         }),
         ("show a backup", &|n| {
             format!("{base}/backups/{}", backups[n % backups.len()])
         }),
-        ("list vaults", &|n| {
-            format!(
-                "{base}/vaults?limit={page}&offset={}",
-                n % (vaults.len() - page)
-            )
+        ("list vaults, by offset", &|n| {
+            format!("{base}/vaults?{}", at(n % (vaults.len() - page)))
         }),
-        ("list backups", &|n| {
-            format!(
-                "{base}/backups?limit={page}&offset={}",
-                n % (arguments.backups - page)
-            )
+        ("list vaults, by marker", &|n| {
+            format!("{base}/vaults?{}", behind(&vaults, n))
+        }),
+        ("list backups, by offset", &|n| {
+            format!("{base}/backups?{}", at(n % (backups.len() - page)))
+        }),
+        ("list backups, by marker", &|n| {
+            format!("{base}/backups?{}", behind(&backups, n))
         }),
         ("list a vault's backups", &|n| {
-            format!(
-                "{base}/backups?limit={page}&vault_id={}",
-                vaults[n % vaults.len()]
-            )
+            let vault = &vaults[n % vaults.len()];
+            format!("{base}/backups?{}&vault_id={vault}", at(0))
         }),
     ];
     println!(
@@ -132,7 +135,10 @@ fn measure(arguments: &Arguments, place: &Path) -> Result<()> {
         "{:<24} {:>10} {:>9} {:>9} {:>9}",
         "", "requests/s", "p50 ms", "p99 ms", "max ms"
     );
-    for (name, target) in questions {
+    let asked = questions
+        .into_iter()
+        .filter(|(name, _)| name.contains(&arguments.only));
+    for (name, target) in asked {
         // What is asked first fills the caches; it is not counted.
         ask(&address, &token, arguments, Duration::from_secs(1), target)?;
         let length = Duration::from_secs(arguments.seconds);

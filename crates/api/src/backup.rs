@@ -1,8 +1,8 @@
 //! Backups and restores on the wire.
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, OperationLogId, PolicyId, ProjectId, ResourceId,
-    ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, CheckpointId, OperationLogId, PolicyId, ProjectId, ReplicationId,
+    ReplicationStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -282,12 +282,12 @@ pub struct ImageData {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ReplicationRecord {
     /// The record.
-    pub id: String,
+    pub id: ReplicationId,
     /// When it was asked for.
     #[serde(with = "wire_time")]
     pub created_at: Timestamp,
-    /// `waiting_replicate`, `replicating`, `success`, `fail` or `skip`.
-    pub status: String,
+    /// How far it is.
+    pub status: ReplicationStatus,
     /// The backup that is copied.
     pub source_backup_id: BackupId,
     /// Its checkpoint.
@@ -297,9 +297,9 @@ pub struct ReplicationRecord {
     /// Its region.
     pub source_region: String,
     /// The copy.
-    pub destination_backup_id: Option<BackupId>,
+    pub destination_backup_id: BackupId,
     /// The copy's checkpoint.
-    pub destination_checkpoint_id: Option<CheckpointId>,
+    pub destination_checkpoint_id: CheckpointId,
     /// The copy's project.
     pub destination_project_id: ProjectId,
     /// The copy's region.
@@ -308,6 +308,26 @@ pub struct ReplicationRecord {
     pub destination_vault_id: VaultId,
     /// The vault of the backup that is copied.
     pub vault_id: VaultId,
+    /// More about it.
+    pub extra_info: ReplicationExtraInfo,
+}
+
+/// More about a copy. The vault comes in two spellings: the documents have one,
+/// the SDKs read the other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ReplicationExtraInfo {
+    /// How far it is, 0 to 100.
+    pub progress: u8,
+    /// The error code; empty unless it failed.
+    pub fail_code: String,
+    /// One sentence; empty unless it failed.
+    pub fail_reason: String,
+    /// Asked for by a policy.
+    pub auto_trigger: bool,
+    /// The copy's vault.
+    pub destination_vault_id: VaultId,
+    /// The copy's vault again, as the documents spell it.
+    pub destinatio_vault_id: VaultId,
 }
 
 /// The body of `UpdateBackup`.

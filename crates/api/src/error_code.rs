@@ -4,8 +4,12 @@
 //! A code's status and message are fixed here. Messages that the service is
 //! known to send are kept to the letter, because clients look for them.
 
+mod never;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use never::{NEVER, Never};
 
 /// The body of every answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -56,7 +56,7 @@ fn shape(operation: Operation) -> Shape {
 
     use crate::{
         agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
-        organization_policy, policy, protectable, tag, usage, vault,
+        organization_policy, policy, protectable, replication, sync, tag, usage, vault,
     };
 
     let shape = Shape::default();
@@ -99,6 +99,15 @@ fn shape(operation: Operation) -> Shape {
             .query(protectable::ListProtectableQuery::parameters())
             .answer::<protectable::ListProtectableResponse>(),
         Op::ShowProtectable => shape.answer::<protectable::ProtectableResponse>(),
+        Op::CopyBackup => shape
+            .body::<replication::CopyBackupRequest>()
+            .answer::<replication::CopyBackupResponse>(),
+        Op::CopyCheckpoint => shape
+            .body::<replication::CopyCheckpointRequest>()
+            .answer::<replication::CopyCheckpointResponse>(),
+        Op::ShowReplicationCapabilities => {
+            shape.answer::<replication::ReplicationCapabilitiesResponse>()
+        }
         Op::BatchUpdateVault => shape
             .body::<usage::BatchUpdateVaultRequest>()
             .answer::<usage::BatchUpdateVaultResponse>(),
@@ -181,6 +190,12 @@ fn shape(operation: Operation) -> Shape {
         Op::ShowVaultTag => shape.answer::<tag::VaultTagsResponse>(),
         Op::CreateVaultTags => shape.body::<tag::CreateVaultTagsRequest>(),
         Op::BatchCreateAndDeleteVaultTags => shape.body::<tag::BatchTagsRequest>(),
+        Op::ImportBackup => shape
+            .body::<sync::ImportBackupsRequest>()
+            .answer::<sync::ImportBackupsResponse>(),
+        Op::ImportCheckpoint => shape
+            .body::<sync::SyncVaultRequest>()
+            .answer::<sync::SyncVaultResponse>(),
         Op::ListAgent => shape
             .query(agent::ListAgentsQuery::parameters())
             .answer::<agent::ListAgentsResponse>(),

@@ -66,13 +66,7 @@ impl Validate for ListOpLogsQuery {
     fn validate(&self) -> Result<(), Invalid> {
         page::limit(self.limit, MAX_LIMIT)?;
         validate::optional(&self.destination_region, |region| {
-            let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            validate::text("destination_region", region, 255)?;
-            validate::require(
-                region.chars().all(fits),
-                "destination_region",
-                "It is no region's name.",
-            )
+            crate::replication::region("destination_region", region)
         })
     }
 }
@@ -165,6 +159,12 @@ pub struct OperationExtraInfo {
     /// For the removal of resources from a vault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remove_resources: Option<OperationRemoveResources>,
+    /// For a replication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<OperationReplication>,
+    /// For a synchronisation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sync: Option<OperationSync>,
     /// For the deletion of a vault.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vault_delete: Option<OperationVaultDelete>,
@@ -243,6 +243,42 @@ pub struct OperationRemoveResources {
     pub total_count: u32,
     /// The resources.
     pub resources: Vec<Resource>,
+}
+
+/// The part of an operation that copies a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationReplication {
+    /// The backup that is copied.
+    pub source_backup_id: BackupId,
+    /// Its name.
+    pub source_backup_name: String,
+    /// Its checkpoint.
+    pub source_checkpoint_id: CheckpointId,
+    /// Its project.
+    pub source_project_id: ProjectId,
+    /// Its region.
+    pub source_region: String,
+    /// The copy.
+    pub destination_backup_id: BackupId,
+    /// Its name.
+    pub destination_backup_name: String,
+    /// Its checkpoint.
+    pub destination_checkpoint_id: CheckpointId,
+    /// Its project.
+    pub destination_project_id: ProjectId,
+    /// Its region.
+    pub destination_region: String,
+}
+
+/// The part of an operation that takes backups over from another site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperationSync {
+    /// How many were taken over.
+    pub sync_backup_num: u32,
+    /// How many were deleted because the site has them no more.
+    pub delete_backup_num: u32,
+    /// How many could not be taken over.
+    pub err_sync_backup_num: u32,
 }
 
 /// The part of an operation that deletes a vault. Both spellings of the two

@@ -117,9 +117,14 @@ pub(crate) fn show(log: &OperationLog) -> String {
         .delete
         .as_ref()
         .map(|part| (part.backup_id, &part.backup_name));
+    let replication = extra
+        .replication
+        .as_ref()
+        .map(|part| (part.source_backup_id, &part.source_backup_name));
     let backup = backup
         .or(restore)
         .or(delete)
+        .or(replication)
         .map(|(id, name)| format!("{name} ({id})"));
     let resource = extra.resource.name.clone().unwrap_or_default();
     let moved = extra.common.bytes_done.zip(extra.common.bytes_total);

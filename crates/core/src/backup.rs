@@ -1,6 +1,6 @@
 //! Backups: listing, showing, renaming and deleting them.
 
-use cairn_meta::{Backup, BackupFilter, Page, SortKey, Tx};
+use cairn_meta::{Backup, BackupFilter, Page, ReplicationView, SortKey, Tx};
 use cairn_types::{BackupId, BackupStep, OperationLogId, OperationType};
 
 use crate::operation_log::NewOperation;
@@ -14,6 +14,8 @@ pub struct BackupView {
     pub backup: Backup,
     /// Its disks' backups, the system disk's first.
     pub children: Vec<Backup>,
+    /// Its replicas, newest first, where they were asked for; its owner alone sees them.
+    pub replications: Vec<ReplicationView>,
 }
 
 /// Which backups a list shows, in which order.
@@ -25,6 +27,8 @@ pub struct BackupQuery {
     pub sort: Vec<SortKey>,
     /// Which page.
     pub page: Page,
+    /// Whether to show replicas.
+    pub with_replications: bool,
 }
 
 impl Service {
@@ -38,17 +42,28 @@ impl Service {
         query: &BackupQuery,
     ) -> Result<(Vec<BackupView>, u64)> {
         let mut tx = self.meta().read().await?;
-        let BackupQuery { filter, sort, page } = query;
-        let (backups, count) = tx.backups(caller.project, filter, sort, page).await?;
-        let mut backups = backups;
+        let (mut backups, count) = tx
+            .backups(caller.project, &query.filter, &query.sort, &query.page)
+            .await?;
         show_as_member(&mut tx, caller, &mut backups).await?;
         let parents: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
         let mut all = tx.children_of(&parents).await?;
         show_as_member(&mut tx, caller, &mut all).await?;
+        let replicated = if query.with_replications {
+            &parents[..]
+        } else {
+            &[]
+        };
+        let replications = tx.replications_of(caller.project, replicated).await?;
         let views = backups.into_iter().map(|backup| {
             let of_this = |child: &&Backup| child.parent == Some(backup.id);
             BackupView {
                 children: all.iter().filter(of_this).cloned().collect(),
+                replications: replications
+                    .iter()
+                    .filter(|view| view.record.source.backup == backup.id)
+                    .cloned()
+                    .collect(),
                 backup,
             }
         });
@@ -68,6 +83,7 @@ impl Service {
         let mut view = view(&mut tx, backup).await?;
         show_as_member(&mut tx, caller, std::slice::from_mut(&mut view.backup)).await?;
         show_as_member(&mut tx, caller, &mut view.children).await?;
+        view.replications = tx.replications_of(caller.project, &[id]).await?;
         Ok(view)
     }
 
@@ -111,6 +127,10 @@ impl Service {
         if backup.status.is_busy() {
             return Err(Refusal::BackupBusy { id }.into());
         }
+        let copies = tx.replications_under_way(backup.vault, None, Some(id));
+        if copies.await? > 0 {
+            return Err(Refusal::BackupInUse { id }.into());
+        }
         let vault = tx
             .vault(caller.project, backup.vault)
             .await?
@@ -149,7 +169,12 @@ impl Service {
 
 async fn view(tx: &mut Tx, backup: Backup) -> Result<BackupView> {
     let children = tx.children_of(&[backup.id]).await?;
-    Ok(BackupView { backup, children })
+    let replications = Vec::new();
+    Ok(BackupView {
+        backup,
+        children,
+        replications,
+    })
 }
 
 /// Shows another project's backups as a member sees them: in the vault that it

@@ -318,6 +318,72 @@ pub enum Refusal {
         /// The agent.
         id: AgentId,
     },
+    /// Only hybrid vaults mirror another site.
+    #[error("The vault does not support synchronisation.")]
+    SyncUnsupported,
+    /// The vault is being synchronised.
+    #[error("A synchronisation of the vault is running.")]
+    SyncRunning,
+    /// There is no such bucket to import from.
+    #[error("The objects of bucket {bucket} cannot be listed: this server reads no buckets.")]
+    NoBucket {
+        /// The bucket.
+        bucket: String,
+    },
+    /// Only what was made here is replicated.
+    #[error("Only backups that were made here can be replicated, not their replicas.")]
+    ReplicaNotReplicable,
+    /// Only whole servers are replicated.
+    #[error("Only the backup of a server with its system disk can be replicated.")]
+    NotAServerBackup,
+    /// There is nothing to replicate.
+    #[error("No backup is left to replicate: each is replicated, busy or failed.")]
+    NothingToReplicate,
+    /// No replicas go to that region from here.
+    #[error("The destination region {region} takes no replicas from here.")]
+    RegionNotReplicable {
+        /// The region.
+        region: String,
+    },
+    /// The project does not exist, or the caller may not work in it.
+    #[error("The destination project takes no replicas of the caller.")]
+    ProjectNotReplicable,
+    /// The backup has a copy there, or one is being made.
+    #[error("The backup is being replicated or was replicated to that region.")]
+    AlreadyReplicated,
+    /// No such vault in the destination project.
+    #[error("There is no such destination vault.")]
+    DestinationVaultMissing,
+    /// The destination vault is for other things.
+    #[error("The destination vault is not a replication vault.")]
+    DestinationVaultKind,
+    /// The destination vault protects something else, or its state does not allow it.
+    #[error("The destination vault is of another type, or in state {state}.")]
+    DestinationVaultCheck {
+        /// The state.
+        state: String,
+    },
+    /// The destination vault is full.
+    #[error("The destination vault is full.")]
+    DestinationVaultFull,
+    /// The vault protects what is not replicated.
+    #[error("Backups of the type {object_type} cannot be replicated.")]
+    ResourceNotReplicable {
+        /// What the vault protects.
+        object_type: String,
+    },
+    /// Only vaults that make backups replicate them.
+    #[error("A vault of this type does not replicate.")]
+    VaultNotReplicable,
+    /// Backups of the vault are being replicated.
+    #[error("The vault is replicating.")]
+    VaultReplicating,
+    /// The backup is being replicated.
+    #[error("Backup {id} is in use: it is being replicated.")]
+    BackupInUse {
+        /// The backup.
+        id: BackupId,
+    },
     /// Only a backup as a whole is shared.
     #[error("A part of a server backup may not be shared.")]
     PartNotShared,
@@ -377,6 +443,8 @@ impl Refusal {
             | Self::AgentNotFound { .. }
             | Self::ServerNotFound { .. }
             | Self::MemberNotFound
+            | Self::DestinationVaultMissing
+            | Self::NoBucket { .. }
             | Self::ResourceNotFound { .. }
             | Self::PolicyNotFound
             | Self::PolicyNotBound
@@ -385,6 +453,7 @@ impl Refusal {
             | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
             | Self::TooManyVaults
+            | Self::DestinationVaultFull
             | Self::TooManyMembers
             | Self::TooManyAgentPaths { .. }
             | Self::DestinationFull
@@ -394,6 +463,11 @@ impl Refusal {
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }
             | Self::BackupBusy { .. }
+            | Self::AlreadyReplicated
+            | Self::SyncRunning
+            | Self::BackupInUse { .. }
+            | Self::VaultReplicating
+            | Self::DestinationVaultCheck { .. }
             | Self::ShareNotAvailable
             | Self::ShareVaultState
             | Self::MetadataUnreadable { .. }

@@ -258,11 +258,8 @@ impl Service {
     ///
     /// Errors: `Denied` if there is no such key.
     pub async fn secret_of(&self, access_key: &str) -> Result<(UserId, Zeroizing<Vec<u8>>)> {
-        let mut tx = self.meta().read().await?;
-        let key = tx
-            .access_key(access_key)
-            .await?
-            .ok_or(Refusal::NotAuthenticated)?;
+        let key = self.meta().look().await?.access_key(access_key).await?;
+        let key = key.ok_or(Refusal::NotAuthenticated)?;
         let sealed = hex::decode(&key.sealed_secret).map_err(|_| Refusal::NotAuthenticated)?;
         let secret = self.master_key().open(SECRET_CONTEXT, &sealed)?;
         Ok((key.user, secret))
@@ -361,22 +358,26 @@ impl Service {
     }
 
     async fn token(&self, token: &str) -> Result<(Token, User)> {
-        let mut tx = self.meta().read().await?;
-        let held = tx
-            .token(&token_digest(token))
+        let held = self.held_token(token).await?;
+        let user = self.meta().look().await?.user(held.user).await?;
+        Ok((held, user.ok_or(Refusal::NotAuthenticated)?))
+    }
+
+    async fn held_token(&self, token: &str) -> Result<Token> {
+        let held = self
+            .meta()
+            .look()
             .await?
-            .ok_or(Refusal::NotAuthenticated)?;
-        if held.expires_at <= self.now() {
-            return Err(Refusal::NotAuthenticated.into());
-        }
-        let user = tx.user(held.user).await?.ok_or(Refusal::NotAuthenticated)?;
-        Ok((held, user))
+            .token(&token_digest(token))
+            .await?;
+        let held = held.filter(|held| held.expires_at > self.now());
+        Ok(held.ok_or(Refusal::NotAuthenticated)?)
     }
 
     /// The user behind a token, and the project that it is scoped to.
     pub async fn user_of_token(&self, token: &str) -> Result<(UserId, Option<ProjectId>)> {
-        let (held, user) = self.token(token).await?;
-        Ok((user.id, held.project))
+        let held = self.held_token(token).await?;
+        Ok((held.user, held.project))
     }
 
     /// Lets a user into a project.
@@ -388,8 +389,7 @@ impl Service {
         project: ProjectId,
         request_id: &str,
     ) -> Result<Caller> {
-        let mut tx = self.meta().read().await?;
-        let grant = tx.grant(user, project).await?;
+        let grant = self.meta().look().await?.grant(user, project).await?;
         Ok(Caller {
             user,
             project,

@@ -18,8 +18,10 @@ mod order;
 mod organization_policy;
 mod policy;
 mod protectable;
+mod replication;
 mod restore;
 mod service;
+mod sync;
 mod tag;
 mod usage;
 mod vault;
@@ -33,15 +35,17 @@ pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
 pub use metadata::ResourceMetadata;
-pub use operation_log::{OperationDetail, OperationView};
+pub use operation_log::{OperationDetail, OperationView, ReplicatedBackup};
 pub use order::{OrderChange, Prepaid, spec_code};
 pub use organization_policy::{
     NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
 };
 pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
 pub use protectable::{ProtectableFilter, ProtectableView};
+pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};
 pub use service::{Parts, Quotas, Service};
+pub use sync::BackupToImport;
 pub use tag::{TagCondition, TagQuery, ValuePattern};
 pub use vault::{NewVault, ResourceToBind, VaultChange, VaultView};
 pub use work::Worker;
@@ -53,8 +57,8 @@ pub mod records {
     pub use cairn_meta::{
         Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BoundResource,
         Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment,
-        Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage,
-        ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort, SkipReason, Skipped,
-        SortKey, Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
+        Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage, Replication,
+        ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort,
+        SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
     };
 }

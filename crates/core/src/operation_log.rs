@@ -2,7 +2,8 @@
 
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
-    BackupId, OperationLogId, OperationStatus, OperationType, ResourceId, ResourceType, VaultId,
+    BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, ProjectId, ResourceId,
+    ResourceType, VaultId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,29 @@ pub enum OperationDetail {
         /// Which.
         resources: Vec<(ResourceId, ResourceType, String)>,
     },
+    /// A backup is copied.
+    Replication {
+        /// What is copied.
+        source: ReplicatedBackup,
+        /// The copy.
+        destination: ReplicatedBackup,
+    },
+    /// A hybrid vault is compared with the site that it mirrors.
+    Sync {
+        /// How many backups were taken over.
+        synced: u64,
+        /// How many were deleted because the site has them no more.
+        deleted: u64,
+        /// How many could not be taken over.
+        failed: u64,
+    },
+    /// One backup is taken over from a bucket of another site.
+    Import {
+        /// The backup.
+        backup: BackupId,
+        /// Its name.
+        backup_name: String,
+    },
     /// Resources moved to another vault.
     MigrateResources {
         /// The vault that they are in now.
@@ -73,6 +97,21 @@ pub enum OperationDetail {
     },
 }
 
+/// One end of a replication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicatedBackup {
+    /// The backup.
+    pub backup: BackupId,
+    /// Its name.
+    pub name: String,
+    /// Its checkpoint.
+    pub checkpoint: CheckpointId,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its region.
+    pub region: String,
+}
+
 /// An operation log with its detail.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperationView {
@@ -88,6 +127,9 @@ impl From<OperationLog> for OperationView {
         Self { log, detail }
     }
 }
+
+/// What stands for no enterprise project.
+const NO_ENTERPRISE_PROJECT: &str = "0";
 
 impl Service {
     /// A page of the project's operation logs, newest first, and how many match in all.
@@ -126,25 +168,49 @@ impl Service {
         caller: &Caller,
         new: NewOperation<'_>,
     ) -> Result<()> {
-        let now = self.now();
-        let (resource, resource_name, resource_type) = match new.resource {
-            Some((id, name, resource_type)) => (Some(id), Some(name), Some(resource_type)),
-            // What is about a whole vault is about the type that it protects.
-            None => (None, None, Some(new.vault.object_type.resource_type())),
-        };
+        let NewOperation { id, vault, .. } = new;
+        let plain =
+            self.log_without_vault(caller, id, new.operation_type, new.resource, &new.detail);
+        // What is about a whole vault is about the type that it protects.
+        let protected = vault.object_type.resource_type();
         let log = OperationLog {
-            id: new.id,
-            project: caller.project,
-            vault: new.vault.id,
-            vault_name: new.vault.name.clone(),
+            vault: Some(vault.id),
+            vault_name: vault.name.clone(),
+            enterprise_project: vault.enterprise_project.clone(),
             checkpoint: new.checkpoint,
+            resource_type: plain.resource_type.or(Some(protected)),
+            ..plain
+        };
+        Ok(tx.insert_operation_log(&log).await?)
+    }
+
+    /// The record of a task that is about no vault of the project.
+    pub(crate) fn log_without_vault(
+        &self,
+        caller: &Caller,
+        id: OperationLogId,
+        operation_type: OperationType,
+        resource: Option<(ResourceId, String, ResourceType)>,
+        detail: &OperationDetail,
+    ) -> OperationLog {
+        let now = self.now();
+        let (resource, resource_name, resource_type) = match resource {
+            Some((id, name, resource_type)) => (Some(id), Some(name), Some(resource_type)),
+            None => (None, None, None),
+        };
+        OperationLog {
+            id,
+            project: caller.project,
+            vault: None,
+            vault_name: String::new(),
+            checkpoint: None,
             policy: None,
-            enterprise_project: new.vault.enterprise_project.clone(),
-            operation_type: new.operation_type,
+            enterprise_project: NO_ENTERPRISE_PROJECT.to_owned(),
+            operation_type,
             resource,
             resource_name,
             resource_type,
-            detail: serde_json::to_value(&new.detail).expect("details have string keys only"),
+            detail: serde_json::to_value(detail).expect("details have string keys only"),
             created_at: now,
             status: OperationStatus::Waiting,
             started_at: None,
@@ -155,8 +221,7 @@ impl Service {
             error_code: String::new(),
             error_text: String::new(),
             request_id: caller.request_id.clone(),
-        };
-        Ok(tx.insert_operation_log(&log).await?)
+        }
     }
 }
 

@@ -264,6 +264,10 @@ impl Service {
         if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
             return Err(Refusal::BackupBusy { id: busy.id }.into());
         }
+        let vault = view.vault.id;
+        if tx.replications_under_way(vault, None, None).await? > 0 {
+            return Err(Refusal::VaultReplicating.into());
+        }
         if view.vault.locked && backups.iter().any(|backup| backup.auto_trigger) {
             return Err(Refusal::BackupLocked.into());
         }
@@ -407,6 +411,10 @@ impl Service {
             .await?;
         if let Some(busy) = backups.iter().find(|backup| backup.status.is_busy()) {
             return Err(Refusal::BackupBusy { id: busy.id }.into());
+        }
+        let (vault, id) = (resource.vault, Some(resource.id));
+        if tx.replications_under_way(vault, id, None).await? > 0 {
+            return Err(Refusal::VaultReplicating.into());
         }
         resource.removing = true;
         Ok(tx.update_binding(resource).await?)

@@ -4,6 +4,7 @@ mod backup;
 mod collect;
 mod delete;
 mod restore;
+mod sync;
 
 use std::sync::Arc;
 
@@ -27,6 +28,13 @@ pub(crate) enum Task {
         backup: BackupId,
         reread_all: bool,
     },
+    /// Copies one backup of another project, or of another vault.
+    Replicate {
+        project: ProjectId,
+        backup: BackupId,
+        source_project: ProjectId,
+        source: BackupId,
+    },
     /// Writes a backup over the disks it came from.
     Restore {
         project: ProjectId,
@@ -46,6 +54,10 @@ pub(crate) enum Task {
         vault: VaultId,
         resources: Vec<ResourceId>,
     },
+    /// Compares a hybrid vault with the site that it mirrors.
+    Sync { project: ProjectId, vault: VaultId },
+    /// Takes a backup over from a bucket of another site.
+    ImportBackup { bucket: String },
     /// Gives back the space of what no backup of a project needs any more.
     Collect { project: ProjectId },
 }
@@ -54,10 +66,13 @@ impl Task {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::BackUp { .. } => "back_up",
+            Self::Replicate { .. } => "replicate",
             Self::Restore { .. } => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
             Self::RemoveResources { .. } => "remove_resources",
+            Self::Sync { .. } => "sync",
+            Self::ImportBackup { .. } => "import_backup",
             Self::Collect { .. } => "collect",
         }
     }
@@ -68,11 +83,13 @@ impl Task {
 
     const fn steps(&self) -> &'static [&'static str] {
         match self {
-            Self::BackUp { .. } => backup::STEPS,
+            Self::BackUp { .. } | Self::Replicate { .. } => backup::STEPS,
             Self::Restore { .. } => restore::STEPS,
             Self::DeleteBackup { .. } => &["delete"],
             Self::DeleteVault { .. } => &["delete backups", "delete vault"],
             Self::RemoveResources { .. } => &["delete backups", "unbind"],
+            Self::Sync { .. } => &["compare"],
+            Self::ImportBackup { .. } => &["read"],
             Self::Collect { .. } => &["collect"],
         }
     }
@@ -111,12 +128,17 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp {
-                    worker: self,
-                    project,
-                    backup,
-                    reread_all,
-                };
+                let work = backup::BackUp::of_resource(self, project, backup, reread_all);
+                work.run(step, progress).await
+            }
+            Task::Replicate {
+                project,
+                backup,
+                source_project,
+                source,
+            } => {
+                let source = (source_project, source);
+                let work = backup::BackUp::of_backup(self, project, backup, source);
                 work.run(step, progress).await
             }
             Task::Restore {
@@ -147,6 +169,8 @@ impl Worker {
                 0 => delete::backups_of(&self.service, project, vault, &resources, progress).await,
                 _ => delete::unbind(&self.service, vault, &resources).await,
             },
+            Task::Sync { project, vault } => sync::compare(&self.service, project, vault).await,
+            Task::ImportBackup { bucket } => sync::import(bucket),
             Task::Collect { project } => collect::run(&self.service, project, progress).await,
         }
     }
@@ -158,12 +182,17 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp {
-                    worker: self,
-                    project,
-                    backup,
-                    reread_all,
-                };
+                let work = backup::BackUp::of_resource(self, project, backup, reread_all);
+                work.undo(step, why).await
+            }
+            Task::Replicate {
+                project,
+                backup,
+                source_project,
+                source,
+            } => {
+                let source = (source_project, source);
+                let work = backup::BackUp::of_backup(self, project, backup, source);
                 work.undo(step, why).await
             }
             Task::Restore {
@@ -188,7 +217,8 @@ impl Worker {
             Task::RemoveResources {
                 vault, resources, ..
             } => delete::give_up_removal(&self.service, vault, &resources).await,
-            Task::Collect { .. } => Ok(()),
+            // They write nothing before they are done.
+            Task::Sync { .. } | Task::ImportBackup { .. } | Task::Collect { .. } => Ok(()),
         }
     }
 }

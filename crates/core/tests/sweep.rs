@@ -3,9 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use cairn_core::{BackupQuery, RestoreTarget};
-use cairn_testkit::{Moment, Sabotage, World};
-use cairn_types::{BackupId, BackupStatus, ObjectType, OperationStatus, ResourceType};
+use std::sync::Arc;
+
+use cairn_core::{BackupQuery, BackupToImport, BackupView, Caller, ReplicaTarget, RestoreTarget};
+use cairn_testkit::{MemoryDisk, Moment, Sabotage, World};
+use cairn_types::{
+    BackupId, BackupStatus, ObjectType, OperationLogId, OperationStatus, ResourceType, Role,
+};
 use futures::TryStreamExt;
 
 const MOMENTS: [Moment; 5] = [
@@ -59,11 +63,15 @@ fn page() -> cairn_core::records::Page {
 }
 
 async fn backups(world: &World) -> Vec<(BackupId, BackupStatus, String)> {
+    backups_of(world, world.caller()).await
+}
+
+async fn backups_of(world: &World, caller: &Caller) -> Vec<(BackupId, BackupStatus, String)> {
     let query = BackupQuery {
         page: page(),
         ..BackupQuery::default()
     };
-    let (views, _) = world.service.backups(world.caller(), &query).await.unwrap();
+    let (views, _) = world.service.backups(caller, &query).await.unwrap();
     let row = |view: &cairn_core::BackupView| {
         (
             view.backup.id,
@@ -118,40 +126,36 @@ async fn restore(world: &World, backup: BackupId, sabotage: Option<Sabotage>) ->
 /// What the catalogue and the repository hold must be the same, and nothing be
 /// at work: the invariants that hold after every task, however it ended.
 async fn check(world: &World, context: &str) {
-    let project = world.project().await;
-    let mut stored: Vec<BackupId> = project
-        .list()
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|listed| listed.info.id)
-        .collect();
+    check_in(world, world.caller(), context).await;
+}
+
+async fn check_in(world: &World, caller: &Caller, context: &str) {
+    let stored = world.stored(caller.project, context).await;
     let mut known = Vec::new();
-    for (id, status, _) in backups(world).await {
+    for (id, status, _) in backups_of(world, caller).await {
         assert!(!status.is_busy(), "{context}: {id} is left {status}");
         if status == BackupStatus::Available {
-            let view = world.service.backup(world.caller(), id).await.unwrap();
+            let view = world.service.backup(caller, id).await.unwrap();
             known.push(id);
             known.extend(view.children.iter().map(|child| child.id));
         }
     }
-    stored.sort();
     known.sort();
     assert_eq!(stored, known, "{context}: catalogue and repository differ");
-    let report = project
-        .verify(cairn_repo::VerifyLevel::Full, Default::default())
-        .await
-        .unwrap();
-    assert!(report.is_clean(), "{context}: {report:?}");
-    assert!(report.unacknowledged.is_empty(), "{context}: {report:?}");
 }
 
 /// Whether the repository holds nothing but its configuration and keys.
 async fn is_empty(world: &World) -> bool {
+    holds_nothing_of(world, "").await
+}
+
+/// The same of all objects whose path contains a text.
+async fn holds_nothing_of(world: &World, part: &str) -> bool {
     let objects: Vec<_> = world.store.list(None).try_collect().await.unwrap();
     let data = |object: &&object_store::ObjectMeta| {
         let path = object.location.to_string();
-        path.contains("/packs/") || path.contains("/manifests/") || path.contains("/receipts/")
+        let data = ["/packs/", "/manifests/", "/receipts/"];
+        path.contains(part) && data.iter().any(|folder| path.contains(folder))
     };
     objects.iter().filter(data).count() == 0
 }
@@ -256,6 +260,127 @@ async fn a_restore_leaves_its_backup_as_it_was_whatever_happens_at_any_step() {
                 assert_eq!(again, OperationStatus::Success, "{context}");
                 assert_restored(&world, object_type, &before, &context);
             }
+        }
+    }
+}
+
+async fn ended_as(world: &World, log: OperationLogId) -> OperationStatus {
+    let shown = world.service.operation_log(world.caller(), log).await;
+    shown.unwrap().log.status
+}
+
+#[tokio::test]
+async fn a_synchronisation_ends_and_can_be_asked_for_again_whatever_happens() {
+    for moment in MOMENTS {
+        let context = format!("{moment:?}");
+        let world = World::new().await;
+        let vault = world.hybrid_vault().await.vault.id;
+        let sabotage = |kind| Sabotage {
+            kind,
+            step: 0,
+            moment,
+        };
+        let log = world.service.sync_vault(world.caller(), vault).await;
+        world.work_with(sabotage("sync")).await;
+        let failed = matches!(moment, Moment::FailBefore | Moment::FailAfter);
+        let expected = if failed {
+            OperationStatus::Failed
+        } else {
+            OperationStatus::Success
+        };
+        assert_eq!(ended_as(&world, log.unwrap()).await, expected, "{context}");
+        let again = world.service.sync_vault(world.caller(), vault).await;
+        world.work().await;
+        let again = ended_as(&world, again.unwrap()).await;
+        assert_eq!(again, OperationStatus::Success, "{context}");
+
+        let import = BackupToImport {
+            id: BackupId::random(),
+            name: "b".to_owned(),
+            bucket: "bucket".to_owned(),
+            resource: vault.uuid().to_string().parse().unwrap(),
+            resource_name: "host".to_owned(),
+            resource_type: ResourceType::NativeServer,
+        };
+        let begun = world.service.import_backups(world.caller(), vec![import]);
+        let log = begun.await.unwrap()[0].1;
+        world.work_with(sabotage("import_backup")).await;
+        let status = ended_as(&world, log).await;
+        assert_eq!(status, OperationStatus::Failed, "{context}");
+        check(&world, &context).await;
+        assert!(is_empty(&world).await, "{context}: something is left");
+    }
+}
+
+/// What the disks of a server's backup hold, read back from the repository.
+async fn contents(world: &World, caller: &Caller, view: &BackupView) -> Vec<Vec<u8>> {
+    let project = world.repository.project(caller.project).await.unwrap();
+    let mut contents = Vec::new();
+    for disk in &view.children {
+        let target = Arc::new(MemoryDisk::new(disk.size_bytes));
+        let restored = project.restore_disk(disk.id, target.clone(), Arc::default());
+        restored.await.unwrap();
+        contents.push(target.bytes());
+    }
+    contents
+}
+
+#[tokio::test]
+async fn a_replica_is_whole_or_not_there_whatever_happens_at_any_step() {
+    for step in 0..3 {
+        for moment in MOMENTS {
+            let context = format!("{moment:?} at {step}");
+            let world = World::new().await;
+            let source = back_up(&world, ObjectType::Server, None).await;
+            let there = world.project_as("there", Role::FullAccess).await;
+            let there = world.caller_in(there);
+            let vault = world.replication_vault(&there).await.vault.id;
+            let target = ReplicaTarget {
+                here: "cairn-1".to_owned(),
+                region: "cairn-1".to_owned(),
+                project: there.project,
+                vault,
+                name: None,
+                description: None,
+                auto_trigger: false,
+            };
+            let begun = world
+                .service
+                .replicate_backup(world.caller(), source, &target);
+            let replica = begun.await.unwrap().0.destination.backup;
+            let sabotage = Sabotage {
+                kind: "replicate",
+                step,
+                moment,
+            };
+            world.work_with(sabotage).await;
+            check(&world, &context).await;
+            check_in(&world, &there, &context).await;
+            let failed = moment == Moment::FailBefore || moment == Moment::FailAfter && step < 2;
+            let view = world.service.backup(&there, replica).await.unwrap();
+            let expected = if failed {
+                BackupStatus::Error
+            } else {
+                BackupStatus::Available
+            };
+            assert_eq!(view.backup.status, expected, "{context}");
+            if failed {
+                let project = there.project.to_string();
+                let nothing = holds_nothing_of(&world, &project).await;
+                assert!(nothing, "{context}: something is left");
+            } else {
+                let copied = contents(&world, &there, &view).await;
+                assert!(copied == world.images()[1..3], "{context}: it differs");
+            }
+            // The source is as good as before, and the replica can go.
+            let before = world.images();
+            world.change_images(step as u64 + 3);
+            let again = restore(&world, source, None).await;
+            assert_eq!(again, OperationStatus::Success, "{context}");
+            assert_restored(&world, ObjectType::Server, &before, &context);
+            world.service.delete_backup(&there, replica).await.unwrap();
+            world.work().await;
+            check_in(&world, &there, &context).await;
         }
     }
 }

@@ -542,11 +542,17 @@ impl Tx {
         statement.one(self).await
     }
 
-    /// The backups of a resource, its own and as a server's disk, that a task is at work on.
+    /// The backups of a resource, its own and as a server's disk, that a task is
+    /// at work on. A replica that is being made touches the resource as little
+    /// as one that is being deleted.
     pub async fn busy_backups_of(&mut self, resource: ResourceId) -> Result<Vec<Backup>> {
         let mut statement = Statement::new("SELECT * FROM backups");
         statement.equals("resource_id", Some(resource));
-        statement.condition("status NOT IN ('available', 'error') ORDER BY created_at, id");
+        statement.condition("status NOT IN ('available', 'error')");
+        statement.condition(
+            "NOT (image_type = 'replication' AND status IN ('waiting_protect', 'protecting')) \
+             ORDER BY created_at, id",
+        );
         statement.all(self).await
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Transaction};
 
 use crate::anchors::Anchors;
@@ -115,7 +116,7 @@ impl Meta {
     pub async fn begin(&self) -> Result<Tx> {
         let tx = self.writers.begin_with(self.kind.begin_writing()).await?;
         Ok(Tx {
-            tx,
+            connection: Held::Transaction(tx),
             kind: self.kind,
             anchors: Arc::clone(&self.anchors),
         })
@@ -125,7 +126,16 @@ impl Meta {
     pub async fn read(&self) -> Result<Tx> {
         let tx = self.readers.begin_with(self.kind.begin_reading()).await?;
         Ok(Tx {
-            tx,
+            connection: Held::Transaction(tx),
+            kind: self.kind,
+        })
+    }
+
+    /// For a single read, which is at one point in time by itself: it costs one
+    /// trip to the database and not three.
+    pub async fn look(&self) -> Result<Tx> {
+        Ok(Tx {
+            connection: Held::Single(self.readers.acquire().await?),
             kind: self.kind,
             anchors: Arc::clone(&self.anchors),
         })
@@ -168,20 +178,33 @@ fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
 /// A transaction: every query of the catalogue is a method of it.
 #[derive(Debug)]
 pub struct Tx {
-    tx: Transaction<'static, Any>,
+    connection: Held,
     kind: DatabaseKind,
     anchors: Arc<Anchors>,
+}
+
+/// The connection behind a transaction.
+#[derive(Debug)]
+enum Held {
+    Transaction(Transaction<'static, Any>),
+    /// Every statement is a transaction of its own.
+    Single(PoolConnection<Any>),
 }
 
 impl Tx {
     /// Makes what the transaction did durable and visible.
     pub async fn commit(self) -> Result<()> {
-        self.tx.commit().await?;
+        if let Held::Transaction(tx) = self.connection {
+            tx.commit().await?;
+        }
         Ok(())
     }
 
     pub(crate) fn connection(&mut self) -> &mut AnyConnection {
-        &mut self.tx
+        match &mut self.connection {
+            Held::Transaction(tx) => tx,
+            Held::Single(connection) => connection,
+        }
     }
 
     pub(crate) const fn anchors(&self) -> &Arc<Anchors> {

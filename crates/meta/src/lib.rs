@@ -22,6 +22,7 @@ mod orders;
 mod organization_policies;
 mod policies;
 mod query;
+mod replications;
 mod shares;
 pub mod tasks;
 mod usage;
@@ -40,6 +41,7 @@ pub use orders::Order;
 pub use organization_policies::OrganizationPolicy;
 pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
 pub use query::{Page, SortKey};
+pub use replications::{Replication, ReplicationEnd, ReplicationView};
 pub use shares::{Share, ShareFilter, ShareSort};
 pub use usage::{ProjectUsage, ResourceUsage};
 pub use vaults::{

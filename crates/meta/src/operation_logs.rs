@@ -20,9 +20,9 @@ pub struct OperationLog {
     pub id: OperationLogId,
     /// The project.
     pub project: ProjectId,
-    /// The vault.
-    pub vault: VaultId,
-    /// The vault's name at the time.
+    /// The vault; none for what is about no vault.
+    pub vault: Option<VaultId>,
+    /// The vault's name at the time; empty without a vault.
     pub vault_name: String,
     /// The checkpoint, if the task belongs to one.
     pub checkpoint: Option<CheckpointId>,
@@ -77,6 +77,10 @@ pub struct OperationLogFilter {
     pub resource: Option<ResourceId>,
     /// Only those whose resource's name contains this.
     pub resource_name: Option<String>,
+    /// Only replications to this region.
+    pub destination_region: Option<String>,
+    /// Only replications to this project.
+    pub destination_project: Option<ProjectId>,
     /// Only those about a resource of one of these types, if given: none, if empty.
     pub resource_types: Option<Vec<ResourceType>>,
     /// Only those of this enterprise project.
@@ -107,12 +111,18 @@ const fn shown(state: TaskState) -> OperationStatus {
     }
 }
 
+/// What stands for no vault: the column takes no null.
+const NO_VAULT: &str = "";
+
 impl FromRow for OperationLog {
     fn from_row(row: &AnyRow) -> Result<Self> {
         Ok(Self {
             id: row.parsed("id")?,
             project: row.parsed("project_id")?,
-            vault: row.parsed("vault_id")?,
+            vault: match row.text("vault_id")?.as_str() {
+                NO_VAULT => None,
+                _ => Some(row.parsed("vault_id")?),
+            },
             vault_name: row.text("vault_name")?,
             checkpoint: row.optional_parsed("checkpoint_id")?,
             policy: row.optional_parsed("policy_id")?,
@@ -161,6 +171,22 @@ fn filtered(select: &str, project: ProjectId, filter: &OperationLogFilter) -> St
             "l.enterprise_project_id",
             filter.enterprise_project.as_ref(),
         );
+    for (column, value) in [
+        ("destination_region", filter.destination_region.clone()),
+        (
+            "destination_project_id",
+            filter.destination_project.map(|id| id.to_string()),
+        ),
+    ] {
+        if let Some(value) = value {
+            statement
+                .condition("l.id IN (SELECT task_id FROM replications WHERE ")
+                .push(column)
+                .push(" = ")
+                .bind(value)
+                .push(")");
+        }
+    }
     match filter.resource_types.as_deref() {
         Some([]) => statement.condition("1 = 0"),
         Some(types) => statement.one_of("l.resource_type", types),
@@ -187,7 +213,7 @@ impl Tx {
         let columns = [
             ("id", text(log.id)),
             ("project_id", text(log.project)),
-            ("vault_id", text(log.vault)),
+            ("vault_id", log.vault.map_or_else(|| text(NO_VAULT), text)),
             ("vault_name", text(&log.vault_name)),
             ("checkpoint_id", optional(log.checkpoint)),
             ("policy_id", optional(log.policy)),
@@ -213,6 +239,24 @@ impl Tx {
             .equals("l.project_id", Some(project))
             .equals("l.id", Some(log));
         statement.one(self).await
+    }
+
+    /// How many operations of a type are waiting or at work on a vault.
+    pub async fn operations_under_way(
+        &mut self,
+        vault: VaultId,
+        operation_type: OperationType,
+    ) -> Result<u64> {
+        let count = "SELECT COUNT(*) FROM operation_logs l JOIN tasks t ON t.id = l.id";
+        let mut statement = Statement::new(count);
+        statement
+            .equals("l.vault_id", Some(vault))
+            .equals("l.operation_type", Some(operation_type))
+            .one_of(
+                "t.state",
+                &[TaskState::Waiting, TaskState::Running, TaskState::Undoing],
+            );
+        Ok(statement.number(self).await?.unsigned_abs())
     }
 
     /// A page of a project's operation logs, newest first, and how many match in all.

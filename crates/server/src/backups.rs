@@ -44,6 +44,7 @@ fn backup_query(query: ListBackupsQuery) -> BackupQuery {
         .unwrap_or_default()
         .into_iter();
     BackupQuery {
+        with_replications: query.show_replication.unwrap_or(false),
         sort: sort
             .map(|key| SortKey {
                 column: key.key.name(),

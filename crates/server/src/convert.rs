@@ -1,22 +1,27 @@
 //! The service's views as the wire's objects.
 
-use cairn_api::backup::{Backup as WireBackup, BackupExtendInfo};
+use cairn_api::backup::{
+    Backup as WireBackup, BackupExtendInfo, ReplicationExtraInfo, ReplicationRecord,
+};
 use cairn_api::operation_log::{
     OperationBackup, OperationCommon, OperationDelete, OperationError, OperationExtraInfo,
-    OperationLog, OperationMigrateResources, OperationRemoveResources, OperationRestore,
-    OperationUpdateExpirationTime, OperationVaultDelete,
+    OperationLog, OperationMigrateResources, OperationRemoveResources, OperationReplication,
+    OperationRestore, OperationSync, OperationUpdateExpirationTime, OperationVaultDelete,
 };
 use cairn_api::protectable::{Protectable as WireProtectable, ProtectableChild, ProtectableResult};
 use cairn_api::resource::{IncludedVolume, Resource, ResourceExtraInfo};
 use cairn_api::tag::Tag;
 use cairn_api::vault::{Billing, BindRules, Vault as WireVault, VaultResource};
 use cairn_api::{ChargingMode, ErrorCode};
-use cairn_core::records::{Backup, BoundResource, Page, Tag as StoredTag};
+use cairn_core::records::{Backup, BoundResource, Page, ReplicationView, Tag as StoredTag};
 use cairn_core::{
     BackupView, OperationDetail, OperationView, ProtectableView, VaultView, spec_code,
 };
 use cairn_core::{Protectable, ProtectableStatus};
-use cairn_types::{ByteCount, ObjectType, OperationStatus, ResourceId, ResourceType, VaultStatus};
+use cairn_types::{
+    ByteCount, ObjectType, OperationStatus, OperationType, ReplicationStatus, ResourceId,
+    ResourceType, VaultStatus,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -121,7 +126,7 @@ fn billing(view: &VaultView) -> Result<Billing> {
 
 /// The provider of what a vault protects.
 /// Source: the provider ids that `VaultGet` and `BackupResp` list.
-const fn provider_of(object_type: ObjectType) -> &'static str {
+pub(crate) const fn provider_of(object_type: ObjectType) -> &'static str {
     match object_type {
         ObjectType::Vmware => "a13639de-00be-4e94-af30-26912d75e4a2",
         other => other.resource_type().provider_id(),
@@ -161,7 +166,45 @@ pub(crate) fn backup(view: &BackupView) -> Result<WireBackup> {
         .iter()
         .map(single_backup)
         .collect::<Result<_>>()?;
+    wire.replication_records = view.replications.iter().map(replication).collect();
     Ok(wire)
+}
+
+/// A replication record.
+fn replication(view: &ReplicationView) -> ReplicationRecord {
+    let record = &view.record;
+    let (source, destination) = (&record.source, &record.destination);
+    let bytes = cairn_types::Progress::default();
+    bytes.add_total(view.total_bytes);
+    bytes.advance(view.done_bytes);
+    let (progress, fail_code) = match view.status {
+        ReplicationStatus::Success => (100, ""),
+        ReplicationStatus::Fail => (bytes.percent(), ErrorCode::ReplicaImportFailed.code()),
+        _ => (bytes.percent().min(99), ""),
+    };
+    ReplicationRecord {
+        id: record.id,
+        created_at: record.created_at,
+        status: view.status,
+        source_backup_id: source.backup,
+        source_checkpoint_id: source.checkpoint,
+        source_project_id: source.project,
+        source_region: source.region.clone(),
+        destination_backup_id: destination.backup,
+        destination_checkpoint_id: destination.checkpoint,
+        destination_project_id: destination.project,
+        destination_region: destination.region.clone(),
+        destination_vault_id: destination.vault,
+        vault_id: source.vault,
+        extra_info: ReplicationExtraInfo {
+            progress,
+            fail_code: fail_code.to_owned(),
+            fail_reason: view.error.clone().unwrap_or_default(),
+            auto_trigger: record.auto_trigger,
+            destination_vault_id: destination.vault,
+            destinatio_vault_id: destination.vault,
+        },
+    }
 }
 
 fn single_backup(backup: &Backup) -> Result<WireBackup> {
@@ -236,7 +279,9 @@ pub(crate) fn operation_log(view: OperationView) -> OperationLog {
         },
         // What is about a whole vault names the vault.
         (None, _) => Resource {
-            id: cairn_types::ResourceId::from_uuid(log.vault.uuid()),
+            id: cairn_types::ResourceId::from_uuid(
+                log.vault.map(|id| id.uuid()).unwrap_or_default(),
+            ),
             resource_type,
             name: Some(log.vault_name.clone()),
             extra_info: None,
@@ -250,14 +295,14 @@ pub(crate) fn operation_log(view: OperationView) -> OperationLog {
         checkpoint_id: log.checkpoint,
         policy_id: log.policy,
         provider_id: Some(resource_type.provider_id().to_owned()),
-        vault_id: Some(log.vault),
-        vault_name: Some(log.vault_name.clone()),
+        vault_id: log.vault,
+        vault_name: log.vault.map(|_| log.vault_name.clone()),
         created_at: log.created_at,
         started_at: log.started_at.unwrap_or(log.created_at),
         ended_at: log.ended_at,
         updated_at: log.updated_at,
         error_info: error_info(&view),
-        extra_info: extra_info(common, resource, view.detail),
+        extra_info: extra_info(common, resource, log.status, view.detail),
     }
 }
 
@@ -265,7 +310,11 @@ fn error_info(view: &OperationView) -> OperationError {
     let log = &view.log;
     let code = match (log.error_code.as_str(), log.error_text.as_str()) {
         ("", "") => "",
-        ("", _) => ErrorCode::Unknown.code(),
+        ("", _) => match log.operation_type {
+            OperationType::Replication => ErrorCode::ReplicaImportFailed.code(),
+            OperationType::Sync => ErrorCode::ObjectList.code(),
+            _ => ErrorCode::Unknown.code(),
+        },
         (code, _) => code,
     };
     OperationError {
@@ -277,6 +326,7 @@ fn error_info(view: &OperationView) -> OperationError {
 fn extra_info(
     common: OperationCommon,
     resource: Resource,
+    status: OperationStatus,
     detail: Option<OperationDetail>,
 ) -> OperationExtraInfo {
     let mut extra = OperationExtraInfo {
@@ -286,6 +336,8 @@ fn extra_info(
         restore: None,
         delete: None,
         remove_resources: None,
+        replication: None,
+        sync: None,
         vault_delete: None,
         migrate_resources: None,
         update_expiration_time: None,
@@ -355,6 +407,42 @@ fn extra_info(
             extra.update_expiration_time = Some(OperationUpdateExpirationTime {
                 affected_backups_count: small(affected),
                 expiration_day: day,
+            });
+        }
+        Some(OperationDetail::Replication {
+            source,
+            destination,
+        }) => {
+            extra.replication = Some(OperationReplication {
+                source_backup_id: source.backup,
+                source_backup_name: source.name,
+                source_checkpoint_id: source.checkpoint,
+                source_project_id: source.project,
+                source_region: source.region,
+                destination_backup_id: destination.backup,
+                destination_backup_name: destination.name,
+                destination_checkpoint_id: destination.checkpoint,
+                destination_project_id: destination.project,
+                destination_region: destination.region,
+            });
+        }
+        Some(OperationDetail::Sync {
+            synced,
+            deleted,
+            failed,
+        }) => {
+            extra.sync = Some(OperationSync {
+                sync_backup_num: small(synced),
+                delete_backup_num: small(deleted),
+                err_sync_backup_num: small(failed),
+            });
+        }
+        Some(OperationDetail::Import { .. }) => {
+            let is = |wanted: OperationStatus| u32::from(status == wanted);
+            extra.sync = Some(OperationSync {
+                sync_backup_num: is(OperationStatus::Success),
+                delete_backup_num: 0,
+                err_sync_backup_num: is(OperationStatus::Failed),
             });
         }
         Some(OperationDetail::VaultDelete { failed, total }) => {

@@ -27,6 +27,8 @@ pub(crate) async fn list(
         vault_name: query.vault_name,
         resource: query.resource_id,
         resource_name: query.resource_name,
+        destination_region: query.destination_region,
+        destination_project: query.destination_project_id,
         resource_types: query.provider_id.map(types_of_provider),
         enterprise_project: query
             .enterprise_project_id

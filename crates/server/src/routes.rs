@@ -25,8 +25,8 @@ use crate::error::{Failure, RefusedWith, Result};
 use crate::request::Request;
 use crate::{
     App, agents, audit, auth, backups, bindings, checkpoints, identity, lookups, members, metadata,
-    once, operation_logs, orders, organization_policies, permission, policies, protectables, tags,
-    usage, vaults,
+    once, operation_logs, orders, organization_policies, permission, policies, protectables,
+    replications, sync, tags, usage, vaults,
 };
 
 /// Requests that are answered at the same time; further ones wait.
@@ -224,6 +224,15 @@ async fn call(
         Op::ShowOpLog => answer(operation, operation_logs::show(app, caller, request).await?),
         Op::ListProtectable => answer(operation, protectables::list(app, caller, request).await?),
         Op::ShowProtectable => answer(operation, protectables::show(app, caller, request).await?),
+        Op::CopyBackup => answer(
+            operation,
+            replications::copy_backup(app, caller, request).await?,
+        ),
+        Op::CopyCheckpoint => answer(
+            operation,
+            replications::copy_vault(app, caller, request).await?,
+        ),
+        Op::ShowReplicationCapabilities => answer(operation, replications::capabilities(app)),
         Op::BatchUpdateVault => answer(operation, usage::batch_update(app, caller, request).await?),
         Op::ShowSummary => answer(operation, usage::summary(app, caller, request).await?),
         Op::ListExternalVault => answer(
@@ -294,6 +303,8 @@ async fn call(
             done(operation, tags::batch(app, caller, request).await?)
         }
         Op::DeleteVaultTag => done(operation, tags::delete(app, caller, request).await?),
+        Op::ImportBackup => answer(operation, sync::import(app, caller, request).await?),
+        Op::ImportCheckpoint => answer(operation, sync::vault(app, caller, request).await?),
         Op::ListAgent => answer(operation, agents::list(app, caller, request).await?),
         Op::RegisterAgent => answer(operation, agents::register(app, caller, request).await?),
         Op::ShowAgent => answer(operation, agents::show(app, caller, request).await?),

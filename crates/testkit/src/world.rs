@@ -13,10 +13,10 @@ use cairn_core::{
     Quotas, ResourceToBind, Service, VaultView, Worker,
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
-use cairn_repo::{MasterKey, Project, Repository};
+use cairn_repo::{MasterKey, Project, Repository, VerifyLevel};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig};
 use cairn_task::Engine;
-use cairn_types::{Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
+use cairn_types::{BackupId, Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tempfile::TempDir;
@@ -165,6 +165,47 @@ impl World {
         project.expect("the project's key ring can be opened")
     }
 
+    /// A further project in which the administrator of the first has a role.
+    pub async fn project_as(&self, name: &str, role: Role) -> ProjectId {
+        let made = self.service.add_project(name, name).await;
+        let project = made.expect("the name is new").project.id;
+        self.grant(project, role).await;
+        project
+    }
+
+    /// The administrator of the first project, at work in another.
+    pub fn caller_in(&self, project: ProjectId) -> Caller {
+        Caller {
+            project,
+            ..self.caller.clone()
+        }
+    }
+
+    /// What a project's part of the repository holds, after a check that all
+    /// of it is whole and nothing is left over.
+    pub async fn stored(&self, project: ProjectId, context: &str) -> Vec<BackupId> {
+        let project = self.repository.project(project).await;
+        let project = project.expect("the project's key ring can be opened");
+        let report = project.verify(VerifyLevel::Full, Arc::default()).await;
+        let report = report.expect("the store works");
+        assert!(report.is_clean(), "{context}: {report:?}");
+        assert!(report.unacknowledged.is_empty(), "{context}: {report:?}");
+        let listed = project.list().await.expect("the store works");
+        let mut ids: Vec<_> = listed.into_iter().map(|found| found.info.id).collect();
+        ids.sort();
+        ids
+    }
+
+    /// Says of a backup that it takes so many bytes of its vault.
+    pub async fn count_as(&self, project: ProjectId, backup: BackupId, used_bytes: u64) {
+        let mut tx = self.meta.begin().await.expect("the catalogue works");
+        let row = tx.lock_backup(project, backup).await;
+        let mut row = row.expect("the catalogue works").expect("it is there");
+        row.used_bytes = used_bytes;
+        tx.update_backup(&row).await.expect("the catalogue works");
+        tx.commit().await.expect("the catalogue works");
+    }
+
     /// The id of the single disk.
     pub async fn disk(&self) -> ResourceId {
         self.resource(ResourceType::Volume, DISK).await
@@ -222,40 +263,32 @@ impl World {
             ObjectType::Disk => ResourceType::Volume,
             _ => ResourceType::Server,
         };
-        let new = NewVault {
-            name: format!("{object_type}s"),
-            description: String::new(),
-            object_type,
-            protect_type: "backup".to_owned(),
-            cloud_type: "public".to_owned(),
-            consistent_level: "crash_consistent".to_owned(),
-            size_gb: 100,
-            auto_bind: false,
-            auto_expand: false,
-            smn_notify: true,
-            threshold: 80,
-            locked: false,
-            is_multi_az: false,
-            enterprise_project: "0".to_owned(),
-            backup_name_prefix: String::new(),
-            bind_rules: serde_json::json!({}),
-            tags: Vec::new(),
-            policy: None,
-            prepaid: None,
-            demand_billing: false,
-            availability_zone: None,
-            sys_lock_source_service: None,
-            resources: vec![ResourceToBind {
-                id: resource,
-                resource_type,
-                name: None,
-                extra_info: ResourceExtraInfo::default(),
-            }],
+        let resource = ResourceToBind {
+            id: resource,
+            resource_type,
+            name: None,
+            extra_info: ResourceExtraInfo::default(),
         };
+        let new = new_vault(object_type, "backup", vec![resource]);
         self.service
             .create_vault(&self.caller, new)
             .await
             .expect("the vault can be made")
+    }
+
+    /// A vault for replicas of servers, in the caller's project.
+    pub async fn replication_vault(&self, caller: &Caller) -> VaultView {
+        let new = new_vault(ObjectType::Server, "replication", Vec::new());
+        let made = self.service.create_vault(caller, new).await;
+        made.expect("the vault can be made")
+    }
+
+    /// A vault that is to mirror another site.
+    pub async fn hybrid_vault(&self) -> VaultView {
+        let mut new = new_vault(ObjectType::Server, "backup", Vec::new());
+        new.cloud_type = "hybrid".to_owned();
+        let made = self.service.create_vault(&self.caller, new).await;
+        made.expect("the vault can be made")
     }
 
     /// Asks for a checkpoint of everything in a vault.
@@ -343,6 +376,38 @@ async fn set_up(service: &Service) -> (FirstCredentials, UserId) {
         .expect("the key was just made")
         .0;
     (first, user)
+}
+
+fn new_vault(
+    object_type: ObjectType,
+    protect_type: &str,
+    resources: Vec<ResourceToBind>,
+) -> NewVault {
+    NewVault {
+        name: format!("{object_type}s"),
+        description: String::new(),
+        object_type,
+        protect_type: protect_type.to_owned(),
+        cloud_type: "public".to_owned(),
+        consistent_level: "crash_consistent".to_owned(),
+        size_gb: 100,
+        auto_bind: false,
+        auto_expand: false,
+        smn_notify: true,
+        threshold: 80,
+        locked: false,
+        is_multi_az: false,
+        enterprise_project: "0".to_owned(),
+        backup_name_prefix: String::new(),
+        bind_rules: serde_json::json!({}),
+        tags: Vec::new(),
+        policy: None,
+        prepaid: None,
+        demand_billing: false,
+        availability_zone: None,
+        sys_lock_source_service: None,
+        resources,
+    }
 }
 
 /// Bytes that do not compress, the same for the same seed.

@@ -40,6 +40,8 @@ fn log(progress: u8, bytes: Option<(u64, u64)>) -> OperationLog {
             restore: None,
             delete: None,
             remove_resources: None,
+            replication: None,
+            sync: None,
             vault_delete: None,
             migrate_resources: None,
             update_expiration_time: None,

@@ -1,10 +1,12 @@
-//! A backup: the disks of one resource are read, stored and acknowledged.
+//! A backup: the disks of one resource are read, stored and acknowledged. They
+//! are read from their source, or, for a replica, from the backup it copies.
 
 use std::sync::Arc;
 
 use cairn_meta::Backup;
 use cairn_repo::{Project as ProjectRepository, WriteDisk, Written};
 use cairn_task::Failure;
+use cairn_types::disk::DiskReader;
 use cairn_types::{
     BackupId, BackupInfo, BackupStatus, BackupStep, Kind, Progress, ProjectId, ResourceId,
     ResourceType,
@@ -19,10 +21,51 @@ pub(super) struct BackUp<'a> {
     pub(super) worker: &'a Worker,
     pub(super) project: ProjectId,
     pub(super) backup: BackupId,
-    pub(super) reread_all: bool,
+    from: From,
 }
 
-impl BackUp<'_> {
+/// What the disks are read from.
+#[derive(Debug, Clone, Copy)]
+enum From {
+    /// The resource itself.
+    Source { reread_all: bool },
+    /// A backup, in whose project it is read.
+    Backup(ProjectId, BackupId),
+}
+
+impl<'a> BackUp<'a> {
+    /// The work of making a backup of a resource.
+    pub(super) const fn of_resource(
+        worker: &'a Worker,
+        project: ProjectId,
+        backup: BackupId,
+        reread_all: bool,
+    ) -> Self {
+        let from = From::Source { reread_all };
+        Self {
+            worker,
+            project,
+            backup,
+            from,
+        }
+    }
+
+    /// The work of making a replica of a backup in `source_project`.
+    pub(super) const fn of_backup(
+        worker: &'a Worker,
+        project: ProjectId,
+        backup: BackupId,
+        (source_project, source): (ProjectId, BackupId),
+    ) -> Self {
+        let from = From::Backup(source_project, source);
+        Self {
+            worker,
+            project,
+            backup,
+            from,
+        }
+    }
+
     pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
         match step {
             0 => self.begin().await,
@@ -101,19 +144,50 @@ impl BackUp<'_> {
         vault_name: &str,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let base = self.base(repository, backup.resource).await?;
-        let (inventory, volume) = (Arc::clone(&self.worker.inventory), backup.resource);
-        let reader = tokio::task::spawn_blocking(move || inventory.open_reader(volume)).await;
-        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
+        let (parent, reader, reread_all) = match self.from {
+            From::Source { reread_all } => {
+                let base = self.base(repository, backup.resource).await?;
+                (base, self.open_source(backup.resource).await?, reread_all)
+            }
+            From::Backup(project, copied) => {
+                let reader = self.open_backup(project, copied, backup).await?;
+                (None, reader, true)
+            }
+        };
         let job = WriteDisk {
             info: info(backup, vault_name),
-            parent: base,
+            parent,
             reader,
             progress: Arc::clone(progress),
-            reread_all: self.reread_all,
+            reread_all,
         };
         let written = repository.write_disk(job).await?;
         self.record(backup, &written).await
+    }
+
+    async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
+        let inventory = Arc::clone(&self.worker.inventory);
+        let reader = tokio::task::spawn_blocking(move || inventory.open_reader(volume)).await;
+        Ok(reader.map_err(|_| Error::Panicked { what: "a source" })??)
+    }
+
+    /// Opens the disk's part of the backup that is copied.
+    async fn open_backup(
+        &self,
+        project: ProjectId,
+        copied: BackupId,
+        replica: &Backup,
+    ) -> Result<Arc<dyn DiskReader>> {
+        let service = &self.worker.service;
+        let mut tx = service.meta().read().await?;
+        let source = tx.backup(project, copied).await?;
+        let children = tx.children_of(&[copied]).await?;
+        drop(tx);
+        let mut disks = source.into_iter().chain(children);
+        let disk = disks.find(|disk| disk.resource == replica.resource);
+        let disk = disk.ok_or(Refusal::BackupNotFound)?;
+        let repository = service.repository().existing_project(project).await?;
+        Ok(repository.open_disk(disk.id).await?)
     }
 
     /// The newest earlier backup of the disk that the repository still has.

@@ -11,6 +11,7 @@ mod backups;
 mod fixtures;
 mod identities;
 mod policies;
+mod replications;
 mod shares;
 mod tasks;
 mod vaults;

@@ -17,7 +17,7 @@ async fn an_operation_log_shows_the_state_of_its_task() {
         let log = OperationLog {
             id,
             project,
-            vault: VaultId::random(),
+            vault: Some(VaultId::random()),
             vault_name: "v".to_owned(),
             checkpoint: None,
             policy: None,
@@ -45,6 +45,11 @@ async fn an_operation_log_shows_the_state_of_its_task() {
             tx.operation_log(project, id).await.unwrap(),
             Some(log.clone())
         );
+        let vault = log.vault.unwrap();
+        for (operation_type, count) in [(OperationType::Backup, 1), (OperationType::Sync, 0)] {
+            let found = tx.operations_under_way(vault, operation_type).await;
+            assert_eq!(found.unwrap(), count);
+        }
         tx.claim_task("me", at(6), at(60)).await.unwrap().unwrap();
         let shown = tx.operation_log(project, id).await.unwrap().unwrap();
         assert_eq!(
@@ -55,6 +60,21 @@ async fn an_operation_log_shows_the_state_of_its_task() {
         task.error_text = "no space".to_owned();
         task.ended_at = Some(at(9));
         assert!(tx.save_task(&task, "me").await.unwrap());
+        let over = tx.operations_under_way(vault, OperationType::Backup).await;
+        assert_eq!(over.unwrap(), 0);
+        let without = OperationLogId::random();
+        let task = Task::new(without, "import_backup", "{}".to_owned(), "req-1", at(5));
+        let nowhere = OperationLog {
+            id: without,
+            vault: None,
+            vault_name: String::new(),
+            resource_name: Some("host".to_owned()),
+            ..log.clone()
+        };
+        tx.insert_task(&task).await.unwrap();
+        tx.insert_operation_log(&nowhere).await.unwrap();
+        let shown = tx.operation_log(project, without).await.unwrap();
+        assert_eq!(shown, Some(nowhere));
         let status = |status| OperationLogFilter {
             status: Some(status),
             ..Default::default()
@@ -65,7 +85,7 @@ async fn an_operation_log_shows_the_state_of_its_task() {
             (status(OperationStatus::Timeout), 0),
             (
                 OperationLogFilter {
-                    vault: Some(log.vault),
+                    vault: log.vault,
                     ..Default::default()
                 },
                 1,

@@ -142,6 +142,13 @@ impl Client {
         self.project = stranger.project.id.to_string();
     }
 
+    /// Goes on as the first administrator, in a project where they have a role.
+    pub async fn go_to(&mut self, project: &str) {
+        let scope = Scope::ProjectId(project.to_owned());
+        self.token = scoped_token(&self.world, &self.world.credentials, &scope).await;
+        self.project = project.to_owned();
+    }
+
     /// The administrator with a new token, after time has passed.
     pub async fn signed_in_again(mut self) -> Self {
         self.token = token(&self.world, &self.world.credentials).await;
@@ -216,16 +223,15 @@ pub fn vault_body(object_type: &str, size: u64, resources: Value) -> Value {
 }
 
 pub async fn token(world: &World, who: &FirstCredentials) -> String {
+    scoped_token(world, who, &Scope::Unscoped).await
+}
+
+async fn scoped_token(world: &World, who: &FirstCredentials, scope: &Scope) -> String {
     let who = PasswordSignIn {
         user_id: None,
         user_name: Some(who.user_name.clone()),
         domain: Some(who.domain.name.clone()),
         password: who.password.clone(),
     };
-    world
-        .service
-        .sign_in(who, &Scope::Unscoped)
-        .await
-        .unwrap()
-        .secret
+    world.service.sign_in(who, scope).await.unwrap().secret
 }

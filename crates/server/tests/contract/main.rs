@@ -16,6 +16,8 @@ mod orders;
 mod organization_policies;
 mod policies;
 mod refusals;
+mod replications;
 mod rules;
 mod served;
+mod sync;
 mod tags;

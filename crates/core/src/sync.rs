@@ -1,0 +1,123 @@
+//! Synchronisation: hybrid vaults mirror another site, and single backups are
+//! taken over from its buckets. Each is a task, whose operation log tells how it went.
+
+use cairn_meta::Tx;
+use cairn_meta::tasks::Task as TaskRow;
+use cairn_types::{
+    BackupId, OperationLogId, OperationType, ResourceId, ResourceType, VaultId, VaultStatus,
+};
+
+use crate::operation_log::NewOperation;
+use crate::work::Task;
+use crate::{Caller, OperationDetail, Refusal, Result, Service};
+
+const HYBRID: &str = "hybrid";
+
+/// A backup in a bucket of another site.
+#[derive(Debug, Clone)]
+pub struct BackupToImport {
+    /// The backup.
+    pub id: BackupId,
+    /// Its name.
+    pub name: String,
+    /// The bucket that it lies in.
+    pub bucket: String,
+    /// The resource.
+    pub resource: ResourceId,
+    /// The resource's name.
+    pub resource_name: String,
+    /// The resource's type.
+    pub resource_type: ResourceType,
+}
+
+impl Service {
+    /// Starts the synchronisation of a hybrid vault and returns the operation
+    /// log to watch.
+    ///
+    /// Errors: `NotFound`; `Invalid` for another vault; `Conflict` while one
+    /// runs or the vault is out of service.
+    /// CBR: `ImportCheckpoint`, `POST /v3/{project_id}/checkpoints/sync`.
+    pub async fn sync_vault(&self, caller: &Caller, vault: VaultId) -> Result<OperationLogId> {
+        let mut tx = self.meta().begin().await?;
+        let vault = tx
+            .lock_vault(caller.project, vault)
+            .await?
+            .ok_or(Refusal::VaultNotFound)?;
+        if vault.cloud_type != HYBRID && vault.protect_type != HYBRID {
+            return Err(Refusal::SyncUnsupported.into());
+        }
+        if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
+            let state = vault.status.to_string();
+            return Err(Refusal::VaultState { state }.into());
+        }
+        let running = tx.operations_under_way(vault.id, OperationType::Sync);
+        if running.await? > 0 {
+            return Err(Refusal::SyncRunning.into());
+        }
+        let id = OperationLogId::random();
+        let task = Task::Sync {
+            project: caller.project,
+            vault: vault.id,
+        };
+        let operation = NewOperation {
+            id,
+            vault: &vault,
+            checkpoint: None,
+            operation_type: OperationType::Sync,
+            resource: None,
+            detail: OperationDetail::Sync {
+                synced: 0,
+                deleted: 0,
+                failed: 0,
+            },
+        };
+        self.enqueue(&mut tx, caller, &task, operation).await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(id)
+    }
+
+    /// Starts the import of backups from buckets of another site, each by a
+    /// task of its own; returns the operation log of each, in their order.
+    ///
+    /// CBR: `ImportBackup`, `POST /v3/{project_id}/backups/sync`.
+    pub async fn import_backups(
+        &self,
+        caller: &Caller,
+        backups: Vec<BackupToImport>,
+    ) -> Result<Vec<(BackupId, OperationLogId)>> {
+        let mut tx = self.meta().begin().await?;
+        let mut begun = Vec::with_capacity(backups.len());
+        for backup in backups {
+            let id = backup.id;
+            begun.push((id, self.enqueue_import(&mut tx, caller, backup).await?));
+        }
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(begun)
+    }
+
+    async fn enqueue_import(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        backup: BackupToImport,
+    ) -> Result<OperationLogId> {
+        let id = OperationLogId::random();
+        let task = Task::ImportBackup {
+            bucket: backup.bucket,
+        };
+        let (kind, payload) = (task.kind(), task.payload());
+        let row = TaskRow::new(id, kind, payload, &caller.request_id, self.now());
+        tx.insert_task(&row).await?;
+        let resource = (backup.resource, backup.resource_name, backup.resource_type);
+        let detail = OperationDetail::Import {
+            backup: backup.id,
+            backup_name: backup.name,
+        };
+        let operation_type = OperationType::Sync;
+        let log = self.log_without_vault(caller, id, operation_type, Some(resource), &detail);
+        tx.insert_operation_log(&log).await?;
+        Ok(id)
+    }
+}

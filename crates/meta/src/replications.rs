@@ -1,0 +1,162 @@
+//! Replication records: which backup was copied where. How far a copy is
+//! follows from its own row and its task, read with the record, so that they
+//! cannot disagree; a record whose copy is deleted is history and not shown.
+
+use cairn_types::{
+    BackupId, BackupStatus, CheckpointId, OperationLogId, ProjectId, ReplicationId,
+    ReplicationStatus, ResourceId, Timestamp, VaultId,
+};
+use sqlx::any::AnyRow;
+
+use crate::query::{Columns, FromRow, Statement, insert, text};
+use crate::{Result, Tx};
+
+/// A backup as a replication knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicationEnd {
+    /// The region it is in.
+    pub region: String,
+    /// Its project.
+    pub project: ProjectId,
+    /// Its vault.
+    pub vault: VaultId,
+    /// Its checkpoint.
+    pub checkpoint: CheckpointId,
+    /// The backup.
+    pub backup: BackupId,
+}
+
+/// One copy of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// Its id.
+    pub id: ReplicationId,
+    /// The task that makes the copy.
+    pub task: OperationLogId,
+    /// Asked for by a policy.
+    pub auto_trigger: bool,
+    /// What is copied.
+    pub source: ReplicationEnd,
+    /// The copy.
+    pub destination: ReplicationEnd,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+}
+
+/// A replication with how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicationView {
+    /// The record.
+    pub record: Replication,
+    /// How far the copy is.
+    pub status: ReplicationStatus,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+    /// Bytes copied.
+    pub done_bytes: u64,
+    /// Bytes to copy; 0 while unknown.
+    pub total_bytes: u64,
+}
+
+impl FromRow for ReplicationView {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        let copy: BackupStatus = row.parsed("copy_status")?;
+        Ok(Self {
+            record: Replication {
+                id: row.parsed("id")?,
+                task: row.parsed("task_id")?,
+                auto_trigger: row.flag("auto_trigger")?,
+                source: ReplicationEnd {
+                    region: row.text("source_region")?,
+                    project: row.parsed("source_project_id")?,
+                    vault: row.parsed("source_vault_id")?,
+                    checkpoint: row.parsed("source_checkpoint_id")?,
+                    backup: row.parsed("source_backup_id")?,
+                },
+                destination: ReplicationEnd {
+                    region: row.text("destination_region")?,
+                    project: row.parsed("destination_project_id")?,
+                    vault: row.parsed("destination_vault_id")?,
+                    checkpoint: row.parsed("destination_checkpoint_id")?,
+                    backup: row.parsed("destination_backup_id")?,
+                },
+                created_at: row.time("created_at")?,
+            },
+            status: match copy {
+                BackupStatus::WaitingProtect => ReplicationStatus::Waiting,
+                BackupStatus::Protecting => ReplicationStatus::Replicating,
+                BackupStatus::Error => ReplicationStatus::Fail,
+                _ => ReplicationStatus::Success,
+            },
+            error: row.optional_text("copy_error")?,
+            done_bytes: row.unsigned("done_bytes")?,
+            total_bytes: row.unsigned("total_bytes")?,
+        })
+    }
+}
+
+const REPLICATION: &str = "SELECT r.*, c.status AS copy_status, c.error_message AS copy_error, \
+    t.done_bytes, t.total_bytes FROM replications r \
+    JOIN backups c ON c.id = r.destination_backup_id JOIN tasks t ON t.id = r.task_id";
+
+impl Tx {
+    /// Adds the record of a copy whose row and task are in the transaction already.
+    pub async fn insert_replication(&mut self, replication: &Replication) -> Result<()> {
+        let (source, destination) = (&replication.source, &replication.destination);
+        let columns = [
+            ("id", text(replication.id)),
+            ("task_id", text(replication.task)),
+            ("auto_trigger", replication.auto_trigger.into()),
+            ("source_region", text(&source.region)),
+            ("source_project_id", text(source.project)),
+            ("source_vault_id", text(source.vault)),
+            ("source_checkpoint_id", text(source.checkpoint)),
+            ("source_backup_id", text(source.backup)),
+            ("destination_region", text(&destination.region)),
+            ("destination_project_id", text(destination.project)),
+            ("destination_vault_id", text(destination.vault)),
+            ("destination_checkpoint_id", text(destination.checkpoint)),
+            ("destination_backup_id", text(destination.backup)),
+            ("created_at", replication.created_at.into()),
+        ];
+        insert(self, "replications", columns).await
+    }
+
+    /// The copies of some of a project's backups, newest first.
+    pub async fn replications_of(
+        &mut self,
+        project: ProjectId,
+        backups: &[BackupId],
+    ) -> Result<Vec<ReplicationView>> {
+        if backups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = Statement::new(REPLICATION);
+        statement
+            .equals("r.source_project_id", Some(project))
+            .one_of("r.source_backup_id", backups)
+            .push(" ORDER BY r.created_at DESC, r.id DESC");
+        statement.all(self).await
+    }
+
+    /// How many copies are being made of the backups that are in a vault now,
+    /// those of one resource or one backup if it is given.
+    pub async fn replications_under_way(
+        &mut self,
+        vault: VaultId,
+        resource: Option<ResourceId>,
+        backup: Option<BackupId>,
+    ) -> Result<u64> {
+        let mut statement = Statement::new(
+            "SELECT COUNT(*) FROM replications r \
+             JOIN backups s ON s.id = r.source_backup_id \
+             JOIN backups c ON c.id = r.destination_backup_id",
+        );
+        statement
+            .equals("s.vault_id", Some(vault))
+            .equals("s.id", backup)
+            .equals("s.resource_id", resource)
+            .condition("c.status IN ('waiting_protect', 'protecting')");
+        Ok(statement.number(self).await?.unsigned_abs())
+    }
+}

@@ -1,0 +1,95 @@
+//! Replication over HTTP.
+
+use cairn_api::replication::{
+    BegunCopy, BegunReplication, BegunReplications, CopyBackupRequest, CopyBackupResponse,
+    CopyCheckpointRequest, CopyCheckpointResponse, ReplicationCapabilitiesResponse,
+    ReplicationRegion,
+};
+use cairn_core::records::Replication;
+use cairn_core::{Caller, ReplicaTarget};
+use cairn_types::ObjectType;
+
+use crate::App;
+use crate::convert;
+use crate::error::Result;
+use crate::request::Request;
+
+/// The regions that this server copies to: its own.
+pub(crate) fn capabilities(app: &App) -> ReplicationCapabilitiesResponse {
+    let here = app.site.region.clone();
+    ReplicationCapabilitiesResponse {
+        regions: vec![ReplicationRegion {
+            name: here.clone(),
+            replication_destinations: vec![here],
+        }],
+    }
+}
+
+pub(crate) async fn copy_backup(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+) -> Result<CopyBackupResponse> {
+    let id = request.path("backup_id")?;
+    let wish = request.json::<CopyBackupRequest>()?.replicate;
+    let target = ReplicaTarget {
+        here: app.site.region.clone(),
+        region: wish.destination_region,
+        project: wish.destination_project_id,
+        vault: wish.destination_vault_id,
+        name: wish.name,
+        description: wish.description,
+        auto_trigger: false,
+    };
+    let begun = app.service.replicate_backup(caller, id, &target).await?;
+    let (Replication { id, source, .. }, resource_type) = begun;
+    Ok(CopyBackupResponse {
+        replication: BegunReplication {
+            backup_id: source.backup,
+            destination_project_id: target.project,
+            destination_region: target.region,
+            destination_vault_id: target.vault,
+            project_id: caller.project,
+            provider_id: resource_type.provider_id().to_owned(),
+            replication_record_id: id,
+            source_region: target.here,
+        },
+    })
+}
+
+pub(crate) async fn copy_vault(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+) -> Result<CopyCheckpointResponse> {
+    let wish = request.json::<CopyCheckpointRequest>()?;
+    let wish = wish.into_replication()?;
+    let target = ReplicaTarget {
+        here: app.site.region.clone(),
+        region: wish.destination_region,
+        project: wish.destination_project_id,
+        vault: wish.destination_vault_id,
+        name: None,
+        description: None,
+        auto_trigger: wish.auto_trigger.unwrap_or(false),
+    };
+    let vault = wish.vault_id;
+    let records = app.service.replicate_vault(caller, vault, &target).await?;
+    let begun = records.into_iter().map(|record| BegunCopy {
+        backup_id: record.source.backup,
+        replication_record_id: record.id,
+    });
+    Ok(CopyCheckpointResponse {
+        replication: BegunReplications {
+            backups: begun.collect(),
+            destination_project_id: target.project,
+            destination_region: target.region,
+            destination_vault_id: target.vault,
+            project_id: caller.project,
+            // Vaults of servers are the only ones that replicate.
+            provider_id: convert::provider_of(ObjectType::Server).to_owned(),
+            source_region: target.here,
+            vault_id: vault,
+        },
+    })
+}
