@@ -128,6 +128,7 @@ impl Meta {
         Ok(Tx {
             connection: Held::Transaction(tx),
             kind: self.kind,
+            anchors: Arc::clone(&self.anchors),
         })
     }
 
