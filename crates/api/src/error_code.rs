@@ -160,6 +160,7 @@ error_codes! {
         "6134" ResourceRemoving "Resource is removing, resources: {}.";
         "6135" ResourceNotInVault "Resources {} does not exist in vault.";
         "6136" HybridVaultPolicy "A backup policy cannot be bound to a hybrid vault.";
+        "6137" DiskInSeveralVaults "Disk {} would be protected by several vaults.";
         "6140" EncryptedSystemDisk "An encrypted disk cannot be named as system disk.";
         "6141" ScsiSystemDisk "A SCSI disk cannot be named as system disk.";
         "6142" AllVaultsAtLimit "Every vault has reached its largest size.";
@@ -266,7 +267,6 @@ error_codes! {
         "4006" MigrationBackupState "A backup in a passing state cannot be migrated.";
         "4007" MigrationProgress "The progress in other regions could not be read.";
         "6132" VaultCreationFailed "The vault could not be created.";
-        "6137" DiskInSeveralVaults "Disk {} would be protected by several vaults.";
         "6138" BillingLanguage "The billing language could not be read.";
         "6139" AccountType "The type of the account could not be read.";
         "6207" BackupKindForbidsImage "A backup of this kind cannot become an image.";

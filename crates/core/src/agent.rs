@@ -6,9 +6,6 @@ use cairn_types::{AgentId, ResourceId};
 
 use crate::{Caller, Refusal, Result, Service};
 
-/// Paths that one agent may have.
-const MAX_PATHS: usize = 8;
-
 const NORMAL: &str = "normal";
 const UNINSTALLED: &str = "uninstall";
 
@@ -178,7 +175,7 @@ impl Service {
                 answer.unchanged.push(path);
                 continue;
             }
-            if known.len() == MAX_PATHS {
+            if known.len() >= self.quotas().paths_per_agent {
                 return Err(Refusal::TooManyAgentPaths { id }.into());
             }
             let new = AgentPath {

@@ -1,7 +1,7 @@
 //! Backups: listing, showing, renaming and deleting them.
 
 use cairn_meta::{Backup, BackupFilter, Page, ReplicationView, SortKey, Tx};
-use cairn_types::{BackupId, BackupStep, OperationLogId, OperationType};
+use cairn_types::{BackupId, BackupStatus, BackupStep, OperationLogId, OperationType, VaultStatus};
 
 use crate::operation_log::NewOperation;
 use crate::work::Task;
@@ -124,8 +124,12 @@ impl Service {
         if backup.parent.is_some() {
             return Err(Refusal::BackupIsChild { id }.into());
         }
-        if backup.status.is_busy() {
-            return Err(Refusal::BackupBusy { id }.into());
+        match backup.status {
+            BackupStatus::WaitingRestore | BackupStatus::Restoring => {
+                return Err(Refusal::BackupInUse { id }.into());
+            }
+            status if status.is_busy() => return Err(Refusal::BackupBusy { id }.into()),
+            _ => {}
         }
         let copies = tx.replications_under_way(backup.vault, None, Some(id));
         if copies.await? > 0 {
@@ -135,6 +139,10 @@ impl Service {
             .vault(caller.project, backup.vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
+        if vault.status == VaultStatus::Deleting {
+            let state = vault.status.to_string();
+            return Err(Refusal::VaultState { state }.into());
+        }
         if vault.locked && backup.auto_trigger {
             return Err(Refusal::BackupLocked.into());
         }

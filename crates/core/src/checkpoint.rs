@@ -8,10 +8,10 @@ use cairn_types::{
     ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 
+use crate::candidate::choice_takes;
 use crate::capacity::refuse_full;
 use crate::metadata::ResourceMetadata;
 use crate::operation_log::NewOperation;
-use crate::vault::choice_takes;
 use crate::work::Task;
 use crate::{Caller, Error, OperationDetail, Refusal, Result, Service};
 

@@ -187,6 +187,18 @@ pub enum Refusal {
     /// Vaults of this type do not make backups.
     #[error("This type of vault cannot run backups.")]
     VaultMakesNoBackups,
+    /// The disk is protected already: by itself or as its server's.
+    #[error("Disk {id} would be protected by several vaults.")]
+    DiskInSeveralVaults {
+        /// The disk.
+        id: ResourceId,
+    },
+    /// A restore needs the backup's vault.
+    #[error("A restore needs an available vault, and this one is {state}.")]
+    RestoreNeedsVault {
+        /// The state.
+        state: String,
+    },
     /// A locked vault stays locked.
     #[error("vault not support to modify locked attribute from true to false.")]
     CannotUnlock,
@@ -462,6 +474,7 @@ impl Refusal {
             | Self::TooManyResources { .. } => Kind::Exhausted,
             Self::VaultState { .. }
             | Self::VaultStateForbidsBackup { .. }
+            | Self::RestoreNeedsVault { .. }
             | Self::BackupBusy { .. }
             | Self::AlreadyReplicated
             | Self::SyncRunning

@@ -9,9 +9,6 @@ use cairn_types::{
 
 use crate::{Caller, Refusal, Result, Service};
 
-/// Projects that one backup may be shared with. Source: CBR's constraints.
-const MAX_MEMBERS: u64 = 10;
-
 /// Which members of a backup a list shows, in which order.
 #[derive(Debug, Clone, Default)]
 pub struct MemberQuery {
@@ -52,6 +49,7 @@ impl Service {
         let (_, mut count) = tx
             .shares(id, &ShareFilter::default(), &[], &everything)
             .await?;
+        let limit = self.quotas().members_per_backup as u64;
         let mut shares = Vec::with_capacity(members.len());
         for text in members {
             let member = existing_project(&mut tx, caller, text).await?;
@@ -59,7 +57,7 @@ impl Service {
                 return Err(Refusal::AlreadyShared { member }.into());
             }
             count += 1;
-            if count > MAX_MEMBERS {
+            if count > limit {
                 return Err(Refusal::TooManyMembers.into());
             }
             let share = Share {
@@ -184,8 +182,12 @@ async fn refuse_sharing(tx: &mut Tx, backup: &Backup) -> Result<()> {
     if !matches!(kind, ResourceType::Server | ResourceType::Volume) {
         return Err(Refusal::TypeNotShared.into());
     }
-    if backup.status != BackupStatus::Available {
-        return Err(Refusal::ShareNotAvailable.into());
+    match backup.status {
+        BackupStatus::Available => {}
+        BackupStatus::WaitingRestore | BackupStatus::Restoring => {
+            return Err(Refusal::BackupInUse { id: backup.id }.into());
+        }
+        _ => return Err(Refusal::ShareNotAvailable.into()),
     }
     let vault = tx.vault(backup.project, backup.vault).await?;
     let vault = vault.ok_or(Refusal::VaultNotFound)?;

@@ -3,7 +3,7 @@
 use cairn_meta::{Backup, Tx};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, ByteCount, OperationLogId, OperationType, ResourceId,
+    BackupId, BackupStatus, BackupStep, ByteCount, Kind, OperationLogId, OperationType, ResourceId,
     ResourceType,
 };
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,7 @@ impl Service {
     ) -> Result<OperationLogId> {
         let resource = self.restorable(caller, id, target).await?;
         let protectable = self.own_protectable(caller.project, resource).await?;
+        let held = self.held_disks(&protectable).await?;
         let mut tx = self.meta().begin().await?;
         let mut backup = tx
             .lock_backup(caller.project, id)
@@ -60,10 +61,8 @@ impl Service {
             .await?
             .ok_or(Refusal::VaultNotFound)?;
         if !vault.status.is_in_service() {
-            return Err(Refusal::VaultState {
-                state: vault.status.to_string(),
-            }
-            .into());
+            let state = vault.status.to_string();
+            return Err(Refusal::RestoreNeedsVault { state }.into());
         }
         let children = tx.children_of(&[id]).await?;
         let mappings = match backup.resource_type {
@@ -71,6 +70,13 @@ impl Service {
             _ => map_server(&children, &protectable, &target.mappings)?,
         };
         refuse_busy_resource(&mut tx, &backup, &mappings).await?;
+        if let Some(mapping) = mappings
+            .iter()
+            .find(|mapping| held.contains(&mapping.volume))
+        {
+            let (id, state) = (mapping.volume, "open elsewhere or read-only".to_owned());
+            return Err(Refusal::DiskState { id, state }.into());
+        }
         tx.step_backup(&mut backup, BackupStep::QueueRestore, self.now())
             .await?;
         let log = OperationLogId::random();
@@ -100,6 +106,29 @@ impl Service {
         tx.commit().await?;
         self.wake_engine();
         Ok(log)
+    }
+
+    /// The disks of a resource that could not be overwritten now: somebody has
+    /// them open, or they are read-only.
+    async fn held_disks(&self, protectable: &Protectable) -> Result<Vec<ResourceId>> {
+        let own = std::iter::once(protectable)
+            .filter(|found| found.resource_type == ResourceType::Volume);
+        let disks = own.chain(&protectable.children);
+        let mut held = Vec::new();
+        for disk in disks.filter(|disk| disk.status == ProtectableStatus::Available) {
+            let id = disk.id;
+            let checked = self
+                .ask_inventory(move |inventory| inventory.check_writable(id))
+                .await;
+            match checked {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), Kind::Conflict | Kind::Denied) => {
+                    held.push(id);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(held)
     }
 
     /// The resource that the target names, if the backup may go there.
@@ -197,7 +226,7 @@ fn check_disk(backup: &Backup, disk: &Protectable) -> Result<()> {
 }
 
 /// Nothing else may be at work on the resource, nor on any disk that would be
-/// overwritten: a disk can be protected by itself and as its server's.
+/// overwritten: a disk can have backups of its own and of its server.
 async fn refuse_busy_resource(
     tx: &mut Tx,
     backup: &Backup,

@@ -1,14 +1,12 @@
 //! Vaults: their rules, and the resources bound to them.
 
-use cairn_meta::{
-    BoundResource, Contents, Page, Payment, ResourceExtraInfo, Tag, Tx, Usage, Vault, VaultFilter,
-};
-use cairn_source::{Protectable, ProtectableStatus};
+use cairn_meta::{BoundResource, Contents, Page, Payment, Tag, Tx, Usage, Vault, VaultFilter};
 use cairn_types::{
-    ByteCount, ObjectType, OperationLogId, OperationType, PolicyId, ProtectStatus, ResourceId,
-    ResourceType, VaultId, VaultStatus, VaultStep,
+    ByteCount, ObjectType, OperationLogId, OperationType, PolicyId, ResourceId, VaultId,
+    VaultStatus, VaultStep,
 };
 
+use crate::candidate::ResourceToBind;
 use crate::operation_log::NewOperation;
 use crate::order::{Prepaid, refuse_paid};
 use crate::work::Task;
@@ -83,19 +81,6 @@ pub struct NewVault {
     pub resources: Vec<ResourceToBind>,
 }
 
-/// A resource to be bound.
-#[derive(Debug, Clone)]
-pub struct ResourceToBind {
-    /// The resource.
-    pub id: ResourceId,
-    /// The type that the request says it has.
-    pub resource_type: ResourceType,
-    /// The name that the request gives it, if any.
-    pub name: Option<String>,
-    /// Which of its disks are protected.
-    pub extra_info: ResourceExtraInfo,
-}
-
 /// What of a vault is to change; `None` leaves a thing as it is.
 #[derive(Debug, Clone, Default)]
 pub struct VaultChange {
@@ -162,6 +147,7 @@ impl Service {
             updated_at: now,
         };
         let mut tx = self.meta().begin().await?;
+        tx.lock_project(caller.project).await?;
         if let Some(limit) = self.quotas().vaults
             && tx.count_vaults(caller.project).await? >= limit
         {
@@ -171,8 +157,8 @@ impl Service {
         if let Some(prepaid) = new.prepaid {
             self.buy(&mut tx, &mut vault, prepaid).await?;
         }
-        for (wish, protectable) in new.resources.iter().zip(&found) {
-            self.bind(&mut tx, &vault, wish, protectable).await?;
+        for (wish, candidate) in new.resources.iter().zip(&found) {
+            self.bind(&mut tx, &vault, wish, candidate).await?;
         }
         if let Some(policy) = new.policy {
             self.bind_backup_policy(&mut tx, &vault, policy).await?;
@@ -322,8 +308,9 @@ impl Service {
             }
             .into());
         }
-        for (wish, protectable) in wishes.iter().zip(&found) {
-            self.bind(&mut tx, &vault, wish, protectable).await?;
+        tx.lock_project(caller.project).await?;
+        for (wish, candidate) in wishes.iter().zip(&found) {
+            self.bind(&mut tx, &vault, wish, candidate).await?;
         }
         let view = view(&mut tx, vault).await?;
         let limit = self.quotas().resources_per_vault;
@@ -353,6 +340,10 @@ impl Service {
             .lock_vault(caller.project, vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
+        if vault.status == VaultStatus::Deleting {
+            let state = vault.status.to_string();
+            return Err(Refusal::VaultState { state }.into());
+        }
         if vault.locked {
             return Err(Refusal::VaultLocked.into());
         }
@@ -419,102 +410,6 @@ impl Service {
         resource.removing = true;
         Ok(tx.update_binding(resource).await?)
     }
-
-    /// Looks the wished-for resources up, in their order, and checks what needs no vault's state.
-    async fn resources_to_bind(
-        &self,
-        caller: &Caller,
-        object_type: ObjectType,
-        wishes: &[ResourceToBind],
-    ) -> Result<Vec<Protectable>> {
-        let limit = self.quotas().resources_per_vault;
-        if wishes.len() > limit {
-            return Err(Refusal::TooManyResources { limit }.into());
-        }
-        let takes_some = ResourceType::ALL
-            .iter()
-            .any(|kind| object_type.accepts(*kind));
-        if !wishes.is_empty() && !takes_some {
-            let object_type = object_type.to_string();
-            return Err(Refusal::VaultTakesNoResources { object_type }.into());
-        }
-        if wishes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let own = self.own_protectables(caller.project).await?;
-        let mut found = Vec::with_capacity(wishes.len());
-        for (position, wish) in wishes.iter().enumerate() {
-            if wishes[..position]
-                .iter()
-                .any(|earlier| earlier.id == wish.id)
-            {
-                return Err(Refusal::DuplicateResource.into());
-            }
-            if !object_type.accepts(wish.resource_type) {
-                return Err(Refusal::ResourceTypeMismatch.into());
-            }
-            let protectable = own.iter().find(|protectable| protectable.id == wish.id);
-            let protectable = protectable.ok_or(Refusal::ResourceNotFound { id: wish.id })?;
-            if protectable.resource_type != wish.resource_type {
-                return Err(Refusal::ResourceTypeMismatch.into());
-            }
-            if protectable.status != ProtectableStatus::Available {
-                return Err(Refusal::NotProtectable {
-                    id: wish.id,
-                    resource_type: wish.resource_type,
-                    state: protectable.status.to_string(),
-                }
-                .into());
-            }
-            check_volume_choice(protectable, &wish.extra_info)?;
-            found.push(protectable.clone());
-        }
-        Ok(found)
-    }
-
-    async fn bind(
-        &self,
-        tx: &mut Tx,
-        vault: &Vault,
-        wish: &ResourceToBind,
-        protectable: &Protectable,
-    ) -> Result<()> {
-        match tx.binding(wish.id).await? {
-            Some(bound) if bound.vault != vault.id => Err(Refusal::ResourceInOtherVault.into()),
-            Some(mut bound) if bound.resource_type == ResourceType::Server && !bound.removing => {
-                bound.extra_info = wish.extra_info.clone();
-                Ok(tx.update_binding(&bound).await?)
-            }
-            Some(bound) => {
-                let resource_type = bound.resource_type;
-                Err(Refusal::ResourceInVault {
-                    id: bound.id,
-                    resource_type,
-                }
-                .into())
-            }
-            None => {
-                let bound = BoundResource {
-                    id: wish.id,
-                    vault: vault.id,
-                    resource_type: wish.resource_type,
-                    name: wish
-                        .name
-                        .clone()
-                        .unwrap_or_else(|| protectable.name.clone()),
-                    size_bytes: protectable.size_bytes,
-                    removing: false,
-                    auto_protect: true,
-                    extra_info: wish.extra_info.clone(),
-                    bound_at: self.now(),
-                    backup_count: 0,
-                    backup_bytes: 0,
-                    protect_status: ProtectStatus::Available,
-                };
-                Ok(tx.bind_resource(&bound).await?)
-            }
-        }
-    }
 }
 
 fn allocated_gb(resources: &[BoundResource]) -> u64 {
@@ -557,36 +452,6 @@ fn refuse_unless_available(vault: &Vault) -> Result<()> {
         }
         .into()),
     }
-}
-
-/// At least one disk of a server stays protected, and each that is named is the server's.
-fn check_volume_choice(protectable: &Protectable, choice: &ResourceExtraInfo) -> Result<()> {
-    let of_server = |id: &ResourceId| protectable.children.iter().any(|disk| disk.id == *id);
-    if let Some(stranger) = choice
-        .include_volumes
-        .iter()
-        .find(|volume| !of_server(&volume.id))
-    {
-        return Err(Refusal::ResourceNotFound { id: stranger.id }.into());
-    }
-    let left = protectable
-        .children
-        .iter()
-        .any(|disk| choice_takes(choice, disk.id));
-    if !protectable.children.is_empty() && !left {
-        return Err(Refusal::NoVolumeLeft { id: protectable.id }.into());
-    }
-    Ok(())
-}
-
-/// Whether a choice of disks takes this one.
-pub(crate) fn choice_takes(choice: &ResourceExtraInfo, disk: ResourceId) -> bool {
-    let included = choice.include_volumes.is_empty()
-        || choice
-            .include_volumes
-            .iter()
-            .any(|volume| volume.id == disk);
-    included && !choice.exclude_volumes.contains(&disk)
 }
 
 fn apply_change(view: &mut VaultView, change: VaultChange) -> Result<()> {

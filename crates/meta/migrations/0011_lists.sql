@@ -8,15 +8,18 @@ DROP INDEX backups_by_parent;
 CREATE INDEX backups_by_parent ON backups (parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX usage_by_vault ON backups (vault_id, resource_id, status, used_bytes, parent_id)
     WHERE parent_id IS NULL;
-CREATE INDEX restoring_by_resource ON backups (resource_id, status)
+-- In the order of time, so that a resource's newest is found at once.
+CREATE INDEX usage_by_resource ON backups
+    (resource_id, vault_id, created_at, id, status, used_bytes, parent_id)
+    WHERE parent_id IS NULL;
+CREATE INDEX restores_by_resource ON backups (resource_id)
     WHERE parent_id IS NULL AND status IN ('waiting_restore', 'restoring');
 
 -- How many backups a project has, those of single disks not counted: a list
--- says so on every page. `changes` counts what moved older backups in the list.
+-- says so on every page.
 CREATE TABLE backup_counts (
     project_id TEXT PRIMARY KEY REFERENCES projects (id),
-    backups    BIGINT NOT NULL,
-    changes    BIGINT NOT NULL
+    backups    BIGINT NOT NULL
 );
-INSERT INTO backup_counts (project_id, backups, changes)
-    SELECT project_id, COUNT(*), 0 FROM backups WHERE parent_id IS NULL GROUP BY project_id;
+INSERT INTO backup_counts (project_id, backups)
+    SELECT project_id, COUNT(*) FROM backups WHERE parent_id IS NULL GROUP BY project_id;

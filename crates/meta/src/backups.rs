@@ -282,40 +282,36 @@ impl Tx {
         insert(self, "backups", columns).await?;
         match backup.parent {
             Some(_) => Ok(()),
-            None => self.count_backup(backup, 1).await,
+            None => self.count_backup(backup.project, 1).await,
         }
     }
 
-    /// Keeps the number of a project's whole backups, and of what moves older
-    /// ones in the list, in the transaction that changes them.
-    async fn count_backup(&mut self, backup: &Backup, change: i64) -> Result<()> {
-        let moves = change < 0;
-        let mut count =
-            Statement::new("INSERT INTO backup_counts (project_id, backups, changes) VALUES (");
-        count.list([text(backup.project), change.into(), moves.into()]);
-        count.push(") ON CONFLICT (project_id) DO UPDATE SET backups = backup_counts.backups + ");
-        count
-            .bind(change)
-            .push(", changes = backup_counts.changes + ");
-        count.bind(moves);
-        count.run(self).await?;
-        if moves {
-            return Ok(());
-        }
-        // From here on nobody else counts before this transaction ends, so
-        // whatever came before can be seen.
-        let mut between = Statement::new("UPDATE backup_counts SET changes = changes + 1");
-        between
-            .equals("project_id", Some(backup.project))
-            .condition("EXISTS (SELECT 1 FROM backups WHERE project_id = ")
-            .bind(text(backup.project))
-            .push(" AND parent_id IS NULL AND (created_at, id) > (")
-            .bind(backup.created_at)
-            .push(", ")
-            .bind(text(backup.id))
-            .push("))");
-        between.run(self).await?;
+    /// Keeps the number of a project's whole backups, in the transaction that changes it.
+    async fn count_backup(&mut self, project: ProjectId, change: i64) -> Result<()> {
+        let mut statement =
+            Statement::new("INSERT INTO backup_counts (project_id, backups) VALUES (");
+        statement.bind(text(project)).push(", ").bind(change);
+        statement
+            .push(") ON CONFLICT (project_id) DO UPDATE SET backups = backup_counts.backups + ");
+        statement.bind(change);
+        statement.run(self).await?;
         Ok(())
+    }
+
+    /// How many backups match: for all of a project's, the number that is kept.
+    async fn count_backups(&mut self, project: ProjectId, filter: &BackupFilter) -> Result<u64> {
+        let count = if *filter == BackupFilter::default() {
+            let mut kept = Statement::new(
+                "SELECT CAST(COALESCE(SUM(backups), 0) AS BIGINT) FROM backup_counts",
+            );
+            kept.equals("project_id", Some(project));
+            kept.number(self).await?
+        } else {
+            filtered("SELECT COUNT(*) FROM backups", project, filter)
+                .number(self)
+                .await?
+        };
+        Ok(count.unsigned_abs())
     }
 
     /// Takes a backup to its next state, in the catalogue and in the record:
@@ -382,7 +378,7 @@ impl Tx {
         statement.equals("id", Some(backup.id));
         let removed = statement.run(self).await?;
         if removed > 0 && backup.parent.is_none() {
-            self.count_backup(backup, -1).await?;
+            self.count_backup(backup.project, -1).await?;
         }
         self.remove_checkpoint_if_empty(backup.checkpoint).await
     }
@@ -433,21 +429,8 @@ impl Tx {
         sort: &[SortKey],
         page: &Page,
     ) -> Result<(Vec<Backup>, u64)> {
+        let count = self.count_backups(project, filter).await?;
         let mut statement = filtered("SELECT * FROM backups", project, filter);
-        let mut page = page.clone();
-        let count = if *filter == BackupFilter::default() {
-            let count = self.backup_count(project).await?;
-            if sort.is_empty()
-                && let Some((place, rest)) = self.near_offset(project, count, &page).await?
-            {
-                statement.beginning_at(&place);
-                page.offset = rest;
-            }
-            count.backups
-        } else {
-            let count = filtered("SELECT COUNT(*) FROM backups", project, filter);
-            count.number(self).await?.unsigned_abs()
-        };
         let newest = [SortKey::newest("created_at")];
         let order = Order {
             table: "backups",
@@ -455,7 +438,7 @@ impl Tx {
             shared: true,
             keys: if sort.is_empty() { &newest } else { sort },
         };
-        statement.ordered_page(&order, project, &page);
+        statement.ordered_page(&order, project, page);
         Ok((statement.all(self).await?, count))
     }
 

@@ -1,14 +1,12 @@
 //! The database itself: opening it, its transactions, and all that differs
 //! between SQLite and PostgreSQL.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Transaction};
 
-use crate::anchors::Anchors;
 use crate::{Error, Result};
 
 /// Connections that read at the same time.
@@ -28,7 +26,6 @@ pub struct Meta {
     readers: AnyPool,
     writers: AnyPool,
     kind: DatabaseKind,
-    anchors: Arc<Anchors>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +76,14 @@ impl DatabaseKind {
             Self::Postgres => "FOR UPDATE",
         }
     }
+
+    /// As [`row_lock`](Self::row_lock), but lets others make rows that refer to the locked one.
+    const fn row_lock_beside_references(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres => "FOR NO KEY UPDATE",
+        }
+    }
 }
 
 impl Meta {
@@ -108,7 +113,6 @@ impl Meta {
             readers,
             writers,
             kind,
-            anchors: Arc::default(),
         })
     }
 
@@ -118,7 +122,6 @@ impl Meta {
         Ok(Tx {
             connection: Held::Transaction(tx),
             kind: self.kind,
-            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -128,7 +131,6 @@ impl Meta {
         Ok(Tx {
             connection: Held::Transaction(tx),
             kind: self.kind,
-            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -138,7 +140,6 @@ impl Meta {
         Ok(Tx {
             connection: Held::Single(self.readers.acquire().await?),
             kind: self.kind,
-            anchors: Arc::clone(&self.anchors),
         })
     }
 
@@ -181,7 +182,6 @@ fn pool(kind: DatabaseKind, connections: u32) -> AnyPoolOptions {
 pub struct Tx {
     connection: Held,
     kind: DatabaseKind,
-    anchors: Arc<Anchors>,
 }
 
 /// The connection behind a transaction.
@@ -208,16 +208,16 @@ impl Tx {
         }
     }
 
-    pub(crate) const fn anchors(&self) -> &Arc<Anchors> {
-        &self.anchors
-    }
-
     pub(crate) const fn claim_lock(&self) -> &'static str {
         self.kind.claim_lock()
     }
 
     pub(crate) const fn row_lock(&self) -> &'static str {
         self.kind.row_lock()
+    }
+
+    pub(crate) const fn row_lock_beside_references(&self) -> &'static str {
+        self.kind.row_lock_beside_references()
     }
 }
 

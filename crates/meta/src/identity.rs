@@ -193,6 +193,17 @@ impl Tx {
         statement.one(self).await
     }
 
+    /// Keeps others who call this for the same project out until the end of the
+    /// transaction: for rules about several of its rows, such as how many there may be.
+    pub async fn lock_project(&mut self, id: ProjectId) -> Result<()> {
+        let lock = self.row_lock_beside_references();
+        let mut statement = Statement::new("SELECT * FROM projects");
+        statement.equals("id", Some(id)).push(" ");
+        statement.push(lock);
+        let _: Option<Project> = statement.one(self).await?;
+        Ok(())
+    }
+
     /// The projects that a user has a role in, oldest first, of this name if one is given.
     pub async fn projects_of(&mut self, user: UserId, name: Option<&str>) -> Result<Vec<Project>> {
         let mut statement = Statement::new("SELECT * FROM projects");

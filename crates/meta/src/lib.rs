@@ -7,7 +7,6 @@
 //! `task`, for [`tasks`]) uses this crate.
 
 mod agents;
-mod anchors;
 mod backups;
 mod calls;
 mod checkpoints;

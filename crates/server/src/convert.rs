@@ -313,6 +313,8 @@ fn error_info(view: &OperationView) -> OperationError {
         ("", _) => match log.operation_type {
             OperationType::Replication => ErrorCode::ReplicaImportFailed.code(),
             OperationType::Sync => ErrorCode::ObjectList.code(),
+            OperationType::VaultDelete => ErrorCode::VaultDeletionFailed.code(),
+            OperationType::RemoveResource => ErrorCode::RemoveBackupsFailed.code(),
             _ => ErrorCode::Unknown.code(),
         },
         (code, _) => code,

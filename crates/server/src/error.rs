@@ -162,6 +162,8 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::VaultMakesNoBackups => ErrorCode::VaultTypeForbidsBackup,
         Refusal::CannotUnlock | Refusal::VaultLocked => ErrorCode::VaultImmutable,
         Refusal::NothingToBackUp => ErrorCode::NothingToDo,
+        Refusal::DiskInSeveralVaults { .. } => ErrorCode::DiskInSeveralVaults,
+        Refusal::RestoreNeedsVault { .. } => ErrorCode::RestoreNeedsVault,
         Refusal::BackupBusy { .. } => ErrorCode::BackupRunning,
         Refusal::BackupIsChild { .. } => ErrorCode::BackupUndeletable,
         Refusal::BackupLocked => ErrorCode::BackupLocked,

@@ -10,7 +10,7 @@ use crate::config::{self, ImagesConfig, ServerConfig, volume_name};
 use crate::lock::Access;
 use crate::protectable::{ImageFormat, Protectable, ProtectableStatus, server_id, volume_id};
 use crate::qcow2::{self, Qcow2Disk};
-use crate::raw::RawDisk;
+use crate::raw::{self, RawDisk};
 use crate::scan::{self, Found};
 use crate::{Error, Result};
 
@@ -103,6 +103,15 @@ impl Inventory {
                 Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Write)?))
             }
         }
+    }
+
+    /// Whether a volume could be overwritten now.
+    ///
+    /// Errors: as [`open_writer`](Self::open_writer).
+    pub fn check_writable(&self, volume: ResourceId) -> Result<()> {
+        let (name, path, _) = self.locate(volume)?;
+        // Whatever the format, locks and permissions are the file's.
+        raw::open_locked(&name, &path, Access::Write).map(drop)
     }
 
     fn locate(&self, id: ResourceId) -> Result<(String, PathBuf, ImageFormat)> {

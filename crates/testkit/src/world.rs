@@ -42,6 +42,8 @@ pub struct World {
     pub store: Arc<dyn ObjectStore>,
     /// The catalogue.
     pub meta: Meta,
+    /// What can be protected.
+    pub inventory: Arc<Inventory>,
     /// What the first start made.
     pub credentials: FirstCredentials,
     caller: Caller,
@@ -111,13 +113,17 @@ impl World {
             role: Role::Administrator,
             request_id: "req-test".to_owned(),
         };
-        let work = Arc::new(Saboteur::new(Worker::new(service.clone(), inventory)));
+        let work = Arc::new(Saboteur::new(Worker::new(
+            service.clone(),
+            Arc::clone(&inventory),
+        )));
         Self {
             service,
             clock,
             repository,
             store,
             meta,
+            inventory,
             credentials,
             caller,
             work,

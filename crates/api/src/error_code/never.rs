@@ -64,6 +64,26 @@ pub const NEVER: &[Never] = &[
         ],
     },
     Never {
+        reason: "vaults may share a name",
+        codes: &[ErrorCode::DuplicateVault],
+    },
+    Never {
+        reason: "the code of its type is answered: 7003 for a disk, 7101 for a server",
+        codes: &[ErrorCode::ResourceStateForbidsBackup],
+    },
+    Never {
+        reason: "a resource that is not there is 6302, whatever its type",
+        codes: &[ErrorCode::DiskNotFound],
+    },
+    Never {
+        reason: "whole backups are of servers and disks, and both can be shared; a part of one is 6707",
+        codes: &[ErrorCode::ShareServerOnly],
+    },
+    Never {
+        reason: "a hybrid vault is synchronised whatever it holds, and there may be as many as of any other (6133)",
+        codes: &[ErrorCode::VaultNotEmpty, ErrorCode::HybridVaultLimit],
+    },
+    Never {
         reason: "there are no sites for disaster recovery",
         codes: &[
             ErrorCode::DiskOfRecoverySite,
@@ -138,12 +158,10 @@ pub const NEVER: &[Never] = &[
         ],
     },
     Never {
-        reason: "the failure of work that was begun is told by its operation log, not by a refusal",
+        reason: "to make a vault, to change a member and to end a sharing are one step each: it is done, or \
+                 refused with the code of what speaks against it",
         codes: &[
-            ErrorCode::RemoveBackupsFailed,
-            ErrorCode::VaultDeletionFailed,
             ErrorCode::VaultCreationFailed,
-            ErrorCode::ReplicaImportFailed,
             ErrorCode::ShareDeletionFailed,
             ErrorCode::MemberUpdateFailed,
         ],

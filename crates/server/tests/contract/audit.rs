@@ -87,6 +87,7 @@ async fn without_a_trace_nothing_is_done() {
     let body = vault_body("disk", 100, json!([]));
     let refused = client.call(Op::CreateVault, &[], body.clone()).await;
     assert_eq!(refused.status, 503);
+    assert_eq!(refused.body["error_code"], "BackupService.9910");
     let listed = client.call(Op::ListVault, &[], Value::Null).await;
     assert_eq!(listed.body["count"], 0);
     std::fs::create_dir(&folder).unwrap();

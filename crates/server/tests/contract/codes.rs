@@ -48,10 +48,12 @@ fn every_code_is_answered_in_a_test_or_said_to_be_never_answered() {
     texts(&root().join("crates/core/tests"), ".rs", &mut tests);
     texts(&root().join("tests"), ".py", &mut tests);
     // A code that is not there is not a code, so its name or number in a test is a test of it.
+    // 1001 alone is something else in tests: one more than the longest page.
     let tested = |code: ErrorCode| {
         let quoted = |text: &str| tests.contains(&format!("\"{text}\""));
         let name = format!("ErrorCode::{code:?}");
-        quoted(code.code()) || number(code).is_some_and(quoted) || tests.contains(&name)
+        let number = number(code).filter(|number| *number != "1001");
+        quoted(code.code()) || number.is_some_and(quoted) || tests.contains(&name)
     };
     let mut wrong = Vec::new();
     let mut count = 0;

@@ -6,6 +6,7 @@
 mod agents;
 mod audit;
 mod client;
+mod codes;
 mod identity;
 mod lists;
 mod lookups;
@@ -19,5 +20,6 @@ mod refusals;
 mod replications;
 mod rules;
 mod served;
+mod states;
 mod sync;
 mod tags;
