@@ -45,6 +45,19 @@ WORDS = {
     "expect_expiration_date": "2099-01-31", "enterprise_project_id": "0", "effective_scope": "",
 }
 
+def words(*names):
+    return {name: WORDS[name] for name in names}
+
+
+AGENT = {"agent_id": str(uuid.UUID(int=1)), **words("host_name", "host_ip", "host_os")}
+POLICY = {
+    "enabled": False, "operation_type": "backup", **words("name", "operation_definition", "trigger"),
+}
+POLICY_OF_ALL = {
+    "policy_enabled": False, "operation_type": "backup",
+    **words("name", "policy_name", "policy_operation_definition", "policy_trigger"),
+}
+
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
@@ -79,11 +92,13 @@ class World:
         self.session = requests.Session()
         self.session.headers["X-Auth-Token"] = server.token()
         self.disks = iter(self.every_disk())
-        self.disk = self.backup = None
+        self.disk = self.backup = self.target = None
+        self.partner = server.create_project("partner")["project_id"]
         self.known = {}
         self.failures = {}
         self.asked = Counter()
         self.answered = Counter()
+        self.worked = set()
 
     def every_disk(self):
         found, marker = [], ""
@@ -101,13 +116,23 @@ class World:
             # Nothing was done to this one yet.
             self.disk = next(self.disks)
             vault = server.create_vault("fuzzed", "disk", [self.disk])
+            self.target = server.create_vault("target", "disk")
             self.backup = server.back_up(vault, "fuzzed")
         disk, backup = self.disk, self.backup
         policies = server.ok("GET", "/policies")["policies"]
-        if not policies:
-            body = {"enabled": False, "operation_type": "backup"}
-            body |= {key: WORDS[key] for key in ("name", "operation_definition", "trigger")}
-            policies = [server.ok("POST", "/policies", {"policy": body})["policy"]]
+        own = [one for one in policies if one["policy_type"] == "custom_policy"]
+        if not own:
+            own = [server.ok("POST", "/policies", {"policy": POLICY})["policy"]]
+        of_all = server.ok("GET", "/organization-policies?operation_type=backup")["policies"]
+        if not of_all:
+            body = {"policy": POLICY_OF_ALL}
+            of_all = [server.ok("POST", "/organization-policies", body)["policy"]]
+        if not server.ok("GET", f"/agents?agent_id={AGENT['agent_id']}")["agents"]:
+            server.ok("POST", "/agents", {"agent": AGENT})
+        server.ok("POST", f"/vault/{backup['vault_id']}/tags", {"tag": WORDS["tag"]})
+        members = server.ok("GET", f"/backups/{backup['id']}/members")["members"]
+        if not members:
+            server.ok("POST", f"/backups/{backup['id']}/members", {"members": [self.partner]})
         logs = server.ok("GET", "/operation-logs?limit=1")["operation_logs"]
         self.known = {
             "project_id": server.project,
@@ -116,11 +141,15 @@ class World:
             "domain_name": server.credentials["domain_name"],
             "destination_region": server.credentials["region"],
             "vault_id": backup["vault_id"],
-            "destination_vault_id": backup["vault_id"],
+            "destination_vault_id": self.target,
             "backup_id": backup["id"],
             "checkpoint_id": backup["checkpoint_id"],
             "operation_log_id": logs[0]["id"],
-            "policy_id": policies[0]["id"],
+            "policy_id": own[0]["id"],
+            "organization_policy_id": of_all[0]["id"],
+            "member_id": self.partner,
+            "members": [self.partner],
+            "key": WORDS["tag"]["key"],
             "resource_id": disk["id"],
             "instance_id": disk["id"],
             "volume_id": disk["id"],
@@ -128,7 +157,7 @@ class World:
             "vault_ids": [backup["vault_id"]],
             "protectable_type": "disk",
             "feature_key": "replication.enable",
-            "agent_id": str(uuid.UUID(int=1)),
+            "agent_id": AGENT["agent_id"],
         }
 
     def is_whole(self):
@@ -167,6 +196,8 @@ class World:
         name = case.operation.label
         self.asked[name] += 1
         self.answered[response.status_code] += 1
+        if response.status_code < 400:
+            self.worked.add(name)
         request = f"{response.request.method} {response.request.url} {response.request.body!r}"[:2000]
         if response.elapsed > LATE_S:
             self.failures.setdefault((name, "late"), f"{response.elapsed} s: {request}")
@@ -217,7 +248,8 @@ def test_every_generated_request_is_answered_as_described(world):
     assert not world.failures, f"seed {SEED}, {len(world.failures)} faults\n{told}"
     assert sum(world.asked.values()) >= REQUESTS
     assert len(world.asked) == len(operations), "an operation was never asked"
-    # Requests that name what exists do succeed, and bad ones are told so.
+    # Requests that name what exists do succeed, with most operations, and bad ones are told so.
     assert world.answered[200] >= REQUESTS // 10, world.answered
     assert world.answered[400] >= REQUESTS // 10, world.answered
+    assert len(world.worked) >= 50, sorted(world.asked.keys() - world.worked)
     assert world.server.is_ready()

@@ -278,8 +278,11 @@ impl Client {
         let date = sign::format_date(self.clock.now());
         let ascii = "an id and a date are ASCII";
         let project = self.credentials.project_id.to_string();
+        // Two equal requests in one second are two, and not one that came again.
+        let nonce = uuid::Uuid::new_v4().to_string();
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, self.host.clone());
+        headers.insert("x-nonce", HeaderValue::from_str(&nonce).expect(ascii));
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json;charset=UTF-8"),

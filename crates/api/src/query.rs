@@ -78,7 +78,14 @@ impl Pairs {
 }
 
 /// Decodes one key or value; `+` is a space, as forms write it.
+///
+/// Errors: a `%` that begins no byte, which could be read in two ways.
 fn decode(text: &str) -> Result<String, Invalid> {
+    let mut escapes = text.split('%').skip(1).map(str::as_bytes);
+    let begins_byte = |rest: &[u8]| rest.len() >= 2 && rest[..2].iter().all(u8::is_ascii_hexdigit);
+    if !escapes.all(begins_byte) {
+        return Err(Invalid::key("query"));
+    }
     let text = text.replace('+', " ");
     let decoded = percent_decode_str(&text)
         .decode_utf8()

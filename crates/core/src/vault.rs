@@ -1,8 +1,6 @@
 //! Vaults: their rules, and the resources bound to them.
 
-use std::collections::HashMap;
-
-use cairn_meta::{BoundResource, Page, Payment, Tag, Tx, Usage, Vault, VaultFilter};
+use cairn_meta::{BoundResource, Contents, Page, Payment, Tag, Tx, Usage, Vault, VaultFilter};
 use cairn_types::{
     ByteCount, ObjectType, OperationLogId, OperationType, PolicyId, ResourceId, VaultId,
     VaultStatus, VaultStep,
@@ -422,29 +420,28 @@ fn allocated_gb(resources: &[BoundResource]) -> u64 {
 }
 
 pub(crate) async fn view(tx: &mut Tx, vault: Vault) -> Result<VaultView> {
-    let resources = tx.resources_of(vault.id).await?;
-    let usage = tx.vault_usage(vault.id).await?;
-    Ok(VaultView {
-        vault,
-        resources,
-        usage,
-    })
+    let contents = tx.contents_of(&[vault.id]).await?.remove(&vault.id);
+    Ok(with_contents(vault, contents))
 }
 
 /// As [`view`], for all vaults of a page at once.
 async fn views(tx: &mut Tx, vaults: Vec<Vault>) -> Result<Vec<VaultView>> {
     let ids: Vec<VaultId> = vaults.iter().map(|vault| vault.id).collect();
-    let mut usage: HashMap<_, _> = tx.usage_of(&ids).await?.into_iter().collect();
-    let mut resources: HashMap<VaultId, Vec<BoundResource>> = HashMap::new();
-    for resource in tx.resources_of_all(&ids).await? {
-        resources.entry(resource.vault).or_default().push(resource);
-    }
-    let views = vaults.into_iter().map(|vault| VaultView {
-        resources: resources.remove(&vault.id).unwrap_or_default(),
-        usage: usage.remove(&vault.id).unwrap_or_default(),
-        vault,
+    let mut contents = tx.contents_of(&ids).await?;
+    let views = vaults.into_iter().map(|vault| {
+        let contents = contents.remove(&vault.id);
+        with_contents(vault, contents)
     });
     Ok(views.collect())
+}
+
+fn with_contents(vault: Vault, contents: Option<Contents>) -> VaultView {
+    let Contents { resources, usage } = contents.unwrap_or_default();
+    VaultView {
+        vault,
+        resources,
+        usage,
+    }
 }
 
 fn refuse_unless_available(vault: &Vault) -> Result<()> {

@@ -6,13 +6,9 @@ CREATE INDEX backups_by_project ON backups (project_id, created_at, id, parent_i
     WHERE parent_id IS NULL;
 DROP INDEX backups_by_parent;
 CREATE INDEX backups_by_parent ON backups (parent_id) WHERE parent_id IS NOT NULL;
-CREATE INDEX usage_by_vault ON backups (vault_id, status, used_bytes, parent_id)
+CREATE INDEX usage_by_vault ON backups (vault_id, resource_id, status, used_bytes, parent_id)
     WHERE parent_id IS NULL;
--- In the order of time, so that a resource's newest is found at once.
-CREATE INDEX usage_by_resource ON backups
-    (resource_id, vault_id, created_at, id, status, used_bytes, parent_id)
-    WHERE parent_id IS NULL;
-CREATE INDEX restores_by_resource ON backups (resource_id)
+CREATE INDEX restoring_by_resource ON backups (resource_id, status)
     WHERE parent_id IS NULL AND status IN ('waiting_restore', 'restoring');
 
 -- How many backups a project has, those of single disks not counted: a list

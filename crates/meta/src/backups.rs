@@ -207,18 +207,21 @@ fn in_scope(statement: &mut Statement, project: ProjectId, filter: &BackupFilter
     if own {
         // The index by project gives the order as well, so both databases would
         // walk through all of a project's backups for the few of one vault.
-        let narrow =
-            filter.vault.is_some() || filter.checkpoint.is_some() || filter.resource.is_some();
-        statement.push(if narrow {
-            "(project_id || '' = "
-        } else {
-            "(project_id = "
-        });
-        statement.bind(text(project));
-        if let Some(vault) = filter.vault {
-            statement.push(" AND vault_id = ").bind(text(vault));
+        let narrow = filter.checkpoint.is_some() || filter.resource.is_some();
+        match filter.vault {
+            Some(vault) => {
+                statement.push("(vault_id = (SELECT v.id FROM vaults v WHERE v.id = ");
+                statement.bind(text(vault)).push(" AND v.project_id = ");
+                statement.bind(text(project)).push("))");
+            }
+            None => {
+                statement.push(match narrow {
+                    true => "(project_id || '' = ",
+                    false => "(project_id = ",
+                });
+                statement.bind(text(project)).push(")");
+            }
         }
-        statement.push(")");
     }
     if own && shared {
         statement.push(" OR ");

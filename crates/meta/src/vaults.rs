@@ -253,44 +253,16 @@ impl FromRow for BoundResource {
             auto_protect: row.flag("auto_protect")?,
             extra_info: row.json("extra_info")?,
             bound_at: row.time("bound_at")?,
-            backup_count: row.unsigned("backup_count")?,
-            backup_bytes: row.unsigned("backup_bytes")?,
+            // What its backups occupy is read for many at once.
+            backup_count: 0,
+            backup_bytes: 0,
             protect_status,
         })
     }
 }
 
-impl FromRow for Usage {
-    fn from_row(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            used_bytes: row.unsigned("used_bytes")?,
-            backups: row.unsigned("backups")?,
-            busy_backups: row.unsigned("busy_backups")?,
-        })
-    }
-}
-
-struct UsageOfVault {
-    vault: VaultId,
-    usage: Usage,
-}
-
-impl FromRow for UsageOfVault {
-    fn from_row(row: &AnyRow) -> Result<Self> {
-        Ok(Self {
-            vault: row.parsed("vault_id")?,
-            usage: Usage::from_row(row)?,
-        })
-    }
-}
-
 /// A bound resource with what follows from its backups.
-const BOUND_RESOURCE: &str = "SELECT r.*, \
-    (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
-        AND b.vault_id = r.vault_id AND b.parent_id IS NULL) AS backup_count, \
-    (SELECT CAST(COALESCE(SUM(b.used_bytes), 0) AS BIGINT) FROM backups b \
-        WHERE b.resource_id = r.resource_id AND b.vault_id = r.vault_id \
-        AND b.parent_id IS NULL) AS backup_bytes, \
+pub(crate) const BOUND_RESOURCE: &str = "SELECT r.*, \
     (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
         AND b.vault_id = r.vault_id AND b.parent_id IS NULL \
         AND b.status IN ('waiting_protect', 'protecting')) AS protecting, \
@@ -523,30 +495,6 @@ impl Tx {
         Ok(statement.number(self).await?.unsigned_abs())
     }
 
-    /// What the backups of a vault occupy.
-    pub async fn vault_usage(&mut self, vault: VaultId) -> Result<Usage> {
-        let mut usage = self.usage_of(&[vault]).await?;
-        Ok(usage.pop().map_or_else(Usage::default, |(_, usage)| usage))
-    }
-
-    /// What the backups of each of these vaults occupy; those without any are left out.
-    pub async fn usage_of(&mut self, vaults: &[VaultId]) -> Result<Vec<(VaultId, Usage)>> {
-        if vaults.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut statement = Statement::new(
-            "SELECT vault_id, CAST(COALESCE(SUM(used_bytes), 0) AS BIGINT) AS used_bytes, \
-             COUNT(*) AS backups, \
-             CAST(COALESCE(SUM(CASE WHEN status IN ('available', 'error') THEN 0 ELSE 1 END), 0) \
-             AS BIGINT) AS busy_backups FROM backups",
-        );
-        statement
-            .one_of("vault_id", vaults)
-            .condition("parent_id IS NULL GROUP BY vault_id");
-        let rows: Vec<UsageOfVault> = statement.all(self).await?;
-        Ok(rows.into_iter().map(|row| (row.vault, row.usage)).collect())
-    }
-
     /// Binds a resource to a vault.
     ///
     /// Errors: `Conflict` if it is bound already ([`crate::Error::is_duplicate`]).
@@ -635,29 +583,6 @@ impl Tx {
             .condition("parent_id IS NULL");
         backups.run(self).await?;
         Ok(())
-    }
-
-    /// The resources of a vault in the order in which they were bound.
-    pub async fn resources_of(&mut self, vault: VaultId) -> Result<Vec<BoundResource>> {
-        self.resources_of_all(&[vault]).await
-    }
-
-    /// The resources of these vaults, each vault's in the order in which they were bound.
-    pub async fn resources_of_all(&mut self, vaults: &[VaultId]) -> Result<Vec<BoundResource>> {
-        if vaults.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut statement = Statement::new(BOUND_RESOURCE);
-        statement.one_of("r.vault_id", vaults);
-        statement.push(" ORDER BY r.bound_at, r.resource_id");
-        statement.all(self).await
-    }
-
-    /// The binding of a resource, in whichever vault.
-    pub async fn binding(&mut self, resource: ResourceId) -> Result<Option<BoundResource>> {
-        let mut statement = Statement::new(BOUND_RESOURCE);
-        statement.equals("r.resource_id", Some(resource));
-        statement.one(self).await
     }
 }
 

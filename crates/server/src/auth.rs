@@ -1,7 +1,7 @@
 //! Who asks: a signature by an access key, or a token.
 
 use cairn_api::ErrorCode;
-use cairn_api::sign::{Authorization, SignatureError, SignedRequest, within_window};
+use cairn_api::sign::{ALGORITHM, Authorization, SignatureError, SignedRequest, within_window};
 use cairn_core::{Caller, Refusal};
 use cairn_types::{ProjectId, UserId};
 
@@ -36,17 +36,40 @@ pub(crate) struct Proven {
 ///
 /// Errors: 401 `APIGW.0301`, whatever is wrong with the proof.
 pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified> {
-    if let Some(token) = request.header("x-auth-token") {
-        let (user, scope) = app.service.user_of_token(token).await?;
+    let headers = &request.parts.headers;
+    let twice = |name| headers.get_all(name).iter().nth(1).is_some();
+    if twice("x-auth-token") || twice("authorization") {
+        // Which one would count is anybody's guess.
+        return Err(not_proven(&SignatureError::Malformed));
+    }
+    let Some(token) = request.header("x-auth-token") else {
+        let header = request.header("authorization");
+        let (user, signed) =
+            signature(app, request, header.ok_or(Refusal::NotAuthenticated)?).await?;
         return Ok(Identified {
             user,
-            scope,
-            signed: None,
+            scope: None,
+            signed: Some(signed),
         });
+    };
+    let (user, scope) = app.service.user_of_token(token).await?;
+    // Beside a token clients send anything for a signature; but one that is there must hold.
+    let header = request.header("authorization");
+    if let Some(header) = header.filter(|header| header.starts_with(ALGORITHM)) {
+        let (signer, _) = signature(app, request, header).await?;
+        if signer != user {
+            return Err(Refusal::NotAuthenticated.into());
+        }
     }
-    let header = request
-        .header("authorization")
-        .ok_or(Refusal::NotAuthenticated)?;
+    Ok(Identified {
+        user,
+        scope,
+        signed: None,
+    })
+}
+
+/// Verifies the signature in a header `Authorization`.
+async fn signature(app: &App, request: &Request, header: &str) -> Result<(UserId, Signed)> {
     let authorization = Authorization::parse(header).map_err(|error| not_proven(&error))?;
     let (user, secret) = app.service.secret_of(&authorization.access_key).await?;
     let secret = std::str::from_utf8(&secret).map_err(|_| Refusal::NotAuthenticated)?;
@@ -65,14 +88,8 @@ pub(crate) async fn identify(app: &App, request: &Request) -> Result<Identified>
         return Err(Failure::code_with(ErrorCode::BadCredentials, why));
     }
     let digest = authorization.digest(&request.body);
-    Ok(Identified {
-        user,
-        scope: None,
-        signed: Some(Signed {
-            access_key: authorization.access_key,
-            digest,
-        }),
-    })
+    let access_key = authorization.access_key;
+    Ok((user, Signed { access_key, digest }))
 }
 
 /// Proves who asks, and that they may work in the project of the path.

@@ -230,10 +230,12 @@ fn a_header_that_is_not_ours_is_refused() {
             SignatureError::Malformed,
         ),
         (
-            "SDK-HMAC-SHA256 Access=a, SignedHeaders=x-sdk-date, Signature=00",
-            SignatureError::Header {
-                header: "host".to_owned(),
-            },
+            "SDK-HMAC-SHA256 Access=a, SignedHeaders=Host;x-sdk-date, Signature=00",
+            SignatureError::Malformed,
+        ),
+        (
+            "SDK-HMAC-SHA256 Access=a, SignedHeaders=host;x-sdk-date, Signature=AB",
+            SignatureError::Malformed,
         ),
         (
             "SDK-HMAC-SHA256 Access=a, SignedHeaders=host, Signature=00",

@@ -242,6 +242,23 @@ async fn what_cannot_be_shared_is_refused() {
 }
 
 #[tokio::test]
+async fn only_backups_of_servers_and_disks_are_shared() {
+    let mut client = Client::new().await;
+    let (backup, owner, member) = owner_and_member(&mut client).await;
+    // Nothing here protects a share of files yet: its backup is put into the catalogue.
+    let mut tx = client.world.meta.begin().await.unwrap();
+    let (project, id) = (owner.0.parse().unwrap(), backup.parse().unwrap());
+    let mut row = tx.lock_backup(project, id).await.unwrap().unwrap();
+    row.id = cairn_types::BackupId::random();
+    row.resource_type = cairn_types::ResourceType::Turbo;
+    row.status = cairn_types::BackupStatus::FIRST;
+    tx.insert_backup(&row).await.unwrap();
+    tx.commit().await.unwrap();
+    let refused = share(&client, &row.id.to_string(), &[&member.0]).await;
+    assert_eq!(code(&refused), "6700");
+}
+
+#[tokio::test]
 async fn a_backup_has_at_most_ten_members() {
     let mut client = Client::new().await;
     let (backup, _, _) = owner_and_member(&mut client).await;

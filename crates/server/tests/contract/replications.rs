@@ -262,6 +262,23 @@ async fn a_copy_goes_only_where_it_may() {
         backup(&client, &source).await["replication_records"],
         json!([])
     );
+    // What is about to go neither takes nor gives.
+    begin_to_delete(&client, &project, &there).await;
+    let to = destination(&project, &there);
+    assert_eq!(code(&copy(&client, &source, to.clone()).await), "6118");
+    let own = client.project.clone();
+    begin_to_delete(&client, &own, &vault).await;
+    assert_eq!(code(&copy(&client, &source, to.clone()).await), "6112");
+    assert_eq!(code(&copy_all(&client, &vault, &to).await), "6112");
+}
+
+async fn begin_to_delete(client: &Client, project: &str, vault: &str) {
+    let mut tx = client.world.meta.begin().await.unwrap();
+    let (project, vault) = (project.parse().unwrap(), vault.parse().unwrap());
+    let mut row = tx.lock_vault(project, vault).await.unwrap().unwrap();
+    let (step, now) = (cairn_types::VaultStep::StartDelete, row.created_at);
+    tx.step_vault(&mut row, step, now).await.unwrap();
+    tx.commit().await.unwrap();
 }
 
 #[tokio::test]
