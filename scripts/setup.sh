@@ -17,8 +17,8 @@ case $target in
   test-clients) packages+=(python3-venv) requirements=tests/requirements.txt ;;
   # borg is built here; the libraries are what it is built upon.
   bench)
-    packages+=(libacl1-dev liblz4-dev libssl-dev libxxhash-dev libzstd-dev pkg-config python3-dev
-      python3-venv restic)
+    packages+=(libacl1-dev liblz4-dev libssl-dev libxxhash-dev libzstd-dev pkg-config postgresql
+      python3-dev python3-venv restic)
     requirements=bench/requirements.txt
     ;;
   *) echo "no such target: $target" >&2; exit 2 ;;
