@@ -76,10 +76,6 @@ pub const NEVER: &[Never] = &[
         codes: &[ErrorCode::DiskNotFound],
     },
     Never {
-        reason: "whole backups are of servers and disks, and both can be shared; a part of one is 6707",
-        codes: &[ErrorCode::ShareServerOnly],
-    },
-    Never {
         reason: "a hybrid vault is synchronised whatever it holds, and there may be as many as of any other (6133)",
         codes: &[ErrorCode::VaultNotEmpty, ErrorCode::HybridVaultLimit],
     },
