@@ -225,7 +225,13 @@ fn shape(operation: Operation) -> Shape {
         Op::UpdateMemberStatus => shape
             .body::<member::UpdateMemberRequest>()
             .answer::<member::MemberResponse>(),
-        _ => shape,
+        Op::DeleteVault
+        | Op::DeleteBackup
+        | Op::DeletePolicy
+        | Op::DeleteOrganizationPolicy
+        | Op::DeleteMember
+        | Op::DeleteVaultTag
+        | Op::UnregisterAgent => shape,
     }
 }
 

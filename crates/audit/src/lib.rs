@@ -4,7 +4,7 @@
 //! Each line carries a code (HMAC-SHA256, by a key that is derived from the
 //! master key) over its own text and the code of the line before, so that
 //! nobody without the key can change, insert, reorder or remove a line and have
-//! [`verify`] not notice. What it cannot see by itself is that the newest lines
+//! [`verify()`] not notice. What it cannot see by itself is that the newest lines
 //! were cut off: for that, keep the head that it prints somewhere else, and
 //! give it back the next time.
 //!

@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod backups;
 mod bindings;
+mod calls;
 mod checkpoints;
 mod convert;
 mod error;

@@ -96,11 +96,11 @@ fn all_features(app: &App) -> BTreeMap<String, FeatureValue> {
         .collect()
 }
 
-pub(crate) fn features(app: &App) -> FeaturesResponse {
-    FeaturesResponse(all_features(app))
+pub(crate) async fn features(app: &App) -> Result<FeaturesResponse> {
+    Ok(FeaturesResponse(all_features(app)))
 }
 
-pub(crate) fn feature(app: &App, request: &Request) -> Result<FeaturesResponse> {
+pub(crate) async fn feature(app: &App, request: &Request) -> Result<FeaturesResponse> {
     let key: String = request.path("feature_key")?;
     let mut features = all_features(app);
     features.retain(|known, _| *known == key);
@@ -111,15 +111,15 @@ pub(crate) fn feature(app: &App, request: &Request) -> Result<FeaturesResponse> 
 }
 
 /// The versions of the API, which anybody may ask for.
-pub(crate) fn versions(app: &App) -> VersionsResponse {
-    VersionsResponse::v3(format!("{}/v3", app.site.endpoint))
+pub(crate) async fn versions(app: &App) -> Result<VersionsResponse> {
+    Ok(VersionsResponse::v3(format!("{}/v3", app.site.endpoint)))
 }
 
 /// The same, by the name of a service.
-pub(crate) fn version(app: &App, request: &Request) -> Result<VersionsResponse> {
+pub(crate) async fn version(app: &App, request: &Request) -> Result<VersionsResponse> {
     let name: Result<ApiName> = request.path("api_version");
     match name {
-        Ok(_) => Ok(versions(app)),
+        Ok(_) => versions(app).await,
         Err(_) => Err(Failure::code(ErrorCode::NoSuchApi)),
     }
 }

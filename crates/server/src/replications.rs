@@ -15,14 +15,14 @@ use crate::error::Result;
 use crate::request::Request;
 
 /// The regions that this server copies to: its own.
-pub(crate) fn capabilities(app: &App) -> ReplicationCapabilitiesResponse {
+pub(crate) async fn capabilities(app: &App) -> Result<ReplicationCapabilitiesResponse> {
     let here = app.site.region.clone();
-    ReplicationCapabilitiesResponse {
+    Ok(ReplicationCapabilitiesResponse {
         regions: vec![ReplicationRegion {
             name: here.clone(),
             replication_destinations: vec![here],
         }],
-    }
+    })
 }
 
 pub(crate) async fn copy_backup(
