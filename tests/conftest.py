@@ -1,10 +1,12 @@
 """Fixtures that several test programs share."""
 
+import described
 import pytest
 from harness import CAIRN, MIB, Disk, Server
 
 
 def pytest_configure():
+    described.check_everything()
     if not CAIRN.exists():
         pytest.exit(f"{CAIRN} is missing: run `make test`, which builds it", returncode=2)
 
