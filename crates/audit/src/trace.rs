@@ -33,8 +33,8 @@ pub struct Trace {
     pub target: String,
     /// The request's id.
     pub request_id: String,
-    /// Who asked.
-    pub user_id: UserId,
+    /// Who asked; nothing for whoever administers the machine itself.
+    pub user_id: Option<UserId>,
     /// The access key that signed the request; nothing for a token.
     pub access_key: Option<String>,
     /// The project that it was asked in.

@@ -25,7 +25,7 @@ fn trace(name: &str) -> Trace {
         method: "POST".to_owned(),
         target: "/v3/x/vaults".to_owned(),
         request_id: "req-1".to_owned(),
-        user_id: UserId::random(),
+        user_id: Some(UserId::random()),
         access_key: None,
         project_id: None,
         source_ip: Some("127.0.0.1".to_owned()),

@@ -127,7 +127,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
 }
 
 /// Opens the audit trail: without one, nothing is served.
-fn open_trail(config: &Config) -> Result<Trail> {
+pub fn open_trail(config: &Config) -> Result<Trail> {
     let key = read_master_key(&config.master_key_file())?.audit_key();
     let trail = Trail::open(&config.audit(), TrailKey::new(&key));
     trail.context("cannot open the audit trail")

@@ -13,6 +13,8 @@ use crate::{Error, Refusal, Result, Service};
 
 /// How long a token lives. Source: the life of an IAM user token, 24 hours.
 const TOKEN_SECONDS: i64 = 24 * 60 * 60;
+/// The longest name of a project or a user.
+const MAX_NAME_CHARS: usize = 64;
 /// What the secrets of access keys are sealed for.
 const SECRET_CONTEXT: &str = "access key secret";
 
@@ -90,9 +92,11 @@ pub struct FirstCredentials {
     pub domain: Domain,
     /// The project.
     pub project: Project,
-    /// The administrator's name.
+    /// The user.
+    pub user: UserId,
+    /// The user's name.
     pub user_name: String,
-    /// The administrator's password.
+    /// The user's password.
     pub password: Zeroizing<String>,
     /// The public half of the pair (AK).
     pub access_key: String,
@@ -137,6 +141,8 @@ impl Service {
     ///
     /// Errors: `Invalid` if the project or the user exists.
     pub async fn add_project(&self, project: &str, user: &str) -> Result<FirstCredentials> {
+        check_name("project", project)?;
+        check_name("user", user)?;
         let taken = || Refusal::Invalid("the project or the user exists already".to_owned());
         let mut tx = self.meta().begin().await?;
         let domain = tx
@@ -181,21 +187,42 @@ impl Service {
         user: &str,
         role: Role,
     ) -> Result<FirstCredentials> {
-        let invalid = |text: &str| Refusal::Invalid(text.to_owned());
+        check_name("user", user)?;
         let mut tx = self.meta().begin().await?;
-        let mut projects = tx.projects().await?.into_iter();
-        let project = projects.find(|found| found.name == project);
-        let project = project.ok_or_else(|| invalid("there is no such project"))?;
+        let project = named_project(&mut tx, project).await?;
         let domain = tx.domain(project.domain).await?;
         let domain = domain.ok_or(Refusal::NotAuthenticated)?;
         let made = match self.new_user(&mut tx, domain, project, user, role).await {
             Err(Error::Meta(error)) if error.is_duplicate() => {
-                return Err(invalid("the user exists already").into());
+                return Err(Refusal::Invalid("the user exists already".to_owned()).into());
             }
             made => made?,
         };
         tx.commit().await?;
         Ok(made)
+    }
+
+    /// Gives a user who exists a role in a project, in place of the one they may have there.
+    ///
+    /// Errors: `Invalid` if there is no such user or project.
+    pub async fn grant_role(
+        &self,
+        project: &str,
+        user: &str,
+        role: Role,
+    ) -> Result<(User, Project)> {
+        let mut tx = self.meta().begin().await?;
+        let project = named_project(&mut tx, project).await?;
+        let user = tx.user_by_name(project.domain, user).await?;
+        let user = user.ok_or_else(|| Refusal::Invalid("there is no such user".to_owned()))?;
+        tx.insert_grant(&Grant {
+            user: user.id,
+            project: project.id,
+            role,
+        })
+        .await?;
+        tx.commit().await?;
+        Ok((user, project))
     }
 
     /// Adds a user with a role in a project, and an access key of that user.
@@ -229,6 +256,7 @@ impl Service {
         Ok(FirstCredentials {
             domain,
             project,
+            user: user.id,
             user_name,
             password,
             access_key,
@@ -425,6 +453,24 @@ impl Service {
             .into_iter()
             .next())
     }
+}
+
+/// The project with this name or id.
+async fn named_project(tx: &mut Tx, project: &str) -> Result<Project> {
+    let mut projects = tx.projects().await?.into_iter();
+    let found = projects.find(|found| found.name == project || found.id.to_string() == project);
+    Ok(found.ok_or_else(|| Refusal::Invalid("there is no such project".to_owned()))?)
+}
+
+/// Checks the name of a project or a user.
+fn check_name(what: &str, name: &str) -> Result<()> {
+    let length = name.chars().count();
+    let good = |c: char| c.is_alphanumeric() || "._-@+ ".contains(c);
+    if (1..=MAX_NAME_CHARS).contains(&length) && name.chars().all(good) && name.trim() == name {
+        return Ok(());
+    }
+    let text = "takes 1 to 64 letters, digits, spaces inside and any of . _ - @ +";
+    Err(Refusal::Invalid(format!("the name of a {what} {text}")).into())
 }
 
 async fn find_user(tx: &mut Tx, who: &PasswordSignIn) -> Result<Option<User>> {

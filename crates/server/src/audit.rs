@@ -4,13 +4,14 @@
 //! on disk, and one when its answer is known: no trace, no change. The reads
 //! that CTS records leave the second alone.
 
-use axum::http::StatusCode;
+use axum::body::{Body, to_bytes};
+use axum::response::Response;
 use cairn_api::{Group, Operation};
 use cairn_audit::{Stage, Trace};
 
 use crate::App;
 use crate::auth::Proven;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, RefusedWith, Result};
 use crate::permission;
 use crate::request::Request;
 
@@ -36,7 +37,7 @@ pub(crate) async fn asked(
         method: request.parts.method.to_string(),
         target: request.target().to_owned(),
         request_id: request.id.clone(),
-        user_id: proven.caller.user,
+        user_id: Some(proven.caller.user),
         access_key: proven
             .signed
             .as_ref()
@@ -59,14 +60,22 @@ pub(crate) async fn asked(
     Ok(Some(trace))
 }
 
-/// Ends the trace of a call with what it was answered.
-pub(crate) async fn answered(app: &App, trace: Trace, status: StatusCode, code: Option<String>) {
+/// Ends the trace of a call with its answer, and gives that back.
+pub(crate) async fn answered(app: &App, mut trace: Trace, response: Response) -> Response {
     let looks = trace.method == "GET";
+    let (parts, mut body) = response.into_parts();
+    if trace.resource_id.is_none() && trace.method == "POST" && parts.status.is_success() {
+        let bytes = to_bytes(body, usize::MAX).await;
+        let bytes = bytes.expect("what a handler answers is in memory");
+        trace.resource_id = id_in(&bytes);
+        body = Body::from(bytes);
+    }
+    let code = parts.extensions.get::<RefusedWith>();
     let trace = Trace {
         time: app.clock.now(),
         stage: Stage::Answered,
-        status: Some(status.as_u16()),
-        error_code: code,
+        status: Some(parts.status.as_u16()),
+        error_code: code.map(|code| code.0.clone()),
         ..trace
     };
     // What was done is done, and what was begun stands in the trail: the answer goes out.
@@ -80,6 +89,15 @@ pub(crate) async fn answered(app: &App, trace: Trace, status: StatusCode, code: 
             "the audit trail failed"
         );
     }
+    Response::from_parts(parts, body)
+}
+
+/// The id of what a call made: that of the one object in its answer.
+fn id_in(body: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let mut objects = answer.as_object()?.values();
+    let id = objects.find_map(|object| object.get("id")?.as_str());
+    id.map(str::to_owned)
 }
 
 /// The reads that CTS records.

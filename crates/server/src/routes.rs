@@ -19,7 +19,7 @@ use tower_http::timeout::TimeoutLayer;
 use uuid::Uuid;
 
 use crate::auth::Proven;
-use crate::error::{Failure, RefusedWith};
+use crate::error::Failure;
 use crate::request::Request;
 use crate::{App, audit, auth, calls, identity, once, permission};
 
@@ -168,10 +168,6 @@ async fn answer_caller(
         Some(signed) if may_come_again => once::once(&app, &signed.digest, answer).await,
         _ => answer.await,
     };
-    if let Some(trace) = trace {
-        let code = response.extensions().get::<RefusedWith>();
-        let code = code.map(|code| code.0.clone());
-        audit::answered(&app, trace, response.status(), code).await;
-    }
-    response
+    let Some(trace) = trace else { return response };
+    audit::answered(&app, trace, response).await
 }

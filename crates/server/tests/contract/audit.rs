@@ -45,8 +45,10 @@ async fn a_change_leaves_a_trace_before_and_after() {
             ("deleteVault", Stage::Answered, Some(204)),
         ]
     );
+    assert_eq!(traces[0].resource_id, None);
+    assert_eq!(traces[1].resource_id.as_deref(), Some(id));
     let last = &traces[3];
-    assert_eq!(last.user_id, client.world.caller().user);
+    assert_eq!(last.user_id, Some(client.world.caller().user));
     assert_eq!(last.project_id, Some(client.world.caller().project));
     assert_eq!(last.resource_id.as_deref(), Some(id));
     assert_eq!(last.resource_type, "vault");

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use axum::http::Request;
 use cairn_api::{Group, Operation, Operation as Op};
+use cairn_testkit::own_contract::assert_matches_ours;
+use cairn_testkit::vendor_contract::assert_matches_vendor;
 use cairn_types::Role;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -433,7 +435,10 @@ impl Client {
             true => String::new(),
             false => case.body.to_string(),
         };
-        self.send_request(request.body(body.into()).unwrap()).await
+        let answer = self.send_request(request.body(body.into()).unwrap()).await;
+        assert_matches_vendor(spec.id, answer.status.as_u16(), &answer.body);
+        assert_matches_ours(spec.id, answer.status.as_u16(), &answer.body);
+        answer
     }
 }
 
