@@ -21,6 +21,9 @@ use crate::{AgentStatus, CloudType, ImageType, MemberStatus, OwnType, ProtectTyp
 /// The most pairs that a query may hold.
 pub const MAX_PAIRS: usize = 1024;
 
+/// The longest text that a list is searched for: that of a resource's name.
+pub const MAX_TEXT_CHARS: usize = 255;
+
 /// What stays as it is in a path or a query; the signature's rule as well.
 pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -133,7 +136,6 @@ macro_rules! by_text {
 }
 
 by_text!(
-    String,
     u8,
     u32,
     u64,
@@ -161,6 +163,20 @@ by_text!(
     OwnType,
     ProtectType,
 );
+
+impl QueryValue for String {
+    /// Any text that a name could be: none is longer.
+    fn read(text: &str) -> Option<Self> {
+        (text.chars().count() <= MAX_TEXT_CHARS).then(|| text.to_owned())
+    }
+    fn write(&self) -> String {
+        self.clone()
+    }
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::String);
+        object.max_length(Some(MAX_TEXT_CHARS)).into()
+    }
+}
 
 impl QueryValue for Uuid {
     fn read(text: &str) -> Option<Self> {
@@ -405,5 +421,7 @@ mod tests {
         assert_eq!(message("name=%ff"), "Invalid query provided.");
         assert_eq!(message("name=a%00"), "Invalid query provided.");
         assert!(message(&"a=1&".repeat(MAX_PAIRS + 1)).contains("at most"));
+        let long = "x".repeat(MAX_TEXT_CHARS + 1);
+        assert_eq!(message(&format!("name={long}")), "Invalid name provided.");
     }
 }

@@ -629,12 +629,10 @@ pub struct BindRules {
 
 impl Validate for BindRules {
     fn validate(&self) -> Result<(), Invalid> {
-        let tags = self.tags.as_ref().map_or(0, Vec::len);
-        validate::count(
-            "vault.bind_rules.tags",
-            tags,
-            (0, validate::MAX_BIND_RULE_TAGS),
-        )
+        let (key, tags) = ("vault.bind_rules.tags", self.tags.as_deref());
+        let tags = tags.unwrap_or_default();
+        validate::count(key, tags.len(), (0, validate::MAX_BIND_RULE_TAGS))?;
+        tags.iter().try_for_each(|tag| tag.validate_at(key))
     }
 }
 

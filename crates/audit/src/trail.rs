@@ -7,6 +7,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -26,6 +27,8 @@ const TAIL_BYTES: u64 = 1 << 20;
 #[derive(Debug, Clone)]
 pub struct Trail {
     queue: mpsc::Sender<Entry>,
+    /// Whether the last attempt to write failed.
+    failing: Arc<AtomicBool>,
 }
 
 /// A trace on its way, and who waits for it.
@@ -48,7 +51,9 @@ impl Trail {
             folder: folder.to_owned(),
             key,
             end: End::default(),
+            failing: Arc::default(),
         };
+        let failing = Arc::clone(&writer.failing);
         let lock = folder::lock(folder)?;
         writer.find_end()?;
         drop(lock);
@@ -57,7 +62,7 @@ impl Trail {
         thread
             .spawn(move || writer.run(entries))
             .map_err(Error::file("start the writer of", folder))?;
-        Ok(Self { queue })
+        Ok(Self { queue, failing })
     }
 
     /// Adds a trace and returns when it is on disk.
@@ -70,10 +75,14 @@ impl Trail {
             .unwrap_or_else(|_| Err(Arc::new(Error::Closed)))
     }
 
-    /// Adds a trace and returns when it is in the queue.
+    /// Adds a trace and returns when it is in the queue; while the trail cannot
+    /// be written, as [`Trail::add`].
     ///
-    /// Errors: the writer has ended.
+    /// Errors: as [`Trail::add`].
     pub async fn add_later(&self, trace: &Trace) -> Result<(), Arc<Error>> {
+        if self.failing.load(Ordering::Relaxed) {
+            return self.add(trace).await;
+        }
         self.queue(trace).await.map(drop)
     }
 
@@ -94,6 +103,7 @@ struct Writer {
     folder: PathBuf,
     key: TrailKey,
     end: End,
+    failing: Arc<AtomicBool>,
 }
 
 /// Where the trail ends.
@@ -118,6 +128,7 @@ impl Writer {
         let mut batch = Vec::with_capacity(BATCH);
         while entries.blocking_recv_many(&mut batch, BATCH) > 0 {
             let done = self.write(&batch).map_err(Arc::new);
+            self.failing.store(done.is_err(), Ordering::Relaxed);
             for entry in batch.drain(..) {
                 // Who does not wait for it is not told.
                 let _ = entry.written.send(done.clone());
@@ -134,10 +145,16 @@ impl Writer {
             metadata.map(|metadata| metadata.len())
         };
         let path = folder::path(&self.folder, self.end.number);
-        if length(&file, &path)? != self.end.bytes {
+        let found = length(&file, &path)?;
+        if found > self.end.bytes {
             // Another process has written, or an earlier attempt broke off.
             self.find_end()?;
             file = self.open_newest()?;
+        } else if found < self.end.bytes {
+            // What was written is gone. The chain goes on from what was known of
+            // it, so that whoever verifies it sees the gap.
+            tracing::error!(file = %path.display(), "lines were removed from the audit trail");
+            self.end.bytes = found;
         }
         if self.end.bytes >= FILE_BYTES {
             self.end.number += 1;

@@ -173,3 +173,33 @@ async fn a_line_that_was_never_finished_is_taken_away() {
     written(folder.path(), &["c"]).await;
     assert_eq!(names(folder.path()), ["a", "c"]);
 }
+
+#[tokio::test]
+async fn lines_removed_under_a_writer_leave_a_gap() {
+    type Removal = fn(&Path);
+    let removals: [Removal; 2] = [
+        |file| fs::remove_file(file).unwrap(),
+        |file| drop(fs::File::create(file).unwrap()),
+    ];
+    for remove in removals {
+        let folder = tempfile::tempdir().unwrap();
+        let trail = Trail::open(folder.path(), key()).unwrap();
+        trail.add(&trace("a")).await.unwrap();
+        remove(&file(folder.path()));
+        trail.add(&trace("b")).await.unwrap();
+        let error = check(folder.path(), None).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
+    }
+}
+
+#[tokio::test]
+async fn while_the_trail_cannot_be_written_nobody_goes_on_without_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("audit");
+    let trail = Trail::open(&place, key()).unwrap();
+    fs::remove_dir_all(&place).unwrap();
+    trail.add(&trace("a")).await.unwrap_err();
+    trail.add_later(&trace("b")).await.unwrap_err();
+    fs::create_dir(&place).unwrap();
+    trail.add_later(&trace("c")).await.unwrap();
+}

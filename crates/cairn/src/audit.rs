@@ -32,7 +32,10 @@ pub fn run(command: AuditCommand) -> Result<()> {
     }
     let key = TrailKey::new(&read_master_key(&config.master_key_file())?.audit_key());
     let verified = cairn_audit::verify(&folder, &key, head, drop)?;
-    println!("{} traces, each as it was written.", verified.traces);
+    match verified.traces {
+        0 => println!("The trail is empty."),
+        traces => println!("{traces} traces, each as it was written."),
+    }
     if verified.torn_end {
         println!("The last line was never finished, as after a power cut; nothing relied on it.");
     }

@@ -5,7 +5,7 @@
 //! that CTS records leave the second alone.
 
 use axum::body::{Body, to_bytes};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use cairn_api::{Group, Operation};
 use cairn_audit::{Stage, Trace};
 
@@ -49,15 +49,15 @@ pub(crate) async fn asked(
         error_code: None,
     };
     if changes && let Err(error) = app.trail.add(&trace).await {
-        tracing::error!(
-            error = &*error as &dyn std::error::Error,
-            "the audit trail failed"
-        );
-        return Err(Failure::unavailable(
-            "The audit trail cannot be written; nothing was changed.",
-        ));
+        return Err(unwritten(&*error));
     }
     Ok(Some(trace))
+}
+
+/// The answer while the trail cannot be written.
+fn unwritten(error: &(dyn std::error::Error + 'static)) -> Failure {
+    tracing::error!(error, "the audit trail failed");
+    Failure::unavailable("The audit trail cannot be written; nothing was changed.")
 }
 
 /// Ends the trace of a call with its answer, and gives that back.
@@ -78,18 +78,19 @@ pub(crate) async fn answered(app: &App, mut trace: Trace, response: Response) ->
         error_code: code.map(|code| code.0.clone()),
         ..trace
     };
-    // What was done is done, and what was begun stands in the trail: the answer goes out.
     let added = match looks {
         true => app.trail.add_later(&trace).await,
         false => app.trail.add(&trace).await,
     };
-    if let Err(error) = added {
-        tracing::error!(
-            error = &*error as &dyn std::error::Error,
-            "the audit trail failed"
-        );
+    let Err(error) = added else {
+        return Response::from_parts(parts, body);
+    };
+    let failure = unwritten(&*error);
+    match looks {
+        true => failure.into_response(),
+        // What was done is done, and what was begun stands in the trail: the answer goes out.
+        false => Response::from_parts(parts, body),
     }
-    Response::from_parts(parts, body)
 }
 
 /// The id of what a call made: that of the one object in its answer.
