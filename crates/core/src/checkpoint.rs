@@ -240,6 +240,7 @@ impl Planned<'_> {
             resource_name: resource.name.clone(),
             resource_type: resource.resource_type,
             size_bytes: resource.size_bytes,
+            data_bytes: 0,
             used_bytes: 0,
             image_type: "backup".to_owned(),
             incremental: false,

@@ -220,6 +220,7 @@ impl Service {
             checkpoint,
             parent: None,
             status: BackupStatus::WaitingProtect,
+            data_bytes: 0,
             used_bytes: 0,
             image_type: REPLICATION.to_owned(),
             incremental: false,

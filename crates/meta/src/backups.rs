@@ -37,7 +37,11 @@ pub struct Backup {
     pub resource_type: ResourceType,
     /// The resource's size at the time.
     pub size_bytes: u64,
-    /// What it counts against its vault: the bytes that were new when it was made.
+    /// The data in it, holes left out.
+    pub data_bytes: u64,
+    /// What it counts against its vault: all of its data if no older backup of the
+    /// resource lies there, else what was new when it was made, and what it
+    /// has taken over from backups before it that were deleted.
     pub used_bytes: u64,
     /// `backup` or `replication`.
     pub image_type: String,
@@ -132,6 +136,7 @@ impl FromRow for Backup {
             resource_type: row.parsed("resource_type")?,
             size_bytes: row.unsigned("size_bytes")?,
             used_bytes: row.unsigned("used_bytes")?,
+            data_bytes: row.unsigned("data_bytes")?,
             image_type: row.text("image_type")?,
             incremental: row.flag("incremental")?,
             auto_trigger: row.flag("auto_trigger")?,
@@ -266,6 +271,7 @@ impl Tx {
             ("resource_type", text(backup.resource_type)),
             ("size_bytes", signed(backup.size_bytes).into()),
             ("used_bytes", signed(backup.used_bytes).into()),
+            ("data_bytes", signed(backup.data_bytes).into()),
             ("image_type", text(&backup.image_type)),
             ("incremental", backup.incremental.into()),
             ("auto_trigger", backup.auto_trigger.into()),
@@ -351,6 +357,9 @@ impl Tx {
         statement
             .push(", used_bytes = ")
             .bind(signed(backup.used_bytes));
+        statement
+            .push(", data_bytes = ")
+            .bind(signed(backup.data_bytes));
         statement.push(", incremental = ").bind(backup.incremental);
         statement
             .push(", root = ")
@@ -368,9 +377,37 @@ impl Tx {
         Ok(())
     }
 
+    /// Charges the next newer backup of the resource in the vault with what a
+    /// backup that goes held for it: no more than its own data, and no more than
+    /// the other was charged.
+    async fn hand_charge_on(&mut self, backup: &Backup) -> Result<()> {
+        let of_gone = "(SELECT g.used_bytes FROM backups g WHERE g.id = ";
+        let mut next = Statement::new("UPDATE backups SET used_bytes = CASE WHEN used_bytes + ");
+        next.push(of_gone).bind(text(backup.id));
+        next.push(") < data_bytes THEN used_bytes + ").push(of_gone);
+        next.bind(text(backup.id)).push(
+            ") WHEN data_bytes > used_bytes THEN data_bytes ELSE used_bytes END WHERE EXISTS \
+             (SELECT 1 FROM backups g WHERE g.id = ",
+        );
+        next.bind(text(backup.id));
+        next.push(") AND id = (SELECT n.id FROM backups n WHERE n.vault_id = ");
+        next.bind(text(backup.vault)).push(" AND n.resource_id = ");
+        next.bind(text(backup.resource));
+        next.push(" AND n.parent_id IS NULL AND n.protected_at IS NOT NULL");
+        next.push(" AND (n.created_at, n.id) > (")
+            .bind(backup.created_at);
+        next.push(", ").bind(text(backup.id));
+        next.push(") ORDER BY n.created_at, n.id LIMIT 1)");
+        next.run(self).await?;
+        Ok(())
+    }
+
     /// Removes a backup with its children and shares, and its checkpoint with the last of them.
     pub async fn remove_backup(&mut self, backup: &Backup) -> Result<()> {
         self.remove_shares_of(backup.id).await?;
+        if backup.parent.is_none() {
+            self.hand_charge_on(backup).await?;
+        }
         let mut statement = Statement::new("DELETE FROM backups");
         statement.equals("parent_id", Some(backup.id));
         statement.run(self).await?;

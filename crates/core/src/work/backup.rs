@@ -216,6 +216,7 @@ impl<'a> BackUp<'a> {
             .await?
             .ok_or(Refusal::BackupNotFound)?;
         row.size_bytes = written.size_bytes;
+        row.data_bytes = written.data_bytes;
         row.used_bytes = written.new_bytes;
         row.root = Some(written.root.to_string());
         row.updated_at = service.now();
@@ -230,19 +231,34 @@ impl<'a> BackUp<'a> {
         let listed = repository.find(self.backup).await?;
         let (backup, children) = self.rows().await?;
         let now = service.now();
-        let used: u64 = children.iter().map(|child| child.used_bytes).sum();
+        let charge = self.charge(&backup, &children).await?;
         self.step_rows(BackupStep::FinishProtect, |backup| {
             if backup.id == self.backup {
                 backup.size_bytes = listed.size_bytes;
                 backup.root = Some(listed.root.to_string());
-                if !children.is_empty() {
-                    backup.used_bytes = used;
-                }
+                (backup.data_bytes, backup.used_bytes) = charge;
             }
             backup.protected_at = Some(now);
         })
         .await?;
         service.settle_capacity(self.project, backup.vault).await
+    }
+
+    /// The data in the backup, and what its vault is charged for it.
+    async fn charge(&self, backup: &Backup, children: &[Backup]) -> Result<(u64, u64)> {
+        let (data, new) = match children {
+            [] => (backup.data_bytes, backup.used_bytes),
+            disks => disks.iter().fold((0, 0), |(data, new), disk| {
+                (data + disk.data_bytes, new + disk.used_bytes)
+            }),
+        };
+        let mut tx = self.worker.service.meta().read().await?;
+        let all = tx
+            .backups_of_vault(backup.vault, Some(backup.resource))
+            .await?;
+        // A restore takes nothing away from a backup.
+        let holds = |other: &Backup| other.id != backup.id && other.protected_at.is_some();
+        Ok((data, if all.iter().any(holds) { new } else { data }))
     }
 
     async fn forget_disks(&self) -> Result<()> {

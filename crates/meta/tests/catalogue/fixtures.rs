@@ -166,6 +166,7 @@ pub fn backup(
         resource_name: "Web_1".to_owned(),
         resource_type: ResourceType::Server,
         size_bytes: 1 << 40,
+        data_bytes: 1 << 20,
         used_bytes: 1 << 20,
         image_type: "backup".to_owned(),
         incremental: seconds % 2 == 0,

@@ -406,3 +406,24 @@ async fn a_backup_tells_what_it_was_made_of() {
         "6200",
     );
 }
+
+#[tokio::test]
+async fn a_vault_is_charged_for_what_its_backups_hold_whichever_is_left() {
+    let client = Client::new().await;
+    let vault = client.disk_vault().await;
+    let used = async |vault: &str| {
+        let shown = client.call(Op::ShowVault, &[vault], Value::Null).await;
+        shown.body["vault"]["billing"]["used"].as_u64().unwrap()
+    };
+    let first = client.back_up(&vault).await;
+    let data = used(&vault).await;
+    assert!(data > 0);
+    client.world.clock.advance(60);
+    let second = client.back_up(&vault).await;
+    assert_eq!(used(&vault).await, data, "nothing was new");
+    for (backup, left) in [(&first, data), (&second, 0)] {
+        client.call(Op::DeleteBackup, &[backup], Value::Null).await;
+        client.world.work().await;
+        assert_eq!(used(&vault).await, left);
+    }
+}
