@@ -15,6 +15,9 @@ import requests
 
 send = requests.Session.send
 
+# Paths that are no operations, although they look like the name of a version.
+NO_OPERATIONS = {"/healthz", "/readyz", "/openapi.json", "/v3"}
+
 
 class Description:
     """The operations of a description, and the schema of each answer."""
@@ -33,7 +36,7 @@ class Description:
 
     def answers(self, method, path):
         """What the operation at a path answers, by status; nothing for what is no operation."""
-        for pattern, methods in self.paths:
+        for pattern, methods in self.paths if path not in NO_OPERATIONS else ():
             if pattern.fullmatch(path) and method in methods:
                 return methods[method]["responses"]
         return None

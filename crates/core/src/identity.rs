@@ -314,20 +314,27 @@ impl Service {
         {
             return Err(Refusal::NotAuthenticated.into());
         }
-        self.issue_token(user, scope).await
+        let ends = self.now().plus_seconds(TOKEN_SECONDS);
+        self.issue_token(user, scope, ends).await
     }
 
-    /// Issues a token to the holder of another.
+    /// Issues a token to the holder of another. It ends when that one ends, so
+    /// that no token can be kept alive by renewing it.
     pub async fn sign_in_again(&self, token: &str, scope: &Scope) -> Result<IssuedToken> {
         let (held, user) = self.token(token).await?;
         let scope = match (scope, held.project) {
             (Scope::Unscoped, Some(project)) => Scope::ProjectId(project.to_string()),
             _ => scope.clone(),
         };
-        self.issue_token(user, &scope).await
+        self.issue_token(user, &scope, held.expires_at).await
     }
 
-    async fn issue_token(&self, user: User, scope: &Scope) -> Result<IssuedToken> {
+    async fn issue_token(
+        &self,
+        user: User,
+        scope: &Scope,
+        expires_at: Timestamp,
+    ) -> Result<IssuedToken> {
         let now = self.now();
         let mut tx = self.meta().begin().await?;
         let project = find_project(&mut tx, &user, scope).await?;
@@ -345,7 +352,7 @@ impl Service {
             user: user.id,
             project: project.as_ref().map(|project| project.id),
             issued_at: now,
-            expires_at: now.plus_seconds(TOKEN_SECONDS),
+            expires_at,
         };
         tx.remove_ended_tokens(now).await?;
         tx.insert_token(&token).await?;
@@ -383,6 +390,19 @@ impl Service {
             issued_at: held.issued_at,
             expires_at: held.expires_at,
         })
+    }
+
+    /// Ends a token of this user.
+    ///
+    /// Errors: `Denied` if it is another's, or there is none.
+    pub async fn end_token(&self, user: UserId, token: &str) -> Result<()> {
+        let held = self.held_token(token).await?;
+        if held.user != user {
+            return Err(Refusal::NotAllowed.into());
+        }
+        let mut tx = self.meta().begin().await?;
+        tx.remove_token(&held.digest).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn token(&self, token: &str) -> Result<(Token, User)> {

@@ -201,14 +201,21 @@ impl Service {
             .await?
             .ok_or(Refusal::PolicyNotFound)?;
         let reach = reach(&mut tx, caller, &policy).await?;
-        for pushed in tx.policies_of_organization(policy.id).await? {
+        for mut pushed in tx.policies_of_organization(policy.id).await? {
             // What a project kept when it left the scope is that project's own affair.
             if pushed.policy_type == PolicyType::OrganizationRemoved {
                 continue;
             }
             refuse_out_of_reach(&reach, &pushed)?;
             tx.lock_policy(pushed.project, pushed.id).await?;
-            tx.remove_policy(pushed.id).await?;
+            if tx.bindings_of(&[pushed.id]).await?.is_empty() {
+                tx.remove_policy(pushed.id).await?;
+            } else {
+                // No vault loses its schedule because somebody elsewhere tidies up.
+                pushed.policy_type = PolicyType::OrganizationRemoved;
+                pushed.updated_at = self.now();
+                tx.update_policy(&pushed).await?;
+            }
         }
         tx.remove_organization_policy(policy.id).await?;
         Ok(tx.commit().await?)

@@ -315,6 +315,14 @@ impl Tx {
         statement.one(self).await
     }
 
+    /// Removes a token.
+    pub async fn remove_token(&mut self, digest: &str) -> Result<()> {
+        let mut statement = Statement::new("DELETE FROM tokens");
+        statement.equals("digest", Some(digest));
+        statement.run(self).await?;
+        Ok(())
+    }
+
     /// Removes the tokens that have ended by `now`.
     pub async fn remove_ended_tokens(&mut self, now: Timestamp) -> Result<u64> {
         let mut statement = Statement::new("DELETE FROM tokens");

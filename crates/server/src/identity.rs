@@ -29,7 +29,10 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/v3", get(version))
         .route("/v3/", get(version))
-        .route("/v3/auth/tokens", post(issue_token).get(show_token))
+        .route(
+            "/v3/auth/tokens",
+            post(issue_token).get(show_token).delete(end_token),
+        )
         .route("/v3/auth/catalog", get(catalog))
         .route("/v3/auth/projects", get(projects))
         .route("/v3/projects", get(projects))
@@ -87,6 +90,20 @@ async fn show_token(State(app): State<App>, request: HttpRequest<Body>) -> Respo
         token_response(&app, StatusCode::OK, "password", &described)
     };
     show.await.unwrap_or_else(Failure::into_identity_response)
+}
+
+async fn end_token(State(app): State<App>, request: HttpRequest<Body>) -> Response {
+    let id = id_of(&request);
+    let end = async {
+        let request = Request::read(request, &id).await?;
+        let asking = auth::identify(&app, &request).await?;
+        let subject = request
+            .header(SUBJECT_TOKEN)
+            .ok_or(Failure::invalid("X-Subject-Token"))?;
+        app.service.end_token(asking.user, subject).await?;
+        Ok(StatusCode::NO_CONTENT.into_response())
+    };
+    end.await.unwrap_or_else(Failure::into_identity_response)
 }
 
 async fn catalog(State(app): State<App>, request: HttpRequest<Body>) -> Response {

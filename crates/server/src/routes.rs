@@ -58,6 +58,7 @@ pub fn router(app: App) -> Router {
         .route("/healthz", get(async || StatusCode::OK))
         .route("/readyz", on(MethodFilter::GET, ready))
         .fallback(no_such_api)
+        .method_not_allowed_fallback(no_such_api)
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| {
             Failure::code(ErrorCode::Unknown).into_response()
         }))

@@ -51,6 +51,33 @@ async fn a_token_is_scoped_has_a_catalog_and_ends() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_kept_alive_by_renewing_it_and_can_be_ended() {
+    let mut client = Client::new().await;
+    client.world.clock.advance(23 * 3600);
+    let again = json!({ "methods": ["token"], "token": { "id": client.token } });
+    let renewed = sign_in(&client, again, Value::Null).await;
+    let first = client.token.clone();
+    client.token = renewed.headers["x-subject-token"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let vaults = format!("/v3/{}/vaults", client.project);
+    let end = async |token: &str| {
+        let request = axum::http::Request::delete("/v3/auth/tokens")
+            .header("x-auth-token", &client.token)
+            .header("x-subject-token", token)
+            .body(axum::body::Body::empty())
+            .unwrap();
+        client.send_request(request).await.status
+    };
+    assert_eq!(end(&first).await, 204);
+    assert_eq!(end(&first).await, 401);
+    assert_eq!(client.send("GET", &vaults, String::new()).await.status, 200);
+    client.world.clock.advance(3601);
+    assert_eq!(client.send("GET", &vaults, String::new()).await.status, 401);
+}
+
+#[tokio::test]
 async fn who_cannot_prove_it_gets_no_token() {
     let client = Client::new().await;
     let nobody = json!({ "methods": ["password"], "password": { "user": {

@@ -122,8 +122,13 @@ async fn an_organizations_policy_becomes_one_that_its_members_use_but_do_not_cha
         .call(Op::DeleteOrganizationPolicy, &[id], Value::Null)
         .await;
     assert_eq!(gone.status, 204);
-    let shown = client.call(Op::ShowPolicy, &[pushed], Value::Null).await;
-    refused(&shown, 404, "6000");
+    let kept = client.call(Op::ShowPolicy, &[pushed], Value::Null).await;
+    let kept = &kept.body["policy"];
+    assert_eq!(kept["policy_type"], "organization_policy_removed");
+    assert_eq!(
+        kept["associated_vaults"][0]["vault_id"], vault,
+        "no vault loses its schedule"
+    );
     for operation in [
         Op::ShowOrganizationPolicy,
         Op::DeleteOrganizationPolicy,
