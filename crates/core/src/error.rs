@@ -390,8 +390,8 @@ pub enum Refusal {
     /// Backups of the vault are being replicated.
     #[error("The vault is replicating.")]
     VaultReplicating,
-    /// The backup is being replicated.
-    #[error("Backup {id} is in use: it is being replicated.")]
+    /// The backup is being replicated, or restored from.
+    #[error("Backup {id} is in use: it is being replicated or restored.")]
     BackupInUse {
         /// The backup.
         id: BackupId,

@@ -66,7 +66,7 @@ impl Service {
         }
         let children = tx.children_of(&[id]).await?;
         let mappings = match backup.resource_type {
-            ResourceType::Volume => map_volume(&backup, &protectable)?,
+            ResourceType::Volume => map_volume(&backup, &protectable, &target.mappings)?,
             _ => map_server(&children, &protectable, &target.mappings)?,
         };
         refuse_busy_resource(&mut tx, &backup, &mappings).await?;
@@ -161,12 +161,22 @@ impl Service {
     }
 }
 
-fn map_volume(backup: &Backup, volume: &Protectable) -> Result<Vec<DiskMapping>> {
+/// A disk goes where the target says; mappings beside it may say the same, and nothing else.
+fn map_volume(
+    backup: &Backup,
+    volume: &Protectable,
+    wishes: &[DiskMapping],
+) -> Result<Vec<DiskMapping>> {
     check_disk(backup, volume)?;
-    Ok(vec![DiskMapping {
+    let own = DiskMapping {
         backup: backup.id,
         volume: volume.id,
-    }])
+    };
+    let same = |wish: &DiskMapping| (wish.backup, wish.volume) == (own.backup, own.volume);
+    if !wishes.iter().all(same) {
+        return Err(Refusal::UnknownMapping.into());
+    }
+    Ok(vec![own])
 }
 
 fn map_server(

@@ -275,6 +275,10 @@ async fn rules_of_checkpoints_and_restores_are_kept() {
     assert_eq!(early.body["error_code"], "BackupService.2005");
     client.world.work().await;
 
+    let mapped = json!([{ "backup_id": backup, "volume_id": NOBODYS }]);
+    let mapped = json!({ "restore": { "volume_id": disk, "mappings": mapped } });
+    let mapped = client.call(Op::RestoreBackup, &[backup], mapped).await;
+    assert_eq!(mapped.body["error_code"], "BackupService.2012");
     let elsewhere = json!({ "restore": { "volume_id": NOBODYS } });
     let elsewhere = client.call(Op::RestoreBackup, &[backup], elsewhere).await;
     assert_eq!(elsewhere.body["error_code"], "BackupService.2003");
