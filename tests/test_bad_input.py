@@ -1,9 +1,12 @@
 """Bad requests get a clear error of the contract, and change nothing."""
 
+import contextlib
 import json
 import re
+import socket
 
 import pytest
+import requests
 from harness import CAIRN, MIB, Disk, Server, ago, run
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -282,3 +285,15 @@ def test_a_vault_too_small_for_its_resources_is_refused(tmp_path):
         empty = server.create_vault("empty", "disk", size=10)
         web = server.call("POST", f"/vaults/{empty}/addresources", {"resources": [resource]})
         assert web.status_code == 400, web.text
+
+
+def test_requests_that_never_arrive_take_nobodys_place(lab):
+    head = b"POST /v3/auth/tokens HTTP/1.1\r\nHost: cairn\r\nContent-Length: 1000\r\n\r\n{"
+    with contextlib.ExitStack() as stack:
+        for _ in range(600):
+            waiting = socket.create_connection(("127.0.0.1", lab.port), timeout=60)
+            stack.enter_context(waiting)
+            waiting.sendall(head)
+        assert requests.get(lab.endpoint, timeout=20).status_code == 300
+        waiting.settimeout(60)
+        assert waiting.recv(64).startswith(b"HTTP/1.1 408 "), "it is told so"

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cairn_audit::Trail;
 use cairn_core::Service;
 use cairn_types::Clock;
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use crate::once::Running;
@@ -27,7 +28,11 @@ pub struct App {
     pub(crate) trail: Trail,
     pub(crate) calls: TaskTracker,
     pub(crate) running: Arc<Running>,
+    pub(crate) places: Arc<Semaphore>,
 }
+
+/// Requests that are answered at the same time; further ones wait.
+const REQUESTS: usize = 512;
 
 impl App {
     /// Handlers over this service, for clients of this site, who leave their traces in `trail`.
@@ -39,6 +44,7 @@ impl App {
             trail,
             calls: TaskTracker::new(),
             running: Arc::default(),
+            places: Arc::new(Semaphore::new(REQUESTS)),
         }
     }
 

@@ -41,6 +41,14 @@ impl Failure {
         Invalid::key(key).into()
     }
 
+    /// The answer to a request whose body did not arrive.
+    pub(crate) fn late() -> Self {
+        Self {
+            status: StatusCode::REQUEST_TIMEOUT.as_u16(),
+            ..Self::invalid("body")
+        }
+    }
+
     /// The answer while the server cannot do what it is asked.
     pub(crate) fn unavailable(message: &str) -> Self {
         Self {

@@ -47,7 +47,7 @@ async fn version(State(app): State<App>) -> Response {
 async fn issue_token(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let issue = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let body: TokenRequest = request.json()?;
         let scope = scope(body.auth.scope);
         let identity = body.auth.identity;
@@ -77,7 +77,7 @@ async fn issue_token(State(app): State<App>, request: HttpRequest<Body>) -> Resp
 async fn show_token(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let show = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let subject = request
             .header(SUBJECT_TOKEN)
@@ -95,7 +95,7 @@ async fn show_token(State(app): State<App>, request: HttpRequest<Body>) -> Respo
 async fn end_token(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let end = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let subject = request
             .header(SUBJECT_TOKEN)
@@ -109,7 +109,7 @@ async fn end_token(State(app): State<App>, request: HttpRequest<Body>) -> Respon
 async fn catalog(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let list = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let project = match request.header("x-project-id") {
             Some(project) => project.parse().ok(),
@@ -133,7 +133,7 @@ async fn catalog(State(app): State<App>, request: HttpRequest<Body>) -> Response
 async fn projects(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let list = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let query = NameQuery::parse(request.query())?;
         let found = app
@@ -153,7 +153,7 @@ async fn projects(State(app): State<App>, request: HttpRequest<Body>) -> Respons
 async fn domains(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let list = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let (_, domain) = app.service.user_and_domain(asking.user).await?;
         let query = NameQuery::parse(request.query())?;
@@ -177,7 +177,7 @@ async fn domains(State(app): State<App>, request: HttpRequest<Body>) -> Response
 async fn users(State(app): State<App>, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let list = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
         let (user, domain) = app.service.user_and_domain(asking.user).await?;
         let query = NameQuery::parse(request.query())?;

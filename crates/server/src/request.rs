@@ -1,6 +1,8 @@
 //! A request taken apart once: id, path parameters, query and body, with their limits.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -9,11 +11,18 @@ use axum::http::request::Parts;
 use cairn_api::{ErrorCode, Validate, parse_body, parse_path};
 use serde::de::DeserializeOwned;
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::App;
 use crate::error::{Failure, Result};
 
 /// The longest body that a request may have. The longest that the contract
 /// allows, 256 resources with 256 disks each, is well below.
 const MAX_BODY_BYTES: usize = 8 << 20;
+
+/// How long a request's body may take to arrive. Who sends a byte and waits
+/// takes nobody's place until then.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// The other end of the connection that a request came by; the listener adds it.
 #[derive(Debug, Clone, Copy)]
@@ -25,11 +34,15 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     pub(crate) id: String,
     path: Vec<(String, String)>,
+    /// Its place among the requests at work, taken when all of it was there.
+    _place: OwnedSemaphorePermit,
 }
 
 impl Request {
-    /// Reads a request's path and body.
-    pub(crate) async fn read(request: HttpRequest<Body>, id: &str) -> Result<Self> {
+    /// Reads a request's path and body, and waits for its turn.
+    ///
+    /// Errors: 408 for a body that does not arrive, 413 for one that is too long.
+    pub(crate) async fn read(app: &App, request: HttpRequest<Body>, id: &str) -> Result<Self> {
         let (mut parts, body) = request.into_parts();
         let path = RawPathParams::from_request_parts(&mut parts, &()).await;
         let path = path.map_err(|_| Failure::invalid("path"))?;
@@ -37,9 +50,12 @@ impl Request {
             .iter()
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        let body = to_bytes(body, MAX_BODY_BYTES).await;
+        let body = tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY_BYTES)).await;
+        let body = body.map_err(|_| Failure::late())?;
         let body = body.map_err(|_| Failure::code(ErrorCode::BodyTooLarge))?;
+        let place = Arc::clone(&app.places).acquire_owned().await;
         Ok(Self {
+            _place: place.expect("nobody closes it"),
             parts,
             body,
             id: id.to_owned(),

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, get, on};
 use cairn_api::{ErrorCode, Operation};
 use cairn_audit::Trace;
-use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use uuid::Uuid;
 
@@ -23,8 +22,6 @@ use crate::error::Failure;
 use crate::request::Request;
 use crate::{App, audit, auth, calls, identity, once, permission};
 
-/// Requests that are answered at the same time; further ones wait.
-const REQUESTS: usize = 512;
 /// How long a request may take, its body's arrival included.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
 
@@ -66,7 +63,6 @@ pub fn router(app: App) -> Router {
             StatusCode::REQUEST_TIMEOUT,
             REQUEST_TIME,
         ))
-        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
         .layer(axum::middleware::from_fn(number_requests))
         .with_state(app)
 }
@@ -126,7 +122,7 @@ async fn no_such_api() -> Failure {
 async fn serve(app: App, operation: Operation, request: HttpRequest<Body>) -> Response {
     let id = id_of(&request);
     let answer = async {
-        let request = Request::read(request, &id).await?;
+        let request = Request::read(&app, request, &id).await?;
         let spec = operation.spec();
         if spec.is_public() {
             return calls::tell_anybody(&app, operation, &request).await;
