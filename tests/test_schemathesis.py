@@ -181,6 +181,11 @@ class World:
             return [self.with_known(part, known) for part in value]
         return value
 
+    def call(self, case):
+        return case.call(
+            base_url=self.server.endpoint, session=self.session, timeout=PATIENCE_S, allow_redirects=False
+        )
+
     def send(self, case, how):
         known = {
             # Another project's requests all look the same: refused.
@@ -190,17 +195,19 @@ class World:
         }[how]
         case.path_parameters = self.with_known(case.path_parameters, known)
         case.body = self.with_known(case.body, known)
-        response = case.call(
-            base_url=self.server.endpoint, session=self.session, timeout=PATIENCE_S, allow_redirects=False
-        )
+        response = self.call(case)
+        took = response.elapsed
+        if took > LATE_S:
+            # The machine may have stood still; what is slow by itself is slow every time.
+            took = min(took, self.call(case).elapsed, self.call(case).elapsed)
         name = case.operation.label
         self.asked[name] += 1
         self.answered[response.status_code] += 1
         if response.status_code < 400:
             self.worked.add(name)
         request = f"{response.request.method} {response.request.url} {response.request.body!r}"[:2000]
-        if response.elapsed > LATE_S:
-            self.failures.setdefault((name, "late"), f"{response.elapsed} s: {request}")
+        if took > LATE_S:
+            self.failures.setdefault((name, "late"), f"{took} s: {request}")
         for check in CHECKS:
             try:
                 case.validate_response(response, checks=[check])
