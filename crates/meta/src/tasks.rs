@@ -261,18 +261,6 @@ impl Tx {
         statement.run(self).await
     }
 
-    /// When the next task that nobody holds falls due.
-    pub async fn next_task_due(&mut self) -> Result<Option<Timestamp>> {
-        let mut waiting = Statement::new("SELECT COUNT(*) FROM tasks");
-        waiting.condition("state = 'waiting'");
-        if waiting.number(self).await? == 0 {
-            return Ok(None);
-        }
-        let mut statement = Statement::new("SELECT MIN(not_before) FROM tasks");
-        statement.condition("state = 'waiting'");
-        Ok(Some(Timestamp::from_micros(statement.number(self).await?)))
-    }
-
     /// How many tasks are not over.
     pub async fn unfinished_tasks(&mut self) -> Result<u64> {
         let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");

@@ -79,10 +79,7 @@ async fn show_token(State(app): State<App>, request: HttpRequest<Body>) -> Respo
     let show = async {
         let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
-        let subject = request
-            .header(SUBJECT_TOKEN)
-            .ok_or(Failure::invalid("X-Subject-Token"))?;
-        let described = app.service.describe_token(subject).await?;
+        let described = app.service.describe_token(subject_token(&request)?).await?;
         // A token is shown to its owner alone.
         if described.user.id != asking.user {
             return Err(Refusal::NotAllowed.into());
@@ -97,13 +94,17 @@ async fn end_token(State(app): State<App>, request: HttpRequest<Body>) -> Respon
     let end = async {
         let request = Request::read(&app, request, &id).await?;
         let asking = auth::identify(&app, &request).await?;
-        let subject = request
-            .header(SUBJECT_TOKEN)
-            .ok_or(Failure::invalid("X-Subject-Token"))?;
+        let subject = subject_token(&request)?;
         app.service.end_token(asking.user, subject).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     end.await.unwrap_or_else(Failure::into_identity_response)
+}
+
+/// The token that a request is about.
+fn subject_token(request: &Request) -> Result<&str> {
+    let token = request.header(SUBJECT_TOKEN);
+    token.ok_or(Failure::invalid("X-Subject-Token"))
 }
 
 async fn catalog(State(app): State<App>, request: HttpRequest<Body>) -> Response {
