@@ -8,6 +8,7 @@ use cairn_types::disk::DiskError;
 use cairn_types::{BackupId, Kind, ProjectId};
 
 use crate::chunk::ChunkId;
+use crate::store::Answer;
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -149,6 +150,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The bucket of a remote store cannot be used.
+    #[error("cannot use the bucket {bucket}")]
+    Bucket {
+        /// The bucket, and where in it.
+        bucket: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
     /// Another process works on the local store.
     #[error("another process has {path} open for writing")]
     FolderLocked {
@@ -187,7 +197,7 @@ impl Error {
             | Self::NoChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::FrameDiffers => Kind::Corrupt,
-            Self::Store { source, .. } => store_kind(source),
+            Self::Store { source, .. } | Self::Bucket { source, .. } => store_kind(source),
             Self::Folder { source, .. } => io_kind(source),
             // A disk that is itself a backup fails by an error of the repository.
             Self::Disk(failed) => match failed.source.get_ref().map(|inner| inner.downcast_ref()) {
@@ -211,6 +221,10 @@ fn store_kind(error: &object_store::Error) -> Kind {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Kind::Conflict,
         Store::NotSupported { .. } | Store::NotImplemented { .. } => Kind::Invalid,
         Store::InvalidPath { .. } => Kind::Bug,
+        // "Insufficient Storage".
+        other if Answer::behind(other).is_some_and(|answer| answer.status == 507) => {
+            Kind::Exhausted
+        }
         other => io_cause(other).map_or(Kind::Transient, store_io_kind),
     }
 }
