@@ -135,11 +135,11 @@ fn lock_within(patience: Duration, file: File) -> Result<Option<File>> {
     }
 }
 
-/// The master key in a file, made if neither it nor the repository is there.
-/// A repository without its key is never given another.
-pub fn master_key(file: &Path, repository: &Path) -> Result<MasterKey> {
+/// The master key in a file, made if it is not there; for a repository that is
+/// new, since one that exists is never given another key.
+pub fn master_key(file: &Path) -> Result<MasterKey> {
     match read_master_key(file) {
-        Err(error) if is_missing(&error) && !repository.join("config").exists() => {
+        Err(error) if is_missing(&error) => {
             let key = MasterKey::generate();
             write_secret(file, &format!("{}\n", key.to_hex().as_str()))?;
             Ok(key)

@@ -8,9 +8,10 @@ mod listen;
 mod project;
 mod repo;
 mod server;
+mod store;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ enum Command {
     /// Checks the audit trail.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Works on a repository folder with its master key alone: no server, no catalogue.
+    /// Works on a repository with its master key alone: no server, no catalogue.
     #[command(subcommand)]
     Repo(repo::RepoCommand),
     #[command(flatten)]
@@ -58,6 +59,17 @@ struct ServerArguments {
     /// Where to listen; port 0 takes a free one.
     #[arg(long)]
     listen: Option<std::net::SocketAddr>,
+}
+
+impl ServerArguments {
+    /// What a configuration says, and nothing over it.
+    fn of(config: &Path) -> Self {
+        Self {
+            config: Some(config.to_owned()),
+            data_dir: None,
+            listen: None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

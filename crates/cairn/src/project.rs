@@ -1,11 +1,9 @@
 //! `cairn project`: tenants and their users, worked on in the catalogue itself.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use cairn_audit::{Stage, Trace};
 use cairn_core::{FirstCredentials, Service};
-use cairn_repo::{LocalStore, Repository};
+use cairn_repo::Repository;
 use cairn_types::{Clock, ProjectId, Role};
 use clap::{Subcommand, ValueEnum};
 
@@ -88,9 +86,9 @@ pub async fn run(command: ProjectCommand) -> Result<()> {
         text.with_context(|| format!("{} holds no server's data", config.data_dir.display()))?;
     let admin: Credentials = serde_json::from_str(&text)?;
     // A server may be running: it alone writes to the repository.
-    let store = LocalStore::open_read_only(&config.repository())?;
+    let store = config.repository.open_read_only().await?;
     let key = read_master_key(&config.master_key_file())?;
-    let repository = Repository::open(Arc::new(store), key).await?;
+    let repository = Repository::open(store, key).await?;
     let meta = crate::server::open_catalogue(&config).await?;
     let service = Service::new(crate::server::open_parts(
         &config,

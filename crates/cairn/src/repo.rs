@@ -1,4 +1,4 @@
-//! `cairn repo`: a repository folder and its master key are enough to list,
+//! `cairn repo`: a repository and its master key are enough to list,
 //! verify, repair and restore everything in it.
 
 use std::path::{Path, PathBuf};
@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, VerifyLevel, VerifyReport};
+use cairn_repo::{Listed, Project, Repaired, Repository, VerifyLevel, VerifyReport};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 
 use crate::data_dir::read_master_key;
+use crate::store::StoreConfig;
+use crate::{ServerArguments, config};
 
 /// How often a verification looks before it takes what it finds for damage.
 const LOOKS: usize = 3;
@@ -64,11 +66,20 @@ pub enum RepoCommand {
 /// Where the repository is, and what opens it.
 #[derive(Debug, Args)]
 pub struct Place {
+    /// The server's configuration, which names both; needed for a bucket.
+    #[arg(long, conflicts_with = "repository")]
+    config: Option<PathBuf>,
     /// The repository's folder.
     #[arg(long, default_value = "cairn-data/repository")]
     repository: PathBuf,
     /// The file that holds the master key.
-    #[arg(long, default_value = "cairn-data/master.key")]
+    #[arg(long)]
+    master_key_file: Option<PathBuf>,
+}
+
+/// A place, found.
+struct Found {
+    store: StoreConfig,
     master_key_file: PathBuf,
 }
 
@@ -88,23 +99,38 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
 }
 
 impl Place {
+    fn find(&self) -> Result<Found> {
+        let (store, key) = match &self.config {
+            Some(path) => {
+                let config = config::load(&ServerArguments::of(path))?;
+                (config.repository.clone(), config.master_key_file())
+            }
+            None => {
+                let store = StoreConfig::folder(self.repository.clone());
+                (store, PathBuf::from("cairn-data/master.key"))
+            }
+        };
+        Ok(Found {
+            store,
+            master_key_file: self.master_key_file.clone().unwrap_or(key),
+        })
+    }
+
     /// Opens the repository for reading only, beside a server or without one.
     async fn open_read_only(&self) -> Result<Repository> {
-        self.open(LocalStore::open_read_only(&self.repository))
-            .await
+        let found = self.find()?;
+        let key = read_master_key(&found.master_key_file)?;
+        let store = found.store.open_read_only().await?;
+        Ok(Repository::open(store, key).await?)
     }
 
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
         // Opening a folder for writing makes it: what is no repository is found out before.
         self.open_read_only().await?;
-        self.open(LocalStore::open(&self.repository)).await
-    }
-
-    async fn open(&self, store: cairn_repo::Result<LocalStore>) -> Result<Repository> {
-        let key = read_master_key(&self.master_key_file)?;
-        let store = store.with_context(|| format!("cannot open {}", self.repository.display()))?;
-        Ok(Repository::open(Arc::new(store), key).await?)
+        let found = self.find()?;
+        let key = read_master_key(&found.master_key_file)?;
+        Ok(Repository::open(found.store.open().await?, key).await?)
     }
 }
 
@@ -324,7 +350,7 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
     }
     bail!(
         "there is no backup {backup} in {}",
-        place.repository.display()
+        place.find()?.store.shown()
     )
 }
 

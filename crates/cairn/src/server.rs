@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{FirstCredentials, FirstNames, Parts, Service, Worker};
 use cairn_meta::Meta;
-use cairn_repo::{LocalStore, Repository};
+use cairn_repo::Repository;
 use cairn_server::{App, Site};
 use cairn_source::Inventory;
 use cairn_task::Engine;
@@ -95,14 +95,14 @@ pub async fn open_catalogue(config: &Config) -> Result<Meta> {
 /// The two belong together from the first start on: with another repository,
 /// or none, the catalogue would promise what is not there.
 async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
-    let folder = config.repository();
-    let shown = folder.display();
+    let shown = config.repository.shown();
     let known = meta.read().await?.repository_id().await?;
-    let key = match known {
-        Some(_) => read_master_key(&config.master_key_file())?,
-        None => master_key(&config.master_key_file(), &folder)?,
+    let store = config.repository.open().await?;
+    let key = if known.is_some() || Repository::exists(&store).await? {
+        read_master_key(&config.master_key_file())?
+    } else {
+        master_key(&config.master_key_file())?
     };
-    let store = Arc::new(LocalStore::open(&folder).context("cannot open the repository")?);
     if let Some(known) = known {
         let repository = Repository::open(store, key).await;
         let repository =

@@ -221,11 +221,13 @@ fn store_kind(error: &object_store::Error) -> Kind {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Kind::Conflict,
         Store::NotSupported { .. } | Store::NotImplemented { .. } => Kind::Invalid,
         Store::InvalidPath { .. } => Kind::Bug,
-        // "Insufficient Storage".
-        other if Answer::behind(other).is_some_and(|answer| answer.status == 507) => {
-            Kind::Exhausted
-        }
-        other => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        other => match Answer::behind(other).map(|answer| answer.status) {
+            Some(401 | 403) => Kind::Denied,
+            // "Insufficient Storage".
+            Some(507) => Kind::Exhausted,
+            Some(_) => Kind::Transient,
+            None => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        },
     }
 }
 

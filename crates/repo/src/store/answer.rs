@@ -20,14 +20,14 @@ use object_store::{ClientOptions, Error as StoreError, Result as StoreResult};
 const TEXT_BYTES: usize = 1024;
 
 /// A failure in the store's words.
-#[derive(Debug, thiserror::Error)]
-#[error("the store answered {status}: {text}")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the store answered {status} {text}")]
 pub(crate) struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// How long the store wishes not to be asked again.
     pub retry_after: Option<Duration>,
-    /// The begin of the body.
+    /// The code and the message, or the begin of a body that is of another form.
     pub text: String,
 }
 
@@ -77,7 +77,7 @@ impl HttpService for Connection {
         match status {
             200..=299 | 304 => Ok(response),
             // What the client has an error of its own for. An answer to HEAD has no body.
-            401 | 403 | 409 | 412 => Ok(response),
+            409 | 412 => Ok(response),
             404 if of_head => Ok(response),
             _ => failure(status, response).await,
         }
@@ -99,7 +99,7 @@ async fn failure(status: u16, response: HttpResponse) -> Result<HttpResponse, Ht
     let answer = Answer {
         status,
         retry_after: retry_after.map(Duration::from_secs),
-        text,
+        text: said(&text),
     };
     Err(HttpError::new(HttpErrorKind::Unknown, answer))
 }
@@ -116,4 +116,16 @@ async fn beginning(body: HttpResponseBody) -> String {
         }
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The code and the message of an answer in S3's form, or the text itself.
+fn said(text: &str) -> String {
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once(&format!("</{name}>"))?.0)
+    };
+    match (element("Code"), element("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        _ => text.to_owned(),
+    }
 }

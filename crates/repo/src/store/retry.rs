@@ -85,12 +85,12 @@ impl<'a> Attempts<'a> {
     pub async fn again(&mut self, error: StoreError) -> StoreResult<()> {
         self.made += 1;
         let Some(wish) = may_help(&error) else {
-            return Err(error);
+            return Err(plain(error));
         };
         let pause = self.pause().max(wish.min(LONGEST_WISH));
         let too_late = self.began.elapsed() + pause > self.policy.patience;
         if self.made >= self.policy.attempts || too_late {
-            return Err(error);
+            return Err(plain(error));
         }
         tracing::info!(
             error = &error as &dyn StdError,
@@ -108,6 +108,17 @@ impl<'a> Attempts<'a> {
         let longest = longest.min(self.policy.longest_pause);
         let [drawn] = random::bytes();
         longest / 2 + longest / 2 * u32::from(drawn) / u32::from(u8::MAX)
+    }
+}
+
+/// An error that ends the attempts: where the store has spoken, its words alone.
+fn plain(error: StoreError) -> StoreError {
+    match Answer::behind(&error) {
+        Some(answer) => StoreError::Generic {
+            store: "remote",
+            source: Box::new(answer.clone()),
+        },
+        None => error,
     }
 }
 

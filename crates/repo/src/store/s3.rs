@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,7 +34,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const PROBES: &str = "probe";
 
 /// Which bucket, and what opens it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct S3Config {
     /// The bucket, which must exist.
     pub bucket: String,
