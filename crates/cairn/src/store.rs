@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_repo::{
@@ -42,6 +43,7 @@ struct S3Section {
     #[serde(default)]
     single_writer: bool,
     ca_file: Option<PathBuf>,
+    patience_seconds: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -118,6 +120,10 @@ impl S3Section {
             }
             None => credentials_from_environment()?,
         };
+        let mut retry = RetryPolicy::default();
+        if let Some(seconds) = self.patience_seconds {
+            retry.patience = Duration::from_secs(seconds);
+        }
         let s3 = S3Config {
             bucket: self.bucket,
             prefix: self.prefix.trim_matches('/').to_owned(),
@@ -132,7 +138,7 @@ impl S3Section {
                 Creation::Conditional
             },
             ca_file: self.ca_file.map(|path| base.join(path)),
-            retry: RetryPolicy::default(),
+            retry,
         };
         Ok(Bucket {
             s3,
@@ -217,6 +223,7 @@ impl fmt::Display for StoreConfig {
             writeln!(f, "path_style = {}", s3.path_style)?;
             writeln!(f, "checksums = {}", s3.checksums)?;
             writeln!(f, "single_writer = {}", s3.creation == Creation::Alone)?;
+            writeln!(f, "patience_seconds = {}", s3.retry.patience.as_secs())?;
             if let Some(path) = &s3.ca_file {
                 writeln!(f, "ca_file = {path:?}")?;
             }

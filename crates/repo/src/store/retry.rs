@@ -93,7 +93,7 @@ impl<'a> Attempts<'a> {
             return Err(plain(error));
         }
         tracing::info!(
-            error = &error as &dyn StdError,
+            error = %innermost(&error),
             attempt = self.made,
             pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
             "The store did not do what it was asked; it is asked again."
@@ -109,6 +109,15 @@ impl<'a> Attempts<'a> {
         let [drawn] = random::bytes();
         longest / 2 + longest / 2 * u32::from(drawn) / u32::from(u8::MAX)
     }
+}
+
+/// The cause that has none: the client's own layers say the same thing each.
+fn innermost(error: &StoreError) -> &dyn StdError {
+    let mut cause: &dyn StdError = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause
 }
 
 /// An error that ends the attempts: where the store has spoken, its words alone.
