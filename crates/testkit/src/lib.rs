@@ -1,6 +1,8 @@
 //! Development only: a whole service in one process on a clock of its own,
 //! disks in memory, and stores and work that fail on demand.
 
+mod ailing;
+mod ailment;
 mod clock;
 mod disk;
 mod faulty;
@@ -12,6 +14,8 @@ mod saboteur;
 pub mod vendor_contract;
 mod world;
 
+pub use ailing::{AilingStore, Course};
+pub use ailment::{Ailment, Fate, Request};
 pub use clock::FakeClock;
 pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};

@@ -2,7 +2,8 @@
 //! policy; what was stored is looked at; and a doubt is never an answer.
 //!
 //! - An error is an error. Absence is what the store says twice in a row.
-//! - Of what was put, the length is asked for before it counts as stored.
+//! - Of what was put, the length is asked for before it counts as stored, and
+//!   what was deleted is looked for before it counts as gone.
 //! - What was got has the length that was announced, or is got again.
 //! - An object that "exists already" when it is to be created may be the work
 //!   of an attempt whose answer was lost: it counts as created if it has the very
@@ -115,11 +116,12 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
         Err(broken(problem))
     }
 
+    /// Whatever the store says of the creation: what is there then decides.
     async fn create(&self, location: &Path, payload: PutPayload) -> StoreResult<PutResult> {
         let mut attempts = Attempts::new(&self.policy);
         loop {
             let error = match self.create_once(location, &payload).await {
-                Ok(put) => return Ok(put),
+                Ok(_) => broken(format!("{location} was created and is not there")),
                 Err(error @ StoreError::AlreadyExists { .. }) => error,
                 Err(error) => {
                     attempts.again(error).await?;
@@ -128,7 +130,7 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
             };
             match self.compare(location, &payload).await? {
                 There::Same(meta) => return Ok(as_put(meta)),
-                There::Other => return Err(error),
+                There::Other => return Err(taken(location)),
                 There::Nothing => attempts.again(error).await?,
             }
         }
@@ -139,12 +141,7 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
         let mode = match self.creation {
             Creation::Conditional => PutMode::Create,
             Creation::Alone => match self.head(location).await {
-                Ok(_) => {
-                    return Err(StoreError::AlreadyExists {
-                        path: location.to_string(),
-                        source: "there is an object".into(),
-                    });
-                }
+                Ok(_) => return Err(taken(location)),
                 Err(StoreError::NotFound { .. }) => PutMode::Overwrite,
                 Err(error) => return Err(error),
             },
@@ -152,9 +149,7 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
         let put = self
             .inner
             .put_opts(location, payload.clone(), PutOptions::from(mode));
-        let put = self.policy.within(length, put).await?;
-        self.confirm(location, length).await?;
-        Ok(put)
+        self.policy.within(length, put).await
     }
 
     async fn compare(&self, location: &Path, payload: &PutPayload) -> StoreResult<There> {
@@ -204,10 +199,24 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
     async fn delete_one(&self, location: Path) -> StoreResult<Path> {
         let mut attempts = Attempts::new(&self.policy);
         loop {
-            match self.policy.within(0, self.inner.delete(&location)).await {
-                Ok(()) | Err(StoreError::NotFound { .. }) => return Ok(location),
-                Err(error) => attempts.again(error).await?,
+            match self.delete_once(&location).await {
+                StoreError::NotFound { .. } => return Ok(location),
+                error => attempts.again(error).await?,
             }
+        }
+    }
+
+    /// Two requests, for the deletion and for what is there then; the end is
+    /// "not found", or an error.
+    async fn delete_once(&self, location: &Path) -> StoreError {
+        let deleted = self.policy.within(0, self.inner.delete(location)).await;
+        let looked = match deleted {
+            Ok(()) => self.policy.within(0, self.inner.head(location)).await,
+            Err(error) => return error,
+        };
+        match looked {
+            Ok(_) => broken(format!("{location} was deleted and is still there")),
+            Err(error) => error,
         }
     }
 
@@ -334,6 +343,13 @@ fn as_put(meta: ObjectMeta) -> PutResult {
         e_tag: meta.e_tag,
         version: meta.version,
         extensions: Default::default(),
+    }
+}
+
+fn taken(location: &Path) -> StoreError {
+    StoreError::AlreadyExists {
+        path: location.to_string(),
+        source: "another object has the name".into(),
     }
 }
 

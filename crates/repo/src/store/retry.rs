@@ -146,3 +146,6 @@ fn may_help(error: &StoreError) -> Option<Duration> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,7 +69,13 @@ impl<S: ObjectStore + MultipartStore> RemoteUpload<S> {
         let (store, location) = (&self.store, &self.location);
         match store.policy.within(0, store.inner.head(location)).await {
             Ok(meta) if meta.size == self.length => Ok(as_put(meta)),
-            Ok(_) | Err(StoreError::NotFound { .. }) => Err(broken(format!(
+            Ok(meta) => {
+                let (found, length) = (meta.size, self.length);
+                Err(broken(format!(
+                    "{location} has {found} bytes, {length} were put"
+                )))
+            }
+            Err(StoreError::NotFound { .. }) => Err(broken(format!(
                 "the store has lost the upload of {location}"
             ))),
             Err(error) => Err(error),
