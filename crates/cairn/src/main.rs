@@ -5,6 +5,7 @@ mod clock;
 mod config;
 mod data_dir;
 mod listen;
+mod master_key;
 mod project;
 mod repo;
 mod server;
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check(arguments)) => {
             config::load(&arguments).and_then(|config| config::check(&config))
         }
-        Command::Audit(command) => audit::run(command),
+        Command::Audit(command) => runtime.block_on(audit::run(command)),
         Command::Project(command) => runtime.block_on(project::run(command)),
         Command::Repo(command) => runtime.block_on(repo::run(command, arguments.client.output)),
     };
