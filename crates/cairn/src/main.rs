@@ -6,6 +6,7 @@ mod config;
 mod data_dir;
 mod listen;
 mod memory;
+mod master_key;
 mod project;
 mod repo;
 mod server;
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check(arguments)) => {
             config::load(&arguments).and_then(|config| config::check(&config))
         }
-        Command::Audit(command) => audit::run(command),
+        Command::Audit(command) => runtime.block_on(audit::run(command)),
         Command::Project(command) => runtime.block_on(project::run(command)),
         Command::Repo(command) => runtime.block_on(repo::run(command, arguments.client.output)),
     };
