@@ -10,8 +10,9 @@ use cairn_cli::Format;
 use cairn_repo::{Listed, Project, Repaired, Repository, VerifyLevel, VerifyReport};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
+use object_store::ObjectStore;
 
-use crate::data_dir::read_master_key;
+use crate::master_key::{self, Opener};
 use crate::store::StoreConfig;
 use crate::{ServerArguments, config};
 
@@ -39,7 +40,7 @@ pub enum RepoCommand {
     Verify {
         #[command(flatten)]
         place: Place,
-        /// Reads and decrypts all data, not only what names it.
+        /// Decrypts all data too, rather than compare what is stored with its hash.
         #[arg(long)]
         full: bool,
     },
@@ -51,6 +52,20 @@ pub enum RepoCommand {
     Repair {
         #[command(flatten)]
         place: Place,
+    },
+    /// Replaces the master key by a new one, and its file with it.
+    ///
+    /// The server must be stopped. The new key is kept beside the old one, under the name
+    /// with `.new` behind it, until it opens the repository; then it takes the old one's
+    /// place, and the old one opens nothing any more. If this is interrupted, do it again.
+    /// One small object is written, however much the repository holds: its data stays as it
+    /// is, so that whoever had the old key and a copy of the old `config` still reads it.
+    RotateKey {
+        #[command(flatten)]
+        place: Place,
+        /// A file with the new key, 64 hexadecimal digits; without one, a random key.
+        #[arg(long)]
+        new_master_key_file: Option<PathBuf>,
     },
     /// Writes a disk's backup into a new raw image, which is removed if that fails.
     Restore {
@@ -90,6 +105,10 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
         RepoCommand::List { place, .. } => list(&place, output).await,
         RepoCommand::Verify { place, full } => verify(&place, full, output).await,
         RepoCommand::Repair { place } => repair(&place, output).await,
+        RepoCommand::RotateKey {
+            place,
+            new_master_key_file,
+        } => rotate_key(&place, new_master_key_file.as_deref()).await,
         RepoCommand::Restore {
             place,
             backup,
@@ -119,18 +138,33 @@ impl Place {
     /// Opens the repository for reading only, beside a server or without one.
     async fn open_read_only(&self) -> Result<Repository> {
         let found = self.find()?;
-        let key = read_master_key(&found.master_key_file)?;
-        let store = found.store.open_read_only().await?;
-        Ok(Repository::open(store, key).await?)
+        found.opened(found.store.open_read_only().await?).await
     }
 
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
+        let (found, store) = self.store_for_writing().await?;
+        found.opened(store).await
+    }
+
+    async fn store_for_writing(&self) -> Result<(Found, Arc<dyn ObjectStore>)> {
         // Opening a folder for writing makes it: what is no repository is found out before.
         self.open_read_only().await?;
         let found = self.find()?;
-        let key = read_master_key(&found.master_key_file)?;
-        Ok(Repository::open(found.store.open().await?, key).await?)
+        let store = found.store.open().await?;
+        Ok((found, store))
+    }
+}
+
+impl Found {
+    async fn opened(&self, store: Arc<dyn ObjectStore>) -> Result<Repository> {
+        let (repository, opener) = master_key::open(store, &self.master_key_file).await?;
+        if opener == Opener::New {
+            eprintln!(
+                "cairn: a rotation of the master key was interrupted; its new key opens the repository"
+            );
+        }
+        Ok(repository)
     }
 }
 
@@ -325,6 +359,18 @@ fn repaired_row(project: ProjectId, repaired: &Repaired) -> serde_json::Value {
         "packs": packs.collect::<Vec<_>>(),
         "lost_chunks": repaired.lost_chunks,
     })
+}
+
+async fn rotate_key(place: &Place, given: Option<&Path>) -> Result<()> {
+    let (found, store) = place.store_for_writing().await?;
+    let file = &found.master_key_file;
+    let rotated = master_key::rotate(store, file, given).await;
+    rotated.context("the rotation is not finished: do it again")?;
+    println!(
+        "{} holds the new master key: keep a copy of it elsewhere",
+        file.display()
+    );
+    Ok(())
 }
 
 async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {

@@ -134,7 +134,7 @@ async fn a_repository_in_a_bucket_is_written_deleted_collected_verified_and_rest
     let done = world.project.collect(progress()).await.unwrap();
     assert!(done.packs_rewritten > 0, "{done:?}");
     let read_only: Arc<dyn ObjectStore> = Arc::new(S3Store::open_read_only(&config).await.unwrap());
-    let repository = Repository::open(read_only, master()).await.unwrap();
+    let repository = Repository::open(read_only, &master()).await.unwrap();
     let project = repository.existing_project(world.project_id).await.unwrap();
     let report = project.verify(VerifyLevel::Full, progress()).await.unwrap();
     assert!(report.is_clean() && report.backups == 1, "{report:?}");
