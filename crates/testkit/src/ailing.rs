@@ -52,6 +52,14 @@ impl AilingStore {
         Self::default()
     }
 
+    /// Another store with the same objects, which is well.
+    pub fn fork(&self) -> Self {
+        Self {
+            inner: Arc::new(self.inner.fork()),
+            sickness: Arc::default(),
+        }
+    }
+
     /// From now on the store ails.
     pub async fn fall_ill(&self, ailment: Ailment, course: Course) {
         let names = self.inner.list(None).try_collect().await;

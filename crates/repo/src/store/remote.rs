@@ -100,6 +100,11 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
             };
             match stored.await {
                 Ok(put) => return Ok(put),
+                // Nothing was asked that could be refused so: two requests met.
+                Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
+                    let problem = format!("the store does not replace {location}");
+                    attempts.again(broken(problem)).await?;
+                }
                 Err(error) => attempts.again(error).await?,
             }
         }
@@ -120,9 +125,9 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
     async fn create(&self, location: &Path, payload: PutPayload) -> StoreResult<PutResult> {
         let mut attempts = Attempts::new(&self.policy);
         loop {
-            let error = match self.create_once(location, &payload).await {
-                Ok(_) => broken(format!("{location} was created and is not there")),
-                Err(error @ StoreError::AlreadyExists { .. }) => error,
+            let created = match self.create_once(location, &payload).await {
+                Ok(_) => true,
+                Err(StoreError::AlreadyExists { .. }) => false,
                 Err(error) => {
                     attempts.again(error).await?;
                     continue;
@@ -130,8 +135,11 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
             };
             match self.compare(location, &payload).await? {
                 There::Same(meta) => return Ok(as_put(meta)),
-                There::Other => return Err(taken(location)),
-                There::Nothing => attempts.again(error).await?,
+                There::Other if !created => return Err(taken(location)),
+                There::Other | There::Nothing => {
+                    let problem = format!("{location} does not read as what was created");
+                    attempts.again(broken(problem)).await?;
+                }
             }
         }
     }

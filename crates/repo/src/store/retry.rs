@@ -140,8 +140,6 @@ fn may_help(error: &StoreError) -> Option<Duration> {
                 .then(|| answer.retry_after.unwrap_or_default()),
             None => Some(Duration::ZERO),
         },
-        // Two requests met; the store asks for one to be repeated.
-        StoreError::AlreadyExists { .. } | StoreError::Precondition { .. } => Some(Duration::ZERO),
         StoreError::JoinError { .. } => Some(Duration::ZERO),
         _ => None,
     }
