@@ -54,8 +54,8 @@ pub use repair::Repaired;
 pub use repository::Repository;
 pub use restore::Restored;
 pub use store::{
-    Creation, LimitedStore, Limits, LocalStore, RemoteStore, RetryPolicy, S3Config, S3Credentials,
-    S3Store,
+    Creation, FileCall, LimitedStore, Limits, LocalStore, RemoteStore, RetryPolicy, S3Config,
+    S3Credentials, S3Store, Watch,
 };
 pub use tree::Root;
 pub use verify::{Hurt, VerifyLevel, VerifyReport};

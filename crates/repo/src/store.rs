@@ -13,7 +13,7 @@ mod s3;
 
 pub(crate) use answer::Answer;
 pub use limit::{LimitedStore, Limits};
-pub use local::LocalStore;
+pub use local::{FileCall, LocalStore, Watch};
 pub use remote::{Creation, RemoteStore};
 pub use retry::RetryPolicy;
 pub use s3::{S3Config, S3Credentials, S3Store};
