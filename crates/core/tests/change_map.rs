@@ -27,7 +27,7 @@ struct Lab {
 impl Lab {
     async fn new(folder: &Path) -> Self {
         let master = MasterKey::from_hex(&"7".repeat(64)).unwrap();
-        let repository = Repository::create(Arc::new(InMemory::new()), master).await;
+        let repository = Repository::create(Arc::new(InMemory::new()), &master).await;
         let project_id = ProjectId::random();
         Self {
             folder: folder.to_owned(),

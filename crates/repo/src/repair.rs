@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use cairn_types::Progress;
 
-use crate::error::Result;
-use crate::frames::{FrameCheck, FrameKey};
+use crate::error::{Error, Result};
+use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::pack::PackId;
 use crate::project::{Gate, Inner, or_corrupt};
@@ -50,12 +50,12 @@ async fn repair_alone(
         known: known.clone(),
         stop: stop.clone(),
     };
-    let (bad, _) = check.run().await?;
-    let damaged = damaged_packs(project, &known, &bad).await?;
+    let checked = check.run().await?;
+    let damaged = damaged_packs(project, &known, &checked).await?;
     let copies: Vec<PackCopy> = damaged
         .iter()
-        .map(|pack| whole_frames(&known, *pack, &bad))
-        .collect();
+        .map(|pack| whole_frames(&known, *pack, &checked.bad_frames))
+        .collect::<Result<_>>()?;
     let lost = copies.iter().flat_map(|copy| copy.live.iter().flatten());
     let lost_chunks = lost.filter(|whole| !**whole).count() as u64;
     let rewrite = Rewrite {
@@ -70,33 +70,27 @@ async fn repair_alone(
     Ok(Repaired { packs, lost_chunks })
 }
 
-/// Packs of the index with a damaged frame, or whose own table cannot be read.
-async fn damaged_packs(
-    project: &Inner,
-    known: &Known,
-    bad: &HashSet<FrameKey>,
-) -> Result<BTreeSet<u32>> {
-    let mut damaged: BTreeSet<u32> = bad.iter().map(|(pack, _)| *pack).collect();
+/// Packs of the index that are not as they were written, or whose own table cannot be read.
+async fn damaged_packs(project: &Inner, known: &Known, checked: &Checked) -> Result<BTreeSet<u32>> {
+    let mut damaged: BTreeSet<u32> = checked.bad_packs.keys().copied().collect();
     for (id, size) in project.pack_sizes().await? {
         if or_corrupt(project.read_pack_table(id, size).await)?.is_none() {
-            damaged.extend(known.index(|index| index.number(id)));
+            damaged.extend(known.index().number(id));
         }
     }
     Ok(damaged)
 }
 
 /// All chunks of a pack but those of damaged frames.
-fn whole_frames(known: &Known, pack: u32, bad: &HashSet<FrameKey>) -> PackCopy {
-    known.index(|index| {
-        let info = index.pack(pack);
-        let whole = |frame: usize| !bad.contains(&(pack, frame as u16));
-        let live = (0..info.frames.len())
-            .map(|frame| vec![whole(frame); info.chunks_of(frame).len()])
-            .collect();
-        PackCopy {
-            id: info.id,
-            frames: info.frames.clone(),
-            live,
-        }
+fn whole_frames(known: &Known, number: u32, bad: &HashSet<FrameKey>) -> Result<PackCopy> {
+    let pack = known.index().pack(number)?.ok_or(Error::InUse)?;
+    let whole = |frame: usize| !bad.contains(&(number, frame as u16));
+    let live = (0..pack.frames.len())
+        .map(|frame| vec![whole(frame); pack.chunks_of(frame).len()])
+        .collect();
+    Ok(PackCopy {
+        id: pack.id,
+        frames: pack.frames.clone(),
+        live,
     })
 }

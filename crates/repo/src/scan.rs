@@ -35,6 +35,15 @@ pub(crate) struct Piece {
     pub runs: Vec<Range<u64>>,
 }
 
+/// A block that is not zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockRead<'b> {
+    /// Its number on the disk.
+    pub block: u64,
+    pub id: ChunkId,
+    pub plain: &'b [u8],
+}
+
 impl Scan {
     /// Reads all data of a disk.
     pub fn new(reader: Arc<dyn DiskReader>, geometry: Geometry) -> Self {
@@ -147,14 +156,14 @@ impl Scan {
     }
 
     /// Reads a piece, puts the ids of its changed blocks in their places, and
-    /// gives each of them that is not zero to `each`. Returns how much was read.
+    /// gives those of each read that are not zero to `each`. Returns how much was read.
     pub fn read_piece(
         &self,
         piece: &Piece,
         ids: &mut [ChunkId; FANOUT],
         (hasher, stop): (&Hasher, &Stop),
         buffer: &mut Vec<u8>,
-        mut each: impl FnMut(u64, ChunkId, &[u8]) -> Result<()>,
+        mut each: impl FnMut(&[BlockRead<'_>]) -> Result<()>,
     ) -> Result<u64> {
         for block in piece.changed.iter().cloned().flatten() {
             ids[slot_of(block)] = ChunkId::ZERO;
@@ -167,13 +176,15 @@ impl Scan {
                 let blocks = start..run.end.min(start + READ_BLOCKS);
                 start = blocks.end;
                 let bytes = self.read_blocks(blocks.clone(), buffer)?;
+                let mut read = Vec::with_capacity(READ_BLOCKS as usize);
                 for (block, plain) in blocks.zip(bytes.chunks(self.geometry.block_bytes as usize)) {
                     if !is_zero(plain) {
                         let id = hasher.id(ChunkKind::Block, plain);
                         ids[slot_of(block)] = id;
-                        each(block, id, plain)?;
+                        read.push(BlockRead { block, id, plain });
                     }
                 }
+                each(&read)?;
                 stop.progress().advance(bytes.len() as u64);
                 read_bytes += bytes.len() as u64;
             }

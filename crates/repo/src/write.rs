@@ -22,10 +22,11 @@ use crate::packer::Packer;
 use crate::project::{Gate, Inner};
 use crate::read::ChunkReader;
 use crate::receipt::Receipt;
-use crate::scan::{Piece, Scan};
+use crate::scan::{BlockRead, Piece, Scan};
 use crate::seal;
 use crate::store::{manifest_path, receipt_path};
 use crate::tree::{FANOUT, Geometry, Root, TreeBuilder, encode_node};
+use crate::whole;
 use crate::workers::{self, Stop, StopOnDrop};
 
 /// Blocks that may wait for other sessions to store them; more are stored again.
@@ -167,7 +168,7 @@ impl Inner {
             backup,
             root,
             size_bytes: manifest.content.size_bytes(),
-            manifest: *blake3::hash(&object).as_bytes(),
+            manifest: whole::hash_of(&object).expect("a sealed object ends in its hash"),
             created_at: manifest.info.created_at,
         };
         let receipt = receipt.sign(&self.keys.receipts, &self.place);
@@ -309,7 +310,9 @@ impl Session {
             let changed = self.known.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let (theirs, given_up) = self.known.sort_out(waiting, |deferred| deferred.key);
+            let (known, held) = (self.known.clone(), waiting);
+            let (theirs, given_up) =
+                workers::one(move || known.sort_out(held, |deferred| deferred.key)).await?;
             waiting = theirs;
             if given_up.is_empty() {
                 if !waiting.is_empty() {
@@ -323,6 +326,19 @@ impl Session {
             waiting.append(&mut self.lock_deferred());
         }
         Ok(())
+    }
+
+    /// Notes a block that another session is storing, if it may still wait.
+    fn defer(&self, read: &BlockRead<'_>) -> bool {
+        let mut deferred = self.lock_deferred();
+        let room = deferred.len() < DEFERRED_MAX;
+        if room {
+            deferred.push(Deferred {
+                key: read.id.key(),
+                block: read.block,
+            });
+        }
+        room
     }
 
     fn lock_deferred(&self) -> std::sync::MutexGuard<'_, Vec<Deferred>> {
@@ -384,8 +400,8 @@ impl<'s> Worker<'s> {
             self.store_missing(base, piece, &ids, buffer)?;
         }
         let with = (hasher, &*session.stop);
-        let read_bytes = scan.read_piece(piece, &mut ids, with, buffer, |block, id, plain| {
-            self.store_block(block, id, plain)
+        let read_bytes = scan.read_piece(piece, &mut ids, with, buffer, |blocks| {
+            self.store_blocks(blocks)
         })?;
         session.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
         let bytes = scan.geometry.data_bytes(piece.index, &ids);
@@ -417,9 +433,14 @@ impl<'s> Worker<'s> {
     ) -> Result<()> {
         let session = self.session;
         let is_changed = |block| piece.changed.iter().any(|range| range.contains(&block));
-        for (block, id) in (piece.index * FANOUT as u64..).zip(*ids) {
-            let is_known = || session.known.index(|index| index.get(&id.key()).is_some());
-            if id.is_zero() || is_changed(block) || is_known() {
+        let blocks = (piece.index * FANOUT as u64..).zip(*ids);
+        let unchanged: Vec<_> = blocks
+            .filter(|(block, id)| !id.is_zero() && !is_changed(*block))
+            .collect();
+        let keys: Vec<_> = unchanged.iter().map(|(_, id)| id.key()).collect();
+        let places = session.known.index().get_many(&keys)?;
+        for ((block, id), place) in unchanged.into_iter().zip(places) {
+            if place.is_some() {
                 continue;
             }
             let plain = session.scan.read_blocks(block..block + 1, buffer)?;
@@ -427,48 +448,39 @@ impl<'s> Worker<'s> {
                 .read_bytes
                 .fetch_add(plain.len() as u64, Ordering::Relaxed);
             base.compare(&self.reader, (block, id), plain)?;
-            self.store_block(block, id, plain)?;
+            self.store_blocks(&[BlockRead { block, id, plain }])?;
         }
         Ok(())
     }
 
-    fn store_block(&mut self, block: u64, id: ChunkId, plain: &[u8]) -> Result<()> {
-        let (known, session) = (&self.session.known, self.session.packer.session());
-        let key = id.key();
-        let mut standing = known.claim(session, key);
-        if standing == Standing::Elsewhere {
-            let mut deferred = self.session.lock_deferred();
-            if deferred.len() < DEFERRED_MAX {
-                deferred.push(Deferred { key, block });
-            } else {
-                standing = Standing::Claimed;
+    fn store_blocks(&mut self, blocks: &[BlockRead<'_>]) -> Result<()> {
+        let keys: Vec<ChunkKey> = blocks.iter().map(|block| block.id.key()).collect();
+        let session = self.session.packer.session();
+        let standings = self.session.known.claim(session, &keys)?;
+        for (read, standing) in blocks.iter().zip(standings) {
+            let must_store = match standing {
+                Standing::Settled => false,
+                Standing::Claimed => true,
+                Standing::Elsewhere => !self.session.defer(read),
+            };
+            if must_store {
+                let packer = &self.session.packer;
+                let chunk = (read.id, ChunkKind::Block);
+                push(&mut self.blocks, &mut self.coder, packer, chunk, read.plain)?;
             }
         }
-        if standing != Standing::Claimed {
-            return Ok(());
-        }
-        push(
-            &mut self.blocks,
-            &mut self.coder,
-            &self.session.packer,
-            (id, ChunkKind::Block),
-            plain,
-        )
+        Ok(())
     }
 
     /// Nodes are small: one that another session is storing is stored again.
     fn store_node(&mut self, id: ChunkId, encoded: &[u8]) -> Result<()> {
         let packer = &self.session.packer;
-        match self.session.known.claim_anyway(packer.session(), id.key()) {
-            Standing::Claimed => push(
-                &mut self.nodes,
-                &mut self.coder,
-                packer,
-                (id, ChunkKind::Node),
-                encoded,
-            ),
-            Standing::Settled | Standing::Elsewhere => Ok(()),
+        let known = &self.session.known;
+        if known.claim_anyway(packer.session(), id.key())? {
+            let chunk = (id, ChunkKind::Node);
+            push(&mut self.nodes, &mut self.coder, packer, chunk, encoded)?;
         }
+        Ok(())
     }
 
     /// Reads again and stores the blocks that another session did not get to store.
@@ -485,7 +497,7 @@ impl<'s> Worker<'s> {
                     offset: session.scan.geometry.block_range(block).start,
                 });
             }
-            self.store_block(block, id, plain)?;
+            self.store_blocks(&[BlockRead { block, id, plain }])?;
         }
         self.flush()
     }

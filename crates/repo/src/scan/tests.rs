@@ -77,8 +77,8 @@ fn zeros_that_were_written_have_no_id() {
             &mut ids,
             (&hasher, &stop),
             &mut Vec::new(),
-            |block, id, plain| {
-                seen.push((block, id, plain.to_vec()));
+            |blocks| {
+                seen.extend(blocks.iter().map(|b| (b.block, b.id, b.plain.to_vec())));
                 Ok(())
             },
         )
