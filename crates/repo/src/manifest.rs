@@ -6,6 +6,7 @@ use cairn_types::{BackupId, BackupInfo};
 
 use crate::chunk::{BLOCK_BYTES, ChunkId, Hasher};
 use crate::codec::{Malformed, Reader};
+use crate::losses::LossMark;
 use crate::tree::{Geometry, Root};
 
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"CAIRNMAN";
@@ -35,6 +36,8 @@ pub(crate) enum Content {
         data_bytes: u64,
         /// The backup that it was said to follow.
         parent: Option<BackupId>,
+        /// The project's mark of losses when the backup began.
+        losses: LossMark,
         /// What the source calls the state that was read.
         point: Option<Point>,
     },
@@ -105,6 +108,7 @@ impl Manifest {
                 top,
                 data_bytes,
                 parent,
+                losses,
                 point,
             } => {
                 out.push(CONTENT_DISK);
@@ -116,6 +120,7 @@ impl Manifest {
                 if let Some(parent) = parent {
                     out.extend_from_slice(parent.as_bytes());
                 }
+                out.extend_from_slice(losses);
                 let point = point.as_ref().map_or("", Point::as_str);
                 out.push(u8::try_from(point.len()).expect("a point's name is short"));
                 out.extend_from_slice(point.as_bytes());
@@ -158,6 +163,7 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
         1 => Some(backup_id(reader)?),
         _ => return Err(Malformed("its parent is neither there nor not")),
     };
+    let losses = reader.array()?;
     let point = match usize::from(reader.u8()?) {
         0 => None,
         length => Some(point(reader.take(length)?)?),
@@ -167,6 +173,7 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
         top,
         data_bytes,
         parent,
+        losses,
         point,
     })
 }
