@@ -240,6 +240,7 @@ impl std::fmt::Display for Config {
                 write!(f, "\nproject = \"{project}\"")?;
             }
             write!(f, "\nreflinks = {}", source.reflinks)?;
+            write!(f, "\nbitmaps = {}", source.bitmaps)?;
             for server in &source.server {
                 write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
                 write!(f, "\ndisks = {:?}", server.disks)?;

@@ -85,6 +85,7 @@ impl World {
             path: images,
             project: None,
             reflinks: true,
+            bitmaps: true,
             server: vec![server],
         };
         let inventory = Arc::new(Inventory::new(vec![source]).expect("the source is valid"));
