@@ -5,6 +5,7 @@ mod clock;
 mod config;
 mod data_dir;
 mod listen;
+mod memory;
 mod master_key;
 mod project;
 mod repo;
@@ -69,6 +70,7 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    memory::give_back_large_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
