@@ -64,6 +64,7 @@ install_python() {
 }
 
 [ -z "$requirements" ] || install_python "$requirements" .venv
+[ "$target" != test ] || install_python tools/requirements.txt .venv
 [ "$target" != test ] || install_python tests/requirements-openstack.txt .venv/openstack
 
 if [ "$target" != test ]; then
