@@ -67,6 +67,8 @@ class S3Server:
             "filer": "true", "s3": "true", "s3.config": self.folder / "s3.json",
             "s3.autoCreateBucket": "false", "s3.port.iceberg": 0, "s3.port.lance": 0,
             "volume.max": 100, "master.volumeSizeLimitMB": 128, "master.telemetry": "false",
+            # Alone, it need not wait for others when it starts again.
+            "master.electionTimeout": "1s",
         }
         if self.certificate:
             certificate, key = self.certificate
