@@ -15,6 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
+use crate::filetree::{self, TreeSummary, WriteTree, WrittenTree};
 use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::Known;
@@ -73,6 +74,8 @@ pub struct Listed {
     pub parent: Option<BackupId>,
     /// The disks of a group.
     pub children: Vec<Child>,
+    /// What a tree of files holds.
+    pub tree: Option<TreeSummary>,
 }
 
 impl Project {
@@ -98,6 +101,14 @@ impl Project {
     /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
     pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
         write::write_disk(&self.inner, job).await
+    }
+
+    /// Saves a tree of files. What of it cannot be read is named in the summary,
+    /// and only the tree's own directory must be readable. May be repeated as `write_disk`.
+    ///
+    /// Errors: `Conflict` as `write_disk`; the tree's own; `Cancelled`.
+    pub async fn write_tree(&self, job: WriteTree) -> Result<WrittenTree> {
+        filetree::write_tree(&self.inner, job).await
     }
 
     /// Saves the backup of a server: the names of its disks' backups.
@@ -296,6 +307,7 @@ impl Inner {
             size_bytes: manifest.content.size_bytes(),
             parent: manifest.content.parent(),
             children: manifest.content.children().to_vec(),
+            tree: manifest.content.summary().cloned(),
             info: manifest.info,
         })
     }
