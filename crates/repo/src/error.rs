@@ -107,6 +107,12 @@ pub enum Error {
         /// The backup.
         backup: BackupId,
     },
+    /// An entry that was restored reads back as something else.
+    #[error("{path:?} does not read back as what was saved")]
+    TreeDiffers {
+        /// Its path.
+        path: String,
+    },
     /// An object is not what was stored.
     #[error("{object} is damaged: {problem}")]
     Damaged {
@@ -211,6 +217,7 @@ impl Error {
             | Self::InUse
             | Self::FolderLocked { .. } => Kind::Conflict,
             Self::RestoreDiffers { .. }
+            | Self::TreeDiffers { .. }
             | Self::Damaged { .. }
             | Self::Missing { .. }
             | Self::NoChunk { .. }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
-use crate::filetree::{self, TreeSummary, WriteTree, WrittenTree};
+use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::Known;
@@ -131,6 +131,18 @@ impl Project {
         progress: Arc<Progress>,
     ) -> Result<Restored> {
         restore::restore_disk(&self.inner, backup, target, progress).await
+    }
+
+    /// Writes a tree of files, or a part of it, to a target and returns once all
+    /// of it has been read back there and is what was saved. What was there
+    /// stays, unless the tree has another entry of that name. Returns what was
+    /// restored; its problems are entries whose owner, mode, times or attributes
+    /// could not be set.
+    ///
+    /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
+    /// `Corrupt`; the target's own; `Cancelled`.
+    pub async fn restore_tree(&self, job: RestoreTree) -> Result<TreeSummary> {
+        filetree::restore_tree(&self.inner, job).await
     }
 
     /// Opens a disk's backup for reading at any place, from any thread that may

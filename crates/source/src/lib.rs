@@ -17,6 +17,7 @@
 mod config;
 mod error;
 mod fingerprint;
+mod folder;
 mod inventory;
 mod lock;
 mod nbd;
@@ -33,6 +34,7 @@ mod sys;
 
 pub use config::{ImagesConfig, ServerConfig, SourceConfig};
 pub use error::Error;
+pub use folder::{Folder, FolderOptions};
 pub use inventory::Inventory;
 pub use protectable::{ImageFormat, Protectable, ProtectableStatus};
 pub use scan::{MAX_DEPTH, MAX_VOLUMES};

@@ -231,12 +231,13 @@ pub trait DirectoryWriter: DirectoryReader {
     /// Makes another name of a file that is in the tree, by that one's path.
     fn create_link(&self, name: &[u8], path: &[u8]) -> io::Result<()>;
 
-    /// Sets owner, extended attributes, mode and the time of modification of an
-    /// entry that is no file, in this order. Returns what this user may not set.
-    fn set(&self, name: &[u8], metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<NotSet>;
+    /// Sets owner, mode, extended attributes and the time of modification of an
+    /// entry that is neither a file nor a directory. What the user or the file
+    /// system does not allow to be set stays as it is.
+    fn set(&self, name: &[u8], metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()>;
 
     /// As `set`, of the directory itself.
-    fn set_own(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<NotSet>;
+    fn set_own(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()>;
 }
 
 /// An open file that is restored.
@@ -245,16 +246,7 @@ pub trait FileWriter: Send + Sync {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
     /// Called once after the last write: gives it its length, and then what `set` gives other entries.
-    fn finish(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<NotSet>;
-}
-
-/// What of an entry could not be set, since the user or the file system does not allow it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NotSet {
-    /// The owner or the group.
-    pub owner: bool,
-    /// One of the extended attributes at least.
-    pub xattrs: bool,
+    fn finish(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()>;
 }
 
 #[cfg(test)]

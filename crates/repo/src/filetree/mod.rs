@@ -6,20 +6,24 @@
 //! chunks too, so that a directory that has not changed is the same node in
 //! every backup. `docs/FORMAT.md` describes every byte of it.
 
+mod compare;
 mod cut;
 mod entry;
 mod list;
 mod old;
 mod queue;
+mod restore;
 mod store;
 mod summary;
 mod walk;
 mod write;
 
+pub use restore::RestoreTree;
 pub use summary::{Problem, ProblemKind, TreeSummary};
 pub use write::{WriteTree, WrittenTree};
 
 pub(crate) use entry::{Held, Record};
+pub(crate) use restore::restore_tree;
 pub(crate) use summary::{decode_summary, encode_summary};
 pub(crate) use walk::walk;
 pub(crate) use write::write_tree;

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use cairn_types::tree::{DirectoryReader, EntryKind, FileReader, Metadata, Xattr};
 
-use crate::chunk::{ChunkId, ChunkKind, is_zero};
+use crate::chunk::{ChunkId, ChunkKey, ChunkKind, is_zero};
 use crate::error::{Error, Result};
 use crate::filetree::PIECE_BYTES_MAX;
 use crate::filetree::entry::{
@@ -23,7 +23,6 @@ use crate::filetree::write::{
     Directory, Later, PART_NAMES, Part, Session, Slot, Task, advance, leave_out,
 };
 use crate::frame::{FrameBuilder, FrameCoder};
-use crate::known::Standing;
 use crate::read::ChunkReader;
 use crate::write::push;
 
@@ -261,39 +260,56 @@ impl<'s> Worker<'s> {
 
     /// Files of which a piece is stored nowhere any more are to be read, though they have not changed.
     fn doubt_unknown(&mut self, candidates: &mut [Candidate]) -> Result<()> {
-        for candidate in candidates {
+        let (mut keys, mut owners) = (Vec::new(), Vec::new());
+        let mut doubted = Vec::new();
+        for (place, candidate) in candidates.iter().enumerate() {
             let Candidate::Unchanged { record, .. } = candidate else {
                 continue;
             };
-            let whole = match &record.held {
-                Held::Pieces(pieces) => self.are_known(pieces),
+            match &record.held {
+                Held::Pieces(pieces) => {
+                    for piece in pieces.iter().filter(|piece| !piece.id.is_zero()) {
+                        keys.push(piece.id.key());
+                        owners.push(place);
+                    }
+                }
                 Held::PieceList(list) => match self.list_is_known(*list) {
-                    Ok(known) => known,
-                    Err(error) => unless_damaged(error).map(|()| false)?,
+                    Ok(true) => {}
+                    Ok(false) => doubted.push(place),
+                    Err(error) => {
+                        unless_damaged(error)?;
+                        doubted.push(place);
+                    }
                 },
-                Held::Directory(_) | Held::Target(_) | Held::Nothing => true,
-            };
-            if !whole {
-                *candidate = Candidate::New {
-                    metadata: record.metadata,
-                    old: None,
-                };
+                Held::Directory(_) | Held::Target(_) | Held::Nothing => {}
+            }
+        }
+        let places = self.session.known.index().get_many(&keys)?;
+        let lost = owners
+            .iter()
+            .zip(places)
+            .filter(|(_, place)| place.is_none());
+        doubted.extend(lost.map(|(owner, _)| *owner));
+        for place in doubted {
+            if let Candidate::Unchanged { record, .. } = &candidates[place] {
+                let (metadata, old) = (record.metadata, None);
+                candidates[place] = Candidate::New { metadata, old };
             }
         }
         Ok(())
     }
 
-    fn are_known(&self, pieces: &[Piece]) -> bool {
-        self.session.known.index(|index| {
-            let mut stored = pieces.iter().filter(|piece| !piece.id.is_zero());
-            stored.all(|piece| index.get(&piece.id.key()).is_some())
-        })
+    fn are_known(&self, pieces: &[Piece]) -> Result<bool> {
+        let stored = pieces.iter().filter(|piece| !piece.id.is_zero());
+        let keys: Vec<ChunkKey> = stored.map(|piece| piece.id.key()).collect();
+        let places = self.session.known.index().get_many(&keys)?;
+        Ok(places.iter().all(Option::is_some))
     }
 
     fn list_is_known(&mut self, list: NodeRef) -> Result<bool> {
         if list.level == 0 {
             let pieces = piece_leaf(&mut self.reader, list.id)?;
-            return Ok(self.are_known(&pieces));
+            return self.are_known(&pieces);
         }
         for below in branch(&mut self.reader, ListKind::Pieces, list)? {
             if !self.list_is_known(below.node)? {
@@ -374,7 +390,8 @@ impl<'s> Worker<'s> {
     /// Reads and stores a file; says whether it stayed the same meanwhile.
     fn store_once(&mut self, file: &dyn FileReader) -> Result<io::Result<(StoredFile, bool)>> {
         let before = match file.metadata() {
-            Ok(metadata) => metadata,
+            Ok(metadata) if metadata.kind == EntryKind::File => metadata,
+            Ok(_) => return Ok(Err(io::Error::other("it is no file any more"))),
             Err(error) => return Ok(Err(error)),
         };
         let pieces = if before.size_bytes <= PIECE_BYTES_MAX as u64 {
@@ -495,8 +512,7 @@ impl<'s> Worker<'s> {
         let id = session.project.keys.hasher.id(ChunkKind::Block, plain);
         let packer = &session.packer;
         // What another session is storing is stored again rather than waited for.
-        let standing = session.known.claim_anyway(packer.session(), id.key());
-        if standing == Standing::Claimed {
+        if session.known.claim_anyway(packer.session(), id.key())? {
             let chunk = (id, ChunkKind::Block);
             push(&mut self.blocks, &mut self.coder, packer, chunk, plain)?;
         }
@@ -522,8 +538,7 @@ impl<'s> Worker<'s> {
         let session = self.session;
         let id = session.project.keys.hasher.id(ChunkKind::Node, encoded);
         let packer = &session.packer;
-        let standing = session.known.claim_anyway(packer.session(), id.key());
-        if standing == Standing::Claimed {
+        if session.known.claim_anyway(packer.session(), id.key())? {
             let chunk = (id, ChunkKind::Node);
             push(&mut self.nodes, &mut self.coder, packer, chunk, encoded)?;
         }

@@ -119,3 +119,19 @@ fn visit_pieces(pieces: &[Piece], visit: &mut dyn Visit) -> Result<()> {
     }
     Ok(())
 }
+
+/// Finds an entry of a directory by its name.
+pub(crate) fn find(reader: &mut ChunkReader, list: NodeRef, name: &[u8]) -> Result<Option<Named>> {
+    let mut node = list;
+    while node.level > 0 {
+        let below = branch(reader, ListKind::Entries, node)?;
+        let behind = below.partition_point(|below| *below.first_name <= *name);
+        match behind.checked_sub(1) {
+            Some(place) => node = below[place].node,
+            None => return Ok(None),
+        }
+    }
+    let mut entries = leaf(reader, node.id)?;
+    let place = entries.binary_search_by(|entry| (*entry.name).cmp(name));
+    Ok(place.ok().map(|place| entries.swap_remove(place)))
+}
