@@ -12,7 +12,7 @@ use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::{Malformed, Reader};
 use crate::error::{Error, Result};
 use crate::pack::{ChunkEntry, PackSeal};
-use crate::seal::{NotAuthentic, TAG_BYTES};
+use crate::seal::{NotAuthentic, Sealer, TAG_BYTES};
 
 /// Bytes of chunks in a frame at most.
 pub(crate) const FRAME_BYTES: usize = 4 << 20;
@@ -135,15 +135,15 @@ impl FrameCoder {
         }
     }
 
-    /// Appends the frame to `out` as number `number` of its pack, having opened
-    /// it again and compared it with the plain bytes.
+    /// Appends the frame to `out` as the next of its pack, having opened it
+    /// again with `seal` and compared it with the plain bytes.
     ///
     /// Errors: `Corrupt` what was sealed does not open to the same bytes.
     pub fn seal(
         &mut self,
         frame: &mut FrameBuilder,
+        sealer: &mut Sealer,
         seal: &PackSeal,
-        number: u32,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         frame.close();
@@ -155,8 +155,9 @@ impl FrameCoder {
         header[0] = codec;
         header[1..5].copy_from_slice(&length_u32(frame.plain.len()).to_le_bytes());
         header[5..9].copy_from_slice(&length_u32(sealed_bytes).to_le_bytes());
+        let number = sealer.next();
         let bound = seal.bound_to_frame(number, header);
-        seal.key.seal(number, &bound, out, start + HEADER_BYTES);
+        sealer.seal(&bound, out, start + HEADER_BYTES);
         match self.open(seal, number, &out[start..]) {
             Ok(opened) if opened.plain == frame.plain => Ok(()),
             _ => Err(Error::FrameDiffers),

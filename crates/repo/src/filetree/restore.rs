@@ -33,6 +33,7 @@ use crate::pack::PackSeal;
 use crate::plan::{self, Request, Wanted};
 use crate::project::{Gate, Inner};
 use crate::read::{ChunkReader, fetch_ahead};
+use crate::store::pack_path;
 use crate::workers::{self, Stop, StopOnDrop};
 
 /// Pieces and files that are planned at a time: some 20 MiB of memory.
@@ -483,13 +484,16 @@ impl Batch {
             self.finish(target, &*writer)?;
         }
         fetch_ahead(
-            &session.project,
+            &session.project.objects,
             &session.handle,
             || {
                 let next = self.next_request.fetch_add(1, Ordering::Relaxed);
                 self.requests.get(next)
             },
-            |request| (request.pack, request.range.clone()),
+            |request| {
+                let path = pack_path(session.project.place.project, request.pack);
+                (path, request.range.clone())
+            },
             |request, stored| {
                 session.stop.check()?;
                 self.fulfil(request, &stored?, &mut coder, &mut last)
