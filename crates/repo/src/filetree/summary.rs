@@ -2,6 +2,7 @@
 //! not be saved.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::codec::{Malformed, Reader};
 
@@ -49,6 +50,17 @@ pub enum ProblemKind {
     TooDeep,
     /// It is in the backup without its extended attributes.
     Attributes,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {}",
+            String::from_utf8_lossy(&self.path),
+            self.reason
+        )
+    }
 }
 
 impl ProblemKind {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_types::tree::{
     DirectoryReader, DirectoryWriter, EntryKind, FileTime, Metadata, TreeReader, TreeWriter, Xattr,
+    is_name,
 };
 use globset::GlobSet;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Statx, StatxFlags};
@@ -91,6 +92,26 @@ impl Folder {
                 foreign: false,
             }),
         })
+    }
+
+    /// The folder of this name in it, which is made if there is none.
+    ///
+    /// Errors: what the system says; `InvalidInput` a name that leads elsewhere.
+    pub fn enter(&self, name: &[u8]) -> io::Result<Self> {
+        if !is_name(name) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.root.create_directory(name)?;
+        let mut below = self.root.below(name)?;
+        below.path = Vec::new();
+        below.shared = Arc::new(Shared {
+            root: below.fd.clone(),
+            options: self.root.shared.options.clone(),
+            file_system: self.root.shared.file_system,
+            may_leave_atime: AtomicBool::new(true),
+        });
+        let root = Arc::new(below);
+        Ok(Self { root })
     }
 }
 
