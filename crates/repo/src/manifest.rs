@@ -1,11 +1,13 @@
 //! Manifests: one sealed object per backup that says what it is a backup of
 //! and where its content starts.
 
+use cairn_types::disk::Point;
 use cairn_types::{BackupId, BackupInfo, Timestamp};
 
 use crate::chunk::{BLOCK_BYTES, ChunkId, Hasher};
 use crate::codec::{Malformed, Reader};
 use crate::filetree::{Held, Record, TreeSummary, decode_summary, encode_summary};
+use crate::losses::LossMark;
 use crate::tree::{Geometry, Root};
 
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"CAIRNMAN";
@@ -32,8 +34,14 @@ pub(crate) enum Content {
     Disk {
         geometry: Geometry,
         top: ChunkId,
+        /// Bytes in blocks that are not zero.
+        data_bytes: u64,
         /// The backup that it was said to follow.
         parent: Option<BackupId>,
+        /// The project's mark of losses when the backup began.
+        losses: LossMark,
+        /// What the source calls the state that was read.
+        point: Option<Point>,
     },
     /// The disks of a server.
     Group(Vec<Child>),
@@ -130,13 +138,21 @@ impl Manifest {
             Content::Disk {
                 geometry,
                 top,
+                data_bytes,
                 parent,
+                losses,
+                point,
             } => {
                 out.push(CONTENT_DISK);
                 out.extend_from_slice(&geometry.size_bytes.to_le_bytes());
                 out.extend_from_slice(&geometry.block_bytes.to_le_bytes());
                 out.extend_from_slice(&top.0);
+                out.extend_from_slice(&data_bytes.to_le_bytes());
                 encode_parent(*parent, &mut out);
+                out.extend_from_slice(losses);
+                let point = point.as_ref().map_or("", Point::as_str);
+                out.push(u8::try_from(point.len()).expect("a point's name is short"));
+                out.extend_from_slice(point.as_bytes());
             }
             Content::Group(children) => {
                 out.push(CONTENT_GROUP);
@@ -178,10 +194,20 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
         return Err(Malformed("its blocks have an unknown size"));
     }
     let top = ChunkId(reader.array()?);
+    let data_bytes = reader.u64()?;
+    let parent = decode_parent(reader)?;
+    let losses = reader.array()?;
+    let point = match usize::from(reader.u8()?) {
+        0 => None,
+        length => Some(point(reader.take(length)?)?),
+    };
     Ok(Content::Disk {
         geometry,
         top,
-        parent: decode_parent(reader)?,
+        data_bytes,
+        parent,
+        losses,
+        point,
     })
 }
 
@@ -212,6 +238,11 @@ fn decode_parent(reader: &mut Reader<'_>) -> Result<Option<BackupId>, Malformed>
         1 => Ok(Some(backup_id(reader)?)),
         _ => Err(Malformed("its parent is neither there nor not")),
     }
+}
+
+fn point(name: &[u8]) -> Result<Point, Malformed> {
+    let name = std::str::from_utf8(name).ok().and_then(Point::new);
+    name.ok_or(Malformed("the point in time that it names cannot be one"))
 }
 
 fn encode_children(children: &[Child], out: &mut Vec<u8>) {

@@ -88,6 +88,8 @@ impl World {
             name: "lab".to_owned(),
             path: images,
             project: None,
+            reflinks: true,
+            bitmaps: true,
             server: vec![server],
         });
         let files = folder.path().join("files");
