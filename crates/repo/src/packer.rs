@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
 use crate::known::{Known, Session};
-use crate::pack::{self, PACK_BYTES, PackId, PackSeal, PackTable};
+use crate::pack::NewPack;
 use crate::project::Inner;
 use crate::store::{Folder, Objects, failed, object_path, pack_path};
 use crate::{random, seal, workers};
@@ -93,10 +93,10 @@ impl Packer {
         self.new_bytes
             .fetch_add(frame.plain_bytes(), Ordering::Relaxed);
         if let Err(error) = self.fill(&mut pack, coder, frame) {
-            self.handle.block_on(pack.abort());
+            self.handle.block_on(pack.upload.abort());
             return Err(error);
         }
-        if pack.is_full() {
+        if pack.pack.is_full() {
             self.finish_later(pack)
         } else {
             lock(&self.open).push(pack);
@@ -110,10 +110,11 @@ impl Packer {
         coder: &mut FrameCoder,
         frame: &mut FrameBuilder,
     ) -> Result<()> {
-        pack.append(coder, frame)?;
-        while pack.pending.len() >= PART_BYTES {
+        let OpenPack { pack, upload } = pack;
+        pack.append(coder, frame, &mut upload.pending)?;
+        while upload.pending.len() >= PART_BYTES {
             self.handle
-                .block_on(pack.send_part(&self.project.objects))?;
+                .block_on(upload.send_part(&self.project.objects))?;
         }
         Ok(())
     }
@@ -189,7 +190,7 @@ impl Packer {
         lock(&self.finishing).abort_all();
         let open = std::mem::take(&mut *lock(&self.open));
         for mut pack in open {
-            pack.abort().await;
+            pack.upload.abort().await;
         }
     }
 }
@@ -217,50 +218,57 @@ impl Inner {
 
 /// A pack that takes frames.
 struct OpenPack {
-    id: PackId,
-    path: Path,
-    seal: PackSeal,
-    table: PackTable,
-    /// Bytes of the pack so far.
-    length: u64,
-    /// Those of them that are not on their way to the store yet.
-    pending: Vec<u8>,
-    /// Begun with the first part; a small pack needs none.
-    upload: Option<Box<dyn MultipartUpload>>,
-    parts: JoinSet<object_store::Result<()>>,
+    pack: NewPack,
+    upload: PackUpload,
 }
 
 impl OpenPack {
     fn new(project: &Inner) -> Self {
-        let id = PackId::random();
-        let pending = pack::header(id);
-        Self {
-            id,
-            path: pack_path(project.place.project, id),
-            seal: PackSeal::new(&project.keys, &project.place, id),
-            table: PackTable::default(),
-            length: pending.len() as u64,
+        let mut pending = Vec::new();
+        let pack = NewPack::begin(&project.keys, &project.place, &mut pending);
+        let upload = PackUpload {
+            path: pack_path(project.place.project, pack.id()),
             pending,
-            upload: None,
+            begun: None,
             parts: JoinSet::new(),
+        };
+        Self { pack, upload }
+    }
+
+    /// Writes the table and returns when the whole pack is durable.
+    async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
+        let id = self.pack.id();
+        let (table, stored_bytes) = self.pack.end(&mut self.upload.pending);
+        if let Err(error) = self.upload.complete(&objects).await {
+            self.upload.abort().await;
+            return Err(error);
         }
+        let path = &self.upload.path;
+        if objects.size(path).await? != stored_bytes {
+            return Err(Error::Damaged {
+                object: path.to_string(),
+                problem: "the store cut it short",
+            });
+        }
+        Ok(IndexedPack {
+            id,
+            stored_bytes,
+            table,
+        })
     }
+}
 
-    fn is_full(&self) -> bool {
-        self.length >= PACK_BYTES || !self.table.has_room()
-    }
+/// A pack's way to the store.
+struct PackUpload {
+    path: Path,
+    /// Bytes that are not on their way yet.
+    pending: Vec<u8>,
+    /// Begun with the first part; a small pack needs none.
+    begun: Option<Box<dyn MultipartUpload>>,
+    parts: JoinSet<object_store::Result<()>>,
+}
 
-    fn append(&mut self, coder: &mut FrameCoder, frame: &mut FrameBuilder) -> Result<()> {
-        let number = u32::try_from(self.table.frames.len()).expect("a pack's frames are limited");
-        let before = self.pending.len();
-        coder.seal(frame, &self.seal, number, &mut self.pending)?;
-        let stored = self.pending.len() - before;
-        self.table.push(self.length, stored, frame.chunks());
-        self.length += stored as u64;
-        frame.clear();
-        Ok(())
-    }
-
+impl PackUpload {
     /// Sends one part's worth of pending bytes, or all if there are fewer.
     async fn send_part(&mut self, objects: &Objects) -> Result<()> {
         let rest = self.pending.split_off(self.pending.len().min(PART_BYTES));
@@ -268,10 +276,10 @@ impl OpenPack {
         while self.parts.len() >= PARTS_IN_FLIGHT {
             self.join_part().await?;
         }
-        if self.upload.is_none() {
-            self.upload = Some(objects.upload(&self.path).await?);
+        if self.begun.is_none() {
+            self.begun = Some(objects.upload(&self.path).await?);
         }
-        let upload = self.upload.as_mut().expect("it was begun above");
+        let upload = self.begun.as_mut().expect("it was begun above");
         self.parts.spawn(upload.put_part(part.into()));
         Ok(())
     }
@@ -284,32 +292,8 @@ impl OpenPack {
         }
     }
 
-    /// Writes the table and returns when the whole pack is durable.
-    async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
-        let ending = pack::ending(&self.table, &self.seal);
-        self.length += ending.len() as u64;
-        self.pending.extend_from_slice(&ending);
-        if let Err(error) = self.complete(&objects).await {
-            self.abort().await;
-            return Err(error);
-        }
-        let found = objects.size(&self.path).await?;
-        if found != self.length {
-            let object = self.path.to_string();
-            return Err(Error::Damaged {
-                object,
-                problem: "the store cut it short",
-            });
-        }
-        Ok(IndexedPack {
-            id: self.id,
-            stored_bytes: self.length,
-            table: self.table,
-        })
-    }
-
     async fn complete(&mut self, objects: &Objects) -> Result<()> {
-        if self.upload.is_none() && self.pending.len() <= PART_BYTES {
+        if self.begun.is_none() && self.pending.len() <= PART_BYTES {
             return objects
                 .put(&self.path, std::mem::take(&mut self.pending))
                 .await;
@@ -320,7 +304,7 @@ impl OpenPack {
         while !self.parts.is_empty() {
             self.join_part().await?;
         }
-        let Some(upload) = self.upload.as_mut() else {
+        let Some(upload) = self.begun.as_mut() else {
             return Ok(());
         };
         let done = upload.complete().await;
@@ -330,10 +314,10 @@ impl OpenPack {
 
     async fn abort(&mut self) {
         self.parts.shutdown().await;
-        if let Some(upload) = self.upload.as_mut()
+        if let Some(upload) = self.begun.as_mut()
             && let Err(error) = upload.abort().await
         {
-            tracing::warn!(%error, pack.id = %self.id, "An unfinished upload stays in the store.");
+            tracing::warn!(%error, object = %self.path, "An unfinished upload stays in the store.");
         }
     }
 }

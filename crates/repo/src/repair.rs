@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cairn_types::Progress;
 
 use crate::error::{Error, Result};
-use crate::frames::{FrameCheck, FrameKey};
+use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::pack::PackId;
 use crate::project::{Inner, or_corrupt};
@@ -39,11 +39,11 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
         known: known.clone(),
         stop: stop.clone(),
     };
-    let (bad, _) = check.run().await?;
-    let damaged = damaged_packs(project, &known, &bad).await?;
+    let checked = check.run().await?;
+    let damaged = damaged_packs(project, &known, &checked).await?;
     let copies: Vec<PackCopy> = damaged
         .iter()
-        .map(|pack| whole_frames(&known, *pack, &bad))
+        .map(|pack| whole_frames(&known, *pack, &checked.bad_frames))
         .collect::<Result<_>>()?;
     let lost = copies.iter().flat_map(|copy| copy.live.iter().flatten());
     let lost_chunks = lost.filter(|whole| !**whole).count() as u64;
@@ -59,13 +59,9 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
     Ok(Repaired { packs, lost_chunks })
 }
 
-/// Packs of the index with a damaged frame, or whose own table cannot be read.
-async fn damaged_packs(
-    project: &Inner,
-    known: &Known,
-    bad: &HashSet<FrameKey>,
-) -> Result<BTreeSet<u32>> {
-    let mut damaged: BTreeSet<u32> = bad.iter().map(|(pack, _)| *pack).collect();
+/// Packs of the index that are not as they were written, or whose own table cannot be read.
+async fn damaged_packs(project: &Inner, known: &Known, checked: &Checked) -> Result<BTreeSet<u32>> {
+    let mut damaged: BTreeSet<u32> = checked.bad_packs.keys().copied().collect();
     for (id, size) in project.pack_sizes().await? {
         if or_corrupt(project.read_pack_table(id, size).await)?.is_none() {
             damaged.extend(known.index().number(id));

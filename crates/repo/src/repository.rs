@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::index::LocalFolder;
-use crate::keys::{MasterKey, Place, ProjectKeys, RepositoryId};
+use crate::keys::{Config, MasterKey, Place, ProjectKeys, RootKey};
 use crate::project::Project;
 use crate::random;
 use crate::store::{Objects, config_path, key_path};
@@ -29,8 +29,7 @@ pub struct Repository {
 
 struct Inner {
     objects: Objects,
-    master: MasterKey,
-    id: RepositoryId,
+    config: Config,
     projects: Mutex<HashMap<ProjectId, Project>>,
 }
 
@@ -38,17 +37,17 @@ impl Repository {
     /// Makes a new repository.
     ///
     /// Errors: `Conflict` there is one already; `Corrupt` there was one and its config is lost.
-    pub async fn create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
-        let (objects, id) = (Objects::new(store), RepositoryId::random());
-        let config = config_path();
-        if !objects.projects().await?.is_empty() && objects.get(&config).await?.is_none() {
+    pub async fn create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
+        let (objects, config) = (Objects::new(store), Config::random());
+        let path = config_path();
+        if !objects.projects().await?.is_empty() && objects.get(&path).await?.is_none() {
             // With a new config nothing that is here could ever be opened.
             return Err(Error::Missing {
-                object: config.to_string(),
+                object: path.to_string(),
             });
         }
-        if objects.create(&config, master.seal_config(&id)).await? {
-            Ok(Self::new(objects, master, id))
+        if objects.create(&path, master.seal_config(&config)).await? {
+            Ok(Self::new(objects, config))
         } else {
             Err(Error::RepositoryExists)
         }
@@ -57,18 +56,33 @@ impl Repository {
     /// Opens a repository. Writes nothing.
     ///
     /// Errors: `NotFound` there is none; `Denied` another master key; `Invalid` a newer format.
-    pub async fn open(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+    pub async fn open(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store);
-        let config = objects
-            .get(&config_path())
-            .await?
-            .ok_or(Error::NoRepository)?;
-        let id = master.open_config(&config)?;
-        Ok(Self::new(objects, master, id))
+        let config = read_config(&objects, master).await?;
+        Ok(Self::new(objects, config))
+    }
+
+    /// Gives a repository another master key: writes its config anew, and
+    /// nothing else. From then on `from` opens nothing. Until this returns,
+    /// either key may be the one that opens the repository.
+    ///
+    /// The caller sees to it that nobody else does the same meanwhile, as the
+    /// lock of a local store does.
+    ///
+    /// Errors: as `open`, of either key.
+    pub async fn rotate_master_key(
+        store: Arc<dyn ObjectStore>,
+        from: &MasterKey,
+        to: &MasterKey,
+    ) -> Result<()> {
+        let objects = Objects::new(store);
+        let config = read_config(&objects, from).await?;
+        objects.put(&config_path(), to.seal_config(&config)).await?;
+        read_config(&objects, to).await.map(drop)
     }
 
     /// Opens the repository, or makes it where there is none.
-    pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+    pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store.clone());
         match objects.get(&config_path()).await? {
             Some(_) => Self::open(store, master).await,
@@ -78,15 +92,19 @@ impl Repository {
 
     /// What tells this repository from every other, in hexadecimal.
     pub fn id(&self) -> String {
-        hex::encode(self.inner.id.0)
+        hex::encode(self.inner.config.id.0)
     }
 
-    fn new(objects: Objects, master: MasterKey, id: RepositoryId) -> Self {
+    /// Opens what belongs to the repository and lies elsewhere.
+    pub fn root_key(&self) -> &RootKey {
+        &self.inner.config.root
+    }
+
+    fn new(objects: Objects, config: Config) -> Self {
         Self {
             inner: Arc::new(Inner {
                 objects,
-                master,
-                id,
+                config,
                 projects: Mutex::default(),
             }),
             local: Arc::new(LocalFolder::temporary()),
@@ -118,7 +136,7 @@ impl Repository {
         let path = key_path(project);
         let place = self.place(project);
         let data_key = match objects.get(&path).await? {
-            Some(wrapped) => self.inner.master.unwrap(&place, &wrapped)?,
+            Some(wrapped) => self.inner.config.root.unwrap(&place, &wrapped)?,
             None if objects.has_project(project).await? => {
                 // With a new key nothing that is here could ever be opened.
                 return Err(Error::Missing {
@@ -128,7 +146,7 @@ impl Repository {
             None => {
                 let fresh = Zeroizing::new(random::bytes());
                 if !objects
-                    .create(&path, self.inner.master.wrap(&place, &fresh))
+                    .create(&path, self.inner.config.root.wrap(&place, &fresh))
                     .await?
                 {
                     return Err(Error::RepositoryExists);
@@ -150,7 +168,7 @@ impl Repository {
         let place = self.place(project);
         let wrapped = self.inner.objects.get(&key_path(project)).await?;
         let wrapped = wrapped.ok_or(Error::NoProject { project })?;
-        let data_key = self.inner.master.unwrap(&place, &wrapped)?;
+        let data_key = self.inner.config.root.unwrap(&place, &wrapped)?;
         Ok(self.remember(&mut projects, place, &data_key))
     }
 
@@ -161,7 +179,7 @@ impl Repository {
 
     fn place(&self, project: ProjectId) -> Place {
         Place {
-            repository: self.inner.id,
+            repository: self.inner.config.id,
             project,
         }
     }
@@ -177,4 +195,9 @@ impl Repository {
         projects.insert(place.project, project.clone());
         project
     }
+}
+
+async fn read_config(objects: &Objects, master: &MasterKey) -> Result<Config> {
+    let object = objects.get(&config_path()).await?;
+    master.open_config(&object.ok_or(Error::NoRepository)?)
 }

@@ -24,6 +24,7 @@ use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::{Gate, Inner};
 use crate::read::{ChunkReader, Visit, fetch_ahead};
 use crate::scan::Scan;
+use crate::store::pack_path;
 use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
 use crate::workers::{self, Stop, StopOnDrop};
 
@@ -218,10 +219,13 @@ impl Window<'_> {
         let work = move || {
             let mut coder = FrameCoder::new();
             fetch_ahead(
-                &session.project,
+                &session.project.objects,
                 &session.handle,
                 || requests.get(next.fetch_add(1, Ordering::Relaxed)),
-                |request| (request.pack, request.range.clone()),
+                |request| {
+                    let project = session.project.place.project;
+                    (pack_path(project, request.pack), request.range.clone())
+                },
                 |request, stored| {
                     session.stop.check()?;
                     session.fulfil(request, &stored?, &blocks, &mut coder)

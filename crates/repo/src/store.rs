@@ -191,7 +191,11 @@ impl Objects {
     /// Every object in one of a project's folders, by path.
     pub async fn list(&self, project: ProjectId, folder: Folder) -> Result<Vec<Found>> {
         let prefix = Path::from(format!("{PROJECTS}/{project}/{}", folder.name()));
-        let listed = self.store.list(Some(&prefix)).map_ok(|meta| Found {
+        self.list_in(&prefix).await
+    }
+
+    async fn list_in(&self, prefix: &Path) -> Result<Vec<Found>> {
+        let listed = self.store.list(Some(prefix)).map_ok(|meta| Found {
             name: meta.location.filename().unwrap_or_default().to_owned(),
             path: meta.location,
             size_bytes: meta.size,
@@ -199,9 +203,14 @@ impl Objects {
         let mut found: Vec<Found> = listed
             .try_collect()
             .await
-            .map_err(|source| failed("list", &prefix, source))?;
+            .map_err(|source| failed("list", prefix, source))?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    /// Every object of the repository.
+    pub async fn list_all(&self) -> Result<Vec<Found>> {
+        self.list_in(&Path::default()).await
     }
 
     /// Whether a project has anything here.

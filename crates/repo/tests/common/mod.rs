@@ -34,7 +34,7 @@ impl World {
     }
 
     pub async fn open(store: Arc<dyn ObjectStore>, project_id: ProjectId) -> Result<Self> {
-        let repository = Repository::open_or_create(store.clone(), master()).await?;
+        let repository = Repository::open_or_create(store.clone(), &master()).await?;
         let project = repository.project(project_id).await?;
         Ok(Self {
             store,
