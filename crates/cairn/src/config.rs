@@ -189,6 +189,11 @@ impl Config {
             .unwrap_or_else(|| self.data_dir.join("repository"))
     }
 
+    /// The folder of the local index, which is a cache.
+    pub fn index(&self) -> PathBuf {
+        self.data_dir.join("index")
+    }
+
     /// The folder of the audit trail.
     pub fn audit(&self) -> PathBuf {
         self.data_dir.join("audit")

@@ -134,7 +134,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     let mut tx = meta.begin().await?;
     tx.insert_repository_id(&repository.id()).await?;
     tx.commit().await?;
-    Ok(repository)
+    Ok(repository.with_index_in(config.index()))
 }
 
 /// Opens the audit trail: without one, nothing is served.

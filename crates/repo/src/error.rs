@@ -155,6 +155,29 @@ pub enum Error {
         /// The store's folder.
         path: PathBuf,
     },
+    /// A file of the local index cannot be used.
+    #[error("cannot {action} {path} of the local index")]
+    LocalIndex {
+        /// What was being done.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the local index is not what was written. The index is made
+    /// anew from the repository when it is used next.
+    #[error("{path} of the local index is damaged: {problem}")]
+    LocalIndexDamaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The local index must be made anew, and somebody still uses it.
+    #[error("the local index must be made anew, and others still work with it")]
+    UnsoundIndexInUse,
     /// The disk could not be read or written.
     #[error("the disk failed")]
     Disk(#[from] DiskError),
@@ -189,6 +212,12 @@ impl Error {
             | Self::FrameDiffers => Kind::Corrupt,
             Self::Store { source, .. } => store_kind(source),
             Self::Folder { source, .. } => io_kind(source),
+            // It is a cache: what it fails by says nothing of what the repository holds.
+            Self::LocalIndex { source, .. } => match io_kind(source) {
+                Kind::Corrupt | Kind::NotFound | Kind::Invalid => Kind::Transient,
+                kind => kind,
+            },
+            Self::LocalIndexDamaged { .. } | Self::UnsoundIndexInUse => Kind::Transient,
             // A disk that is itself a backup fails by an error of the repository.
             Self::Disk(failed) => match failed.source.get_ref().map(|inner| inner.downcast_ref()) {
                 Some(Some(inner)) => Self::kind(inner),
@@ -197,6 +226,18 @@ impl Error {
             Self::DiskChanged { .. } => Kind::Transient,
             Self::Cancelled => Kind::Cancelled,
             Self::WorkerLost => Kind::Bug,
+        }
+    }
+}
+
+impl Error {
+    /// Whether a local index that failed so must not be relied on any more: its
+    /// bytes cannot be had, or may not be the ones that were written.
+    pub(crate) fn is_unsound_index(&self) -> bool {
+        match self {
+            Self::LocalIndexDamaged { .. } => true,
+            Self::LocalIndex { action, .. } => *action == "read",
+            _ => false,
         }
     }
 }
