@@ -13,9 +13,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_repo::{Result, WriteDisk, Written};
-use cairn_testkit::{MappedDisk, MemoryDisk};
+use cairn_testkit::{Ending, GatedDisk, MappedDisk, MemoryDisk};
 use cairn_types::disk::NoChangeMap;
-use cairn_types::{BackupId, Progress, ResourceId};
+use cairn_types::{BackupId, Kind, Progress, ResourceId};
 use common::{BLOCK, World, noise, text};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
@@ -50,7 +50,7 @@ impl Line {
     /// A backup of a disk that has changed in these places since the last, or so its source says.
     async fn back_up(&mut self, changes: Vec<Range<u64>>) -> Result<Written> {
         let (before, now) = (self.count, self.count + 1);
-        let disk = MappedDisk::new(&self.disk, &format!("point-{now}"));
+        let disk = MappedDisk::new(self.disk.clone(), &format!("point-{now}"));
         let disk = Arc::new(disk.changed_since(&format!("point-{before}"), changes));
         let job = self.job(disk.clone());
         let written = self.world.project.write_disk(job).await;
@@ -77,7 +77,7 @@ impl Line {
     /// The disk's backup by reading all of it, which becomes no parent.
     async fn read_all(&mut self) -> Written {
         let parent = self.parent;
-        let reader = Arc::new(MappedDisk::new(&self.disk, "other"));
+        let reader = Arc::new(MappedDisk::new(self.disk.clone(), "other"));
         let mut job = self.job(reader);
         self.parent = parent;
         job.reread_all = true;
@@ -262,6 +262,43 @@ async fn nothing_is_taken_over_from_before_a_repair_that_lost_chunks() {
     assert_heals(line).await;
 }
 
+/// Collects; nothing if somebody kept it out.
+async fn collect(world: &World) {
+    match world.project.collect(Arc::new(Progress::default())).await {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), Kind::Conflict),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_goes_while_it_is_taken_over_leaves_all_that_was_taken() {
+    let mut line = Line::new(MemoryDisk::with(&noise(1, 2 * NODE))).await;
+    line.back_up(Vec::new()).await.unwrap();
+    let parent = line.parent.unwrap();
+    let changed = 7 * BLOCK as u64;
+    line.disk.write(changed, &noise(2, BLOCK));
+    // Reading the changed block waits; all else may have been read by then.
+    let copy = MemoryDisk::with(&line.disk.bytes());
+    let gated = Arc::new(GatedDisk::new(copy, changed));
+    let disk = MappedDisk::new(gated.clone(), "later");
+    let disk = disk.changed_since("point-1", vec![changed..changed + 1]);
+    let job = line.job(Arc::new(disk));
+    let project = line.world.project.clone();
+    let writing = project.write_disk(job);
+    let meanwhile = async {
+        gated.reached().await;
+        line.world.project.delete(parent).await.unwrap();
+        collect(&line.world).await;
+        gated.end(Ending::Reads);
+    };
+    let (written, ()) = tokio::join!(writing, meanwhile);
+    assert_eq!(written.unwrap().by_change_map, Ok(()));
+    line.assert_restores().await;
+    collect(&line.world).await;
+    line.world = line.world.reopen().await;
+    line.assert_restores().await;
+}
+
 /// What happens to a disk between two backups.
 #[derive(Debug, Clone)]
 struct Change {
@@ -337,7 +374,7 @@ proptest! {
             for changes in rounds {
                 let told = apply(&line, &changes).await;
                 let written = line.back_up(told).await.unwrap();
-                let mut job = line.job(Arc::new(MappedDisk::new(&line.disk, "x")));
+                let mut job = line.job(Arc::new(MappedDisk::new(line.disk.clone(), "x")));
                 line.parent = job.parent;
                 job.reread_all = true;
                 let id = job.info.id;
