@@ -338,6 +338,61 @@ async fn apply(line: &Line, changes: &[Change]) -> Vec<Range<u64>> {
         .collect()
 }
 
+/// One step in the life of a disk and its backups.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Change),
+    BackUp,
+    /// Deletes one of the backups that there are.
+    Delete(prop::sample::Index),
+    Collect,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => change(false).prop_map(Step::Write),
+        4 => Just(Step::BackUp),
+        2 => any::<prop::sample::Index>().prop_map(Step::Delete),
+        1 => Just(Step::Collect),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Runs the steps with every backup taking over what it can from the newest
+/// that there is, and compares each that is left with what the disk was.
+async fn live(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut line = Line::new(MemoryDisk::new(DISK as u64)).await;
+    let (mut pending, mut kept) = (Vec::new(), Vec::<(BackupId, u32, Vec<u8>)>::new());
+    for step in steps {
+        match step {
+            Step::Write(change) => pending.extend(apply(&line, &[change]).await),
+            Step::BackUp => {
+                let newest = kept.last().map(|(id, point, _)| (*id, *point));
+                let last = line.count;
+                line.parent = newest.map(|(id, _)| id);
+                let written = line.back_up(std::mem::take(&mut pending)).await.unwrap();
+                let by_map = newest.is_some_and(|(_, point)| point == last);
+                prop_assert_eq!(written.by_change_map.is_ok(), by_map);
+                kept.push((line.parent.unwrap(), line.count, line.disk.bytes()));
+            }
+            Step::Delete(_) if kept.is_empty() => {}
+            Step::Delete(which) => {
+                let (id, ..) = kept.remove(which.index(kept.len()));
+                line.world.project.delete(id).await.unwrap();
+            }
+            Step::Collect => collect(&line.world).await,
+            Step::Reopen => line.world = line.world.reopen().await,
+        }
+    }
+    collect(&line.world).await;
+    for (id, _, bytes) in kept {
+        let (restored, _) = line.world.restore(id).await.unwrap();
+        prop_assert!(restored == bytes);
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
@@ -360,6 +415,14 @@ proptest! {
             line.assert_restores().await;
             Ok(())
         })?;
+    }
+
+    #[test]
+    fn backups_that_share_trees_live_as_long_as_they_are_kept(
+        steps in prop::collection::vec(step(), 4..30),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(live(steps))?;
     }
 
     #[test]
