@@ -100,6 +100,10 @@ async fn restore(world: &World, backup: BackupId, sabotage: Option<Sabotage>) ->
             volume: Some(view.backup.resource),
             ..Default::default()
         },
+        ResourceType::Turbo => RestoreTarget {
+            share: Some(view.backup.resource),
+            ..Default::default()
+        },
         _ => RestoreTarget {
             server: Some(view.backup.resource),
             ..Default::default()
