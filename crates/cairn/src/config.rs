@@ -248,6 +248,7 @@ fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::f
         write!(f, "\nproject = \"{project}\"")?;
     }
     write!(f, "\nreflinks = {}", source.reflinks)?;
+    write!(f, "\nbitmaps = {}", source.bitmaps)?;
     for server in &source.server {
         write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
         write!(f, "\ndisks = {:?}", server.disks)?;

@@ -23,6 +23,7 @@ mod frames;
 mod index;
 mod keys;
 mod known;
+mod losses;
 mod manifest;
 mod pack;
 mod packer;

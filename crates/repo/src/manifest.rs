@@ -7,6 +7,7 @@ use cairn_types::{BackupId, BackupInfo, Timestamp};
 use crate::chunk::{BLOCK_BYTES, ChunkId, Hasher};
 use crate::codec::{Malformed, Reader};
 use crate::filetree::{Held, Record, TreeSummary, decode_summary, encode_summary};
+use crate::losses::LossMark;
 use crate::tree::{Geometry, Root};
 
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"CAIRNMAN";
@@ -37,6 +38,8 @@ pub(crate) enum Content {
         data_bytes: u64,
         /// The backup that it was said to follow.
         parent: Option<BackupId>,
+        /// The project's mark of losses when the backup began.
+        losses: LossMark,
         /// What the source calls the state that was read.
         point: Option<Point>,
     },
@@ -137,6 +140,7 @@ impl Manifest {
                 top,
                 data_bytes,
                 parent,
+                losses,
                 point,
             } => {
                 out.push(CONTENT_DISK);
@@ -145,6 +149,7 @@ impl Manifest {
                 out.extend_from_slice(&top.0);
                 out.extend_from_slice(&data_bytes.to_le_bytes());
                 encode_parent(*parent, &mut out);
+                out.extend_from_slice(losses);
                 let point = point.as_ref().map_or("", Point::as_str);
                 out.push(u8::try_from(point.len()).expect("a point's name is short"));
                 out.extend_from_slice(point.as_bytes());
@@ -191,6 +196,7 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
     let top = ChunkId(reader.array()?);
     let data_bytes = reader.u64()?;
     let parent = decode_parent(reader)?;
+    let losses = reader.array()?;
     let point = match usize::from(reader.u8()?) {
         0 => None,
         length => Some(point(reader.take(length)?)?),
@@ -200,6 +206,7 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
         top,
         data_bytes,
         parent,
+        losses,
         point,
     })
 }

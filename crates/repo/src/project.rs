@@ -364,11 +364,17 @@ impl Inner {
         let index = Index::default();
         let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
         let mut reads = stream::iter(reads).buffered(READS);
+        let mut is_whole = true;
         while let Some(read) = reads.next().await {
-            let listed = or_corrupt(read)?.unwrap_or_default();
+            let Some(listed) = or_corrupt(read)? else {
+                is_whole = false;
+                continue;
+            };
             for pack in listed {
                 if present.get(&pack.id) == Some(&pack.stored_bytes) {
                     index.insert(&pack)?;
+                } else {
+                    is_whole = false;
                 }
             }
         }
@@ -381,9 +387,13 @@ impl Inner {
             .map(|(id, size)| self.read_pack_table(id, size));
         let mut reads = stream::iter(tables).buffered(READS);
         while let Some(read) = reads.next().await {
-            if let Some(pack) = or_corrupt(read)? {
-                index.insert(&pack)?;
+            match or_corrupt(read)? {
+                Some(pack) => index.insert(&pack)?,
+                None => is_whole = false,
             }
+        }
+        if !is_whole {
+            self.note_loss_if_writer().await?;
         }
         Ok(index)
     }

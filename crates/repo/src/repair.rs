@@ -64,6 +64,9 @@ async fn repair_alone(
         known,
         progress,
     };
+    if lost_chunks > 0 {
+        project.note_loss().await?;
+    }
     let packs = rewrite.copy(copies).await?;
     rewrite.remove(&packs.iter().copied().collect()).await?;
     stop.complete();

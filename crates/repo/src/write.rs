@@ -17,6 +17,7 @@ use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
 use crate::known::{Known, Standing};
+use crate::losses::LossMark;
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
 use crate::project::{Gate, Inner};
@@ -95,13 +96,16 @@ pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<W
     let _mine = project.reserve(job.info.id)?;
     project.must_be_new(job.info.id).await?;
     let geometry = Geometry::new(job.reader.size_bytes());
-    let mut base = Base::find(project, &job, geometry).await;
+    // The index is read before the mark: it tells of losses.
+    project.known().await?;
+    let losses = project.loss_mark().await?;
+    let mut base = Base::find(project, &job, geometry, losses).await;
     loop {
         let stop = Stop::new(job.progress.clone());
         let _stop = StopOnDrop(stop.clone());
         let session = Session::start(&gate, project, &job, (base, stop)).await?;
         match session.store_all().await {
-            Ok(top) => return session.acknowledge(job, top).await,
+            Ok(top) => return session.acknowledge(job, top, losses).await,
             Err(error) => {
                 session.packer.abandon().await;
                 let doubt = session.base.as_ref().ok().and_then(Base::doubted);
@@ -259,7 +263,7 @@ impl Session {
     }
 
     /// Makes the backup exist.
-    async fn acknowledge(&self, job: WriteDisk, top: ChunkId) -> Result<Written> {
+    async fn acknowledge(&self, job: WriteDisk, top: ChunkId, losses: LossMark) -> Result<Written> {
         let manifest = Manifest {
             info: job.info,
             content: Content::Disk {
@@ -267,6 +271,7 @@ impl Session {
                 top,
                 data_bytes: self.data_bytes.load(Ordering::Relaxed),
                 parent: job.parent,
+                losses,
                 point: job.reader.point(),
             },
         };

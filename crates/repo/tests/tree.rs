@@ -206,7 +206,7 @@ async fn collection_keeps_what_trees_need_and_nothing_else() {
     let (second, _) = save(&world, tree.clone(), Some(first)).await.unwrap();
     world.project.delete(first).await.unwrap();
     let collected = world.project.collect(Arc::default()).await.unwrap();
-    assert!(collected.freed_bytes > 4 << 20, "{collected:?}");
+    assert!(collected.freed_bytes > 4_000_000, "{collected:?}");
     let target = Files::new();
     restore(&world, second, &target).await.unwrap();
     assert_eq!(

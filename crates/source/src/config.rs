@@ -109,6 +109,10 @@ pub struct ImagesConfig {
     /// image is kept to tell later what has changed.
     #[serde(default = "yes")]
     pub reflinks: bool,
+    /// Whether backups of qcow2 images add dirty bitmaps to them, to tell later what
+    /// has changed.
+    #[serde(default)]
+    pub bitmaps: bool,
     /// Groups of volumes that are protected together.
     #[serde(default)]
     pub server: Vec<ServerConfig>,

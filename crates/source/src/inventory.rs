@@ -93,7 +93,10 @@ impl Inventory {
                 let disk = RawDisk::open(&name, &path, Access::Read)?;
                 Ok(Arc::new(disk.with_change_map(source, volume, &path)?))
             }
-            ImageFormat::Qcow2 => Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Read)?)),
+            ImageFormat::Qcow2 => {
+                let disk = Qcow2Disk::open_for_backup(&name, &path, source.bitmaps)?;
+                Ok(Arc::new(disk))
+            }
         }
     }
 

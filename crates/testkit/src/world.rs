@@ -89,6 +89,7 @@ impl World {
             path: images,
             project: None,
             reflinks: true,
+            bitmaps: true,
             server: vec![server],
         });
         let files = folder.path().join("files");

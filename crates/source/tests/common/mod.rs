@@ -34,6 +34,7 @@ impl Lab {
             path: self.folder.path().to_owned(),
             project: None,
             reflinks: true,
+            bitmaps: true,
             server: Vec::new(),
         }
     }
