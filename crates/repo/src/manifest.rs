@@ -211,11 +211,6 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
     })
 }
 
-fn point(name: &[u8]) -> Result<Point, Malformed> {
-    let name = std::str::from_utf8(name).ok().and_then(Point::new);
-    name.ok_or(Malformed("the point in time that it names cannot be one"))
-}
-
 fn decode_tree(reader: &mut Reader<'_>) -> Result<Tree, Malformed> {
     let started_at = Timestamp::from_micros(reader.u64()?.cast_signed());
     let top = Record::decode(reader)?;
@@ -243,6 +238,11 @@ fn decode_parent(reader: &mut Reader<'_>) -> Result<Option<BackupId>, Malformed>
         1 => Ok(Some(backup_id(reader)?)),
         _ => Err(Malformed("its parent is neither there nor not")),
     }
+}
+
+fn point(name: &[u8]) -> Result<Point, Malformed> {
+    let name = std::str::from_utf8(name).ok().and_then(Point::new);
+    name.ok_or(Malformed("the point in time that it names cannot be one"))
 }
 
 fn encode_children(children: &[Child], out: &mut Vec<u8>) {

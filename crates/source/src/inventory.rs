@@ -178,15 +178,12 @@ impl Inventory {
         let Some(format) = found.format else {
             return Err(Error::NotAVolume { name: found.name });
         };
-        let source = self
-            .sources
-            .iter()
-            .filter_map(|source| match source {
-                SourceConfig::Images(images) => Some(images),
-                SourceConfig::Share(_) => None,
-            })
-            .find(|source| source.name == found.source);
-        let source = source.expect("every volume comes from one of the sources of images");
+        let mut images = self.sources.iter().filter_map(|source| match source {
+            SourceConfig::Images(images) => Some(images),
+            SourceConfig::Share(_) => None,
+        });
+        let source = images.find(|source| source.name == found.source);
+        let source = source.expect("every protectable comes from one of the sources");
         Ok((source, found.name, format))
     }
 }

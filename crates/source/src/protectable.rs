@@ -107,7 +107,7 @@ mod tests {
         let server = server_id("lab", "web-1").to_string();
         assert_eq!(server, "60eafc96-8d9b-51f0-b783-2d1a4b7cef76");
         let share = share_id("home").to_string();
-        assert_eq!(share, "SHARE_ID");
+        assert_eq!(share, "e4c9f17a-1be5-5d6d-b8f1-aae91464d4b9");
     }
 
     #[test]

@@ -48,7 +48,12 @@ enum Candidate {
     /// It is gone, or could not be asked about.
     Nothing,
     /// As the backup before has it: its entry, encoded too.
-    Unchanged { encoded: Vec<u8>, record: Record },
+    Unchanged {
+        encoded: Vec<u8>,
+        record: Record,
+        /// Bytes of it in pieces that are not zero.
+        data: u64,
+    },
     /// To be looked at, perhaps beside what it was.
     New {
         metadata: Metadata,
@@ -177,8 +182,12 @@ impl<'s> Worker<'s> {
             let name = directory.names.get(start + place);
             match candidate {
                 Candidate::Nothing => {}
-                Candidate::Unchanged { encoded, record } => {
-                    self.count(&record.metadata);
+                Candidate::Unchanged {
+                    encoded,
+                    record,
+                    data,
+                } => {
+                    self.count(&record.metadata, data);
                     part.bytes.extend_from_slice(&encoded);
                 }
                 Candidate::New { metadata, old } if metadata.kind == EntryKind::Directory => {
@@ -191,8 +200,9 @@ impl<'s> Worker<'s> {
                     below.push(Task::Open { slot, old });
                 }
                 Candidate::New { metadata, .. } => {
-                    if let Some(record) = self.store_entry(directory, name, metadata)? {
-                        self.count(&record.metadata);
+                    let stored = self.store_entry(directory, name, metadata)?;
+                    if let Some((record, data)) = stored {
+                        self.count(&record.metadata, data);
                         encode_name(name, &mut part.bytes);
                         record.encode(&mut part.bytes);
                     }
@@ -234,6 +244,7 @@ impl<'s> Worker<'s> {
                 Some(old) if as_before(&old) => Candidate::Unchanged {
                     encoded: old.encoded.to_vec(),
                     record: old.record.clone(),
+                    data: 0,
                 },
                 old => Candidate::New {
                     metadata,
@@ -245,8 +256,9 @@ impl<'s> Worker<'s> {
     }
 
     /// Counts an entry that is stored.
-    fn count(&self, metadata: &Metadata) {
+    fn count(&self, metadata: &Metadata, data: u64) {
         let counts = &self.session.counts;
+        counts.data_bytes.fetch_add(data, Ordering::Relaxed);
         let counter = match metadata.kind {
             EntryKind::File => &counts.files,
             _ => &counts.others,
@@ -262,20 +274,21 @@ impl<'s> Worker<'s> {
     fn doubt_unknown(&mut self, candidates: &mut [Candidate]) -> Result<()> {
         let (mut keys, mut owners) = (Vec::new(), Vec::new());
         let mut doubted = Vec::new();
-        for (place, candidate) in candidates.iter().enumerate() {
-            let Candidate::Unchanged { record, .. } = candidate else {
+        for (place, candidate) in candidates.iter_mut().enumerate() {
+            let Candidate::Unchanged { record, data, .. } = candidate else {
                 continue;
             };
             match &record.held {
                 Held::Pieces(pieces) => {
+                    *data = data_bytes(pieces);
                     for piece in pieces.iter().filter(|piece| !piece.id.is_zero()) {
                         keys.push(piece.id.key());
                         owners.push(place);
                     }
                 }
-                Held::PieceList(list) => match self.list_is_known(*list) {
-                    Ok(true) => {}
-                    Ok(false) => doubted.push(place),
+                Held::PieceList(list) => match self.known_data_bytes(*list) {
+                    Ok(Some(bytes)) => *data = bytes,
+                    Ok(None) => doubted.push(place),
                     Err(error) => {
                         unless_damaged(error)?;
                         doubted.push(place);
@@ -306,40 +319,48 @@ impl<'s> Worker<'s> {
         Ok(places.iter().all(Option::is_some))
     }
 
-    fn list_is_known(&mut self, list: NodeRef) -> Result<bool> {
+    /// Bytes in the pieces of a list that are not zero; nothing if one is stored nowhere.
+    fn known_data_bytes(&mut self, list: NodeRef) -> Result<Option<u64>> {
         if list.level == 0 {
             let pieces = piece_leaf(&mut self.reader, list.id)?;
-            return self.are_known(&pieces);
+            return Ok(self.are_known(&pieces)?.then(|| data_bytes(&pieces)));
         }
+        let mut sum = 0;
         for below in branch(&mut self.reader, ListKind::Pieces, list)? {
-            if !self.list_is_known(below.node)? {
-                return Ok(false);
+            match self.known_data_bytes(below.node)? {
+                Some(bytes) => sum += bytes,
+                None => return Ok(None),
             }
         }
-        Ok(true)
+        Ok(Some(sum))
     }
 
-    /// Stores an entry that is no directory; nothing if it cannot be saved.
+    /// Stores an entry that is no directory, and tells how much data it has;
+    /// nothing if it cannot be saved.
     fn store_entry(
         &mut self,
         directory: &Directory,
         name: &[u8],
         metadata: Metadata,
-    ) -> Result<Option<Record>> {
+    ) -> Result<Option<(Record, u64)>> {
         let stored = match metadata.kind {
             EntryKind::File => self.store_file(directory, name)?,
             EntryKind::Symlink => directory.reader.link_target(name).and_then(|target| {
                 let held = Held::Target(check_target(target)?);
-                Ok((metadata, held, directory.reader.xattrs_of(name)))
+                Ok((metadata, held, 0, directory.reader.xattrs_of(name)))
             }),
-            _ => Ok((metadata, Held::Nothing, directory.reader.xattrs_of(name))),
+            _ => Ok((metadata, Held::Nothing, 0, directory.reader.xattrs_of(name))),
         };
         match stored {
-            Ok((metadata, held, xattrs)) => Ok(Some(Record {
-                metadata,
-                xattrs: self.checked_xattrs(|| directory.path_of(name), xattrs)?,
-                held,
-            })),
+            Ok((metadata, held, data, xattrs)) => {
+                let xattrs = self.checked_xattrs(|| directory.path_of(name), xattrs)?;
+                let record = Record {
+                    metadata,
+                    xattrs,
+                    held,
+                };
+                Ok(Some((record, data)))
+            }
             Err(error) => {
                 self.session.note_failed(directory.path_of(name), error)?;
                 Ok(None)
@@ -410,8 +431,9 @@ impl<'s> Worker<'s> {
             size_bytes,
             ..before
         };
+        let data_bytes = data_bytes(&pieces);
         let held = self.hold(pieces)?;
-        Ok(Ok(((metadata, held, xattrs), stable)))
+        Ok(Ok(((metadata, held, data_bytes, xattrs), stable)))
     }
 
     /// A file that is one piece, or none.
@@ -503,7 +525,7 @@ impl<'s> Worker<'s> {
         let bytes = plain.len() as u64;
         session
             .counts
-            .data_bytes
+            .read_bytes
             .fetch_add(bytes, Ordering::Relaxed);
         if is_zero(plain) {
             let id = ChunkId::ZERO;
@@ -546,8 +568,14 @@ impl<'s> Worker<'s> {
     }
 }
 
-/// What is to be kept of a file.
-type StoredFile = (Metadata, Held, io::Result<Vec<Xattr>>);
+/// What is to be kept of a file, and how much data it has.
+type StoredFile = (Metadata, Held, u64, io::Result<Vec<Xattr>>);
+
+/// Bytes in pieces that are not zero.
+fn data_bytes(pieces: &[Piece]) -> u64 {
+    let data = pieces.iter().filter(|piece| !piece.id.is_zero());
+    data.map(|piece| piece.bytes).sum()
+}
 
 /// Adds a run to a file's pieces; zeros go together.
 fn add_piece(pieces: &mut Vec<Piece>, id: ChunkId, bytes: u64) {

@@ -82,7 +82,9 @@ pub(crate) struct Counts {
     pub directories: AtomicU64,
     pub others: AtomicU64,
     pub size_bytes: AtomicU64,
+    /// Bytes of files in pieces that are not zero.
     pub data_bytes: AtomicU64,
+    pub read_bytes: AtomicU64,
 }
 
 /// Something to be done of a tree.
@@ -274,10 +276,10 @@ impl Session {
             root,
             size_bytes: summary.size_bytes,
             data_bytes: count(&self.counts.data_bytes),
-            read_bytes: count(&self.counts.data_bytes),
+            read_bytes: count(&self.counts.read_bytes),
             new_bytes: self.packer.new_bytes(),
             stored_bytes: self.packer.stored_bytes(),
-            by_change_map: Err(NoChangeMap("a tree of files has none".to_owned())),
+            by_change_map: Err(NoChangeMap("a tree is compared entry by entry".to_owned())),
         };
         Ok(WrittenTree { written, summary })
     }

@@ -101,7 +101,10 @@ impl Folder {
         if !is_name(name) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.root.create_directory(name)?;
+        match fs::mkdirat(&self.root.fd, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
         let mut below = self.root.below(name)?;
         below.path = Vec::new();
         below.shared = Arc::new(Shared {
