@@ -15,8 +15,8 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
-use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
+use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::Known;
 use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
