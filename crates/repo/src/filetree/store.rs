@@ -27,6 +27,10 @@ use crate::write::push;
 /// Directories below each other at most: each keeps one open.
 pub(crate) const DEPTH_MAX: usize = 512;
 
+/// Bytes of nodes in a frame, unless one alone has more. Who walks a tree meets the frames
+/// of all who wrote it by turns and keeps some of each; large ones would fill the memory.
+const NODE_FRAME_BYTES: u64 = 1 << 20;
+
 /// One thread's part: its frames and the memory it uses again.
 pub(crate) struct Worker<'s> {
     pub session: &'s Session,
@@ -384,6 +388,9 @@ impl<'s> Worker<'s> {
         let id = session.project.keys.hasher.id(ChunkKind::Node, encoded);
         let packer = &session.packer;
         if session.known.claim_anyway(packer.session(), id.key())? {
+            if self.nodes.plain_bytes() + encoded.len() as u64 > NODE_FRAME_BYTES {
+                packer.store(&mut self.coder, &mut self.nodes)?;
+            }
             let chunk = (id, ChunkKind::Node);
             push(&mut self.nodes, &mut self.coder, packer, chunk, encoded)?;
         }
