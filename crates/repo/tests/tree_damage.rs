@@ -1,6 +1,8 @@
 //! Every object that a tree needs, lost, cut and changed: a restore gives the
 //! right bytes or an error, and a verification says so.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 mod trees;
 
