@@ -1,22 +1,18 @@
 //! `cairn repo`: a repository folder and its master key are enough to list,
 //! verify, repair and restore everything in it.
 
+mod verify;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, VerifyLevel, VerifyReport};
+use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 
 use crate::master_key::{self, Opener};
-
-/// How often a verification looks before it takes what it finds for damage.
-const LOOKS: usize = 3;
-/// How long it leaves a running server to get on between two looks.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// What can be done with a repository alone.
 #[derive(Debug, Subcommand)]
@@ -40,6 +36,15 @@ pub enum RepoCommand {
         /// Decrypts all data too, rather than compare what is stored with its hash.
         #[arg(long)]
         full: bool,
+    },
+    /// Checks that every object is as it was written. Needs no key.
+    ///
+    /// Whoever holds only a copy of the repository can do this. It does not see that an
+    /// object is gone: that is for `verify`. A server may be running.
+    Check {
+        /// The repository's folder.
+        #[arg(long, default_value = "cairn-data/repository")]
+        repository: PathBuf,
     },
     /// Takes damaged packs out of use, so that the next backup stores anew what was lost.
     ///
@@ -91,7 +96,8 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
     match command {
         RepoCommand::List { place, json: true } => list(&place, Format::Json).await,
         RepoCommand::List { place, .. } => list(&place, output).await,
-        RepoCommand::Verify { place, full } => verify(&place, full, output).await,
+        RepoCommand::Verify { place, full } => verify::verify(&place, full, output).await,
+        RepoCommand::Check { repository } => verify::check(&repository, output).await,
         RepoCommand::Repair { place } => repair(&place, output).await,
         RepoCommand::RotateKey {
             place,
@@ -179,107 +185,6 @@ fn row(backup: &Listed) -> serde_json::Value {
 fn print_json(rows: &Vec<serde_json::Value>) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(rows)?);
     Ok(())
-}
-
-type Reports = Vec<(ProjectId, VerifyReport)>;
-
-async fn verify(place: &Place, full: bool, output: Format) -> Result<()> {
-    let level = if full {
-        VerifyLevel::Full
-    } else {
-        VerifyLevel::Quick
-    };
-    let reports = verify_until_sure(place, level).await?;
-    match output {
-        Format::Json => print_json(&reports.iter().map(report_row).collect())?,
-        Format::Table => reports.iter().for_each(print_report),
-    }
-    let backups = reports.iter().map(|(_, report)| report.backups).sum();
-    let backups = counted(backups, "backup");
-    match problems(&reports).len() as u64 {
-        0 if output == Format::Table => println!("{backups}, no problems"),
-        0 => {}
-        found => bail!("{} in {backups}", counted(found, "problem")),
-    }
-    Ok(())
-}
-
-/// Looks until there is no problem, or the same ones were found twice: a running
-/// server takes packs away, and never the same ones again.
-async fn verify_until_sure(place: &Place, level: VerifyLevel) -> Result<Reports> {
-    let mut reports = verify_once(place, level).await?;
-    for _ in 1..LOOKS {
-        let found = problems(&reports);
-        if found.is_empty() {
-            break;
-        }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
-        let again = verify_once(place, level).await?;
-        let agreed = problems(&again) == found;
-        reports = again;
-        if agreed {
-            break;
-        }
-    }
-    Ok(reports)
-}
-
-/// One look, by a repository that remembers nothing of an earlier one.
-async fn verify_once(place: &Place, level: VerifyLevel) -> Result<Reports> {
-    let mut reports = Vec::new();
-    for (id, project) in projects(&place.open_read_only().await?).await? {
-        reports.push((id, project.verify(level, Arc::default()).await?));
-    }
-    Ok(reports)
-}
-
-/// Everything in the reports that should not be.
-fn problems(reports: &Reports) -> Vec<String> {
-    let problems = reports.iter().flat_map(|(_, report)| {
-        let hurt = report
-            .hurt
-            .iter()
-            .map(|hurt| format!("{} {}", hurt.backup, hurt.problem));
-        hurt.chain(report.damaged.iter().cloned())
-    });
-    problems.collect()
-}
-
-fn print_report((project, report): &(ProjectId, VerifyReport)) {
-    println!(
-        "project {project}: {}, {}, {} read",
-        counted(report.backups, "backup"),
-        counted(report.packs, "pack"),
-        counted(report.read_bytes, "byte"),
-    );
-    for hurt in &report.hurt {
-        println!(
-            "  backup {} cannot be restored: {}",
-            hurt.backup, hurt.problem
-        );
-    }
-    for object in &report.damaged {
-        println!("  damaged: {object}");
-    }
-    for backup in &report.unacknowledged {
-        println!("  unfinished, the next collection removes it: {backup}");
-    }
-}
-
-fn report_row((project, report): &(ProjectId, VerifyReport)) -> serde_json::Value {
-    let hurt = report.hurt.iter().map(
-        |hurt| serde_json::json!({ "backup": hurt.backup.to_string(), "problem": hurt.problem }),
-    );
-    let unacknowledged = report.unacknowledged.iter().map(BackupId::to_string);
-    serde_json::json!({
-        "project": project.to_string(),
-        "backups": report.backups,
-        "packs": report.packs,
-        "read_bytes": report.read_bytes,
-        "hurt": hurt.collect::<Vec<_>>(),
-        "damaged": report.damaged,
-        "unacknowledged": unacknowledged.collect::<Vec<_>>(),
-    })
 }
 
 /// A number of things, in words.

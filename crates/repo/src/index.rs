@@ -213,13 +213,22 @@ impl Index {
         Ok(())
     }
 
-    /// Takes packs out: from now on their chunks are where other packs hold them, or nowhere.
+    /// Takes packs out: from now on their chunks are where other packs hold them,
+    /// or nowhere. Whoever removes the packs' objects does so afterwards: that they are
+    /// gone is no news then, even after a crash.
     pub fn remove(&self, packs: &[PackId]) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
         {
             let mut state = self.shared.write();
             for id in packs {
                 state.packs.remove(*id);
             }
+        }
+        if let Err(error) = self.shared.save_removals() {
+            // A full disk must not keep a collection from making room.
+            tracing::warn!(%error, "If the process dies now, the packs that go count as lost.");
         }
         self.merger.merge_if_due(&self.shared)
     }

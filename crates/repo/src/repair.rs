@@ -53,6 +53,9 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
         known,
         progress,
     };
+    if lost_chunks > 0 {
+        project.note_loss().await?;
+    }
     let packs = rewrite.copy(copies).await?;
     rewrite.remove(&packs.iter().copied().collect()).await?;
     stop.complete();

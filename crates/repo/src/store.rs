@@ -70,6 +70,11 @@ pub(crate) fn key_path(project: ProjectId) -> Path {
     Path::from(format!("{PROJECTS}/{project}/keys/1"))
 }
 
+/// The path of the mark of losses.
+pub(crate) fn losses_path(project: ProjectId) -> Path {
+    Path::from(format!("{PROJECTS}/{project}/losses"))
+}
+
 /// The path of an object in one of a project's folders.
 pub(crate) fn object_path(project: ProjectId, folder: Folder, name: &str) -> Path {
     Path::from(format!("{PROJECTS}/{project}/{}/{name}", folder.name()))

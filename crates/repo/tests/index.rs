@@ -140,6 +140,12 @@ impl Machine {
             .unwrap()
     }
 
+    /// Whether something counts as lost.
+    async fn has_losses(&self) -> bool {
+        let mark = Path::from(format!("projects/{}/losses", self.project));
+        self.store.head(&mark).await.is_ok()
+    }
+
     fn index_folder(&self) -> PathBuf {
         self.folder.path().join(self.project.to_string())
     }
@@ -222,6 +228,7 @@ async fn what_was_in_packs_that_are_gone_is_stored_again() {
     let progress = Arc::new(Progress::default());
     let report = world.project.verify(VerifyLevel::Full, progress).await;
     assert_eq!(report.unwrap().hurt, []);
+    assert!(machine.has_losses().await);
 }
 
 #[tokio::test]
@@ -237,6 +244,8 @@ async fn a_collection_is_not_undone_by_what_the_folder_remembers() {
     assert_eq!(machine.objects("packs").await, []);
     drop(world);
     let world = machine.start().await;
+    world.write(&backups[0].1).await.unwrap();
+    assert!(!machine.has_losses().await, "it was taken away, not lost");
     for (_, disk) in &backups {
         let (again, _) = world.write(disk).await.unwrap();
         assert!(world.restore(again).await.unwrap().0 == disk.bytes());

@@ -222,6 +222,19 @@ impl Shared {
         }
     }
 
+    /// Makes durable which of the packs in the files are gone.
+    pub fn save_removals(&self) -> Result<()> {
+        let mut saved = self.lock_saved();
+        self.must_be_sound()?;
+        let mut next = saved.clone();
+        next.live = self.read().packs.live()[..saved.live.len()].to_vec();
+        if next != *saved {
+            self.files.replace(STATE_FILE, &next.encode(&self.bound))?;
+            *saved = next;
+        }
+        Ok(())
+    }
+
     /// Sets aside what is in memory, and says what the state is once it is written.
     pub fn freeze(&self, next: &mut Saved) -> (Arc<BTreeSet<Entry>>, Vec<FreshPack>) {
         let mut state = self.write();

@@ -33,6 +33,8 @@ impl Lab {
             name: "lab".to_owned(),
             path: self.folder.path().to_owned(),
             project: None,
+            reflinks: true,
+            bitmaps: true,
             server: Vec::new(),
         }
     }
