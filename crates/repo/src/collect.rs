@@ -18,7 +18,6 @@ use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::index::{Index, PackInfo};
 use crate::known::Known;
-use crate::manifest::Content;
 use crate::pack::PackId;
 use crate::project::{Gate, Inner};
 use crate::read::{ChunkReader, Visit};
@@ -134,15 +133,13 @@ impl Collection {
         for backup in backups {
             self.check()?;
             let (manifest, _) = self.project.manifest(*backup).await?;
-            if let Content::Disk { geometry, top, .. } = manifest.content {
-                let (mut reader, gate) = (self.reader(known), self.gate.clone());
-                marks = workers::one(move || {
-                    let _gate = gate;
-                    reader.walk(geometry, top, &mut marks)?;
-                    Ok(marks)
-                })
-                .await?;
-            }
+            let (mut reader, gate) = (self.reader(known), self.gate.clone());
+            marks = workers::one(move || {
+                let _gate = gate;
+                reader.walk_content(&manifest.content, &mut marks)?;
+                Ok(marks)
+            })
+            .await?;
             self.progress.advance(1);
         }
         Ok(marks)
@@ -193,6 +190,10 @@ impl Visit for Marks {
     }
 
     fn block(&mut self, _: u64, id: ChunkId) -> Result<()> {
+        self.mark(id)
+    }
+
+    fn piece(&mut self, id: ChunkId) -> Result<()> {
         self.mark(id)
     }
 }

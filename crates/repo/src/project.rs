@@ -15,6 +15,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
+use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::Known;
@@ -76,6 +77,8 @@ pub struct Listed {
     pub parent: Option<BackupId>,
     /// The disks of a group.
     pub children: Vec<Child>,
+    /// What a tree of files holds.
+    pub tree: Option<TreeSummary>,
 }
 
 impl Project {
@@ -109,6 +112,14 @@ impl Project {
         write::write_disk(&self.inner, job).await
     }
 
+    /// Saves a tree of files. What of it cannot be read is named in the summary,
+    /// and only the tree's own directory must be readable. May be repeated as `write_disk`.
+    ///
+    /// Errors: `Conflict` as `write_disk`; the tree's own; `Cancelled`.
+    pub async fn write_tree(&self, job: WriteTree) -> Result<WrittenTree> {
+        filetree::write_tree(&self.inner, job).await
+    }
+
     /// Saves the backup of a server: the names of its disks' backups.
     ///
     /// Errors: `NotFound` no such backup of a disk; `Conflict` as `write_disk`.
@@ -129,6 +140,18 @@ impl Project {
         progress: Arc<Progress>,
     ) -> Result<Restored> {
         restore::restore_disk(&self.inner, backup, target, progress).await
+    }
+
+    /// Writes a tree of files, or a part of it, to a target and returns once all
+    /// of it has been read back there and is what was saved. What was there
+    /// stays, unless the tree has another entry of that name. Returns what was
+    /// restored; its problems are entries whose owner, mode, times or attributes
+    /// could not be set.
+    ///
+    /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
+    /// `Corrupt`; the target's own; `Cancelled`.
+    pub async fn restore_tree(&self, job: RestoreTree) -> Result<TreeSummary> {
+        filetree::restore_tree(&self.inner, job).await
     }
 
     /// Opens a disk's backup for reading at any place, from any thread that may
@@ -305,6 +328,7 @@ impl Inner {
             size_bytes: manifest.content.size_bytes(),
             parent: manifest.content.parent(),
             children: manifest.content.children().to_vec(),
+            tree: manifest.content.summary().cloned(),
             info: manifest.info,
         })
     }
