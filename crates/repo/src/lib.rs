@@ -42,6 +42,7 @@ mod whole;
 mod workers;
 mod write;
 
+pub use cairn_types::VerifyLevel;
 pub use check::{CheckReport, check_whole};
 pub use chunk::ChunkId;
 pub use collect::Collected;
@@ -55,5 +56,5 @@ pub use repository::Repository;
 pub use restore::Restored;
 pub use store::LocalStore;
 pub use tree::Root;
-pub use verify::{Hurt, VerifyLevel, VerifyReport};
+pub use verify::{Hurt, VerifyReport};
 pub use write::{WriteDisk, Written};

@@ -147,6 +147,8 @@ impl<'a> BackUp<'a> {
         let (parent, reader, reread_all) = match self.from {
             From::Source { reread_all } => {
                 let base = self.base(repository, backup.resource).await?;
+                // What is lost of an earlier backup may be what has not changed since.
+                let reread_all = reread_all || self.is_hurt(backup.resource).await?;
                 (base, self.open_source(backup.resource).await?, reread_all)
             }
             From::Backup(project, copied) => {
@@ -163,6 +165,12 @@ impl<'a> BackUp<'a> {
         };
         let written = repository.write_disk(job).await?;
         self.record(backup, &written).await
+    }
+
+    /// Whether a part of an earlier backup of the disk is known to be lost.
+    async fn is_hurt(&self, disk: ResourceId) -> Result<bool> {
+        let mut tx = self.worker.service.meta().read().await?;
+        Ok(tx.is_hurt(self.project, disk).await?)
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
@@ -203,6 +211,14 @@ impl<'a> BackUp<'a> {
         match repository.find(newest.id).await {
             Ok(found) => Ok(Some(found.info.id)),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                tracing::error!(
+                    backup.id = %newest.id,
+                    error = &error as &(dyn std::error::Error + 'static),
+                    "an earlier backup of a disk is damaged: the next one builds on none"
+                );
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
