@@ -42,6 +42,9 @@ pub(crate) enum Task {
         project: ProjectId,
         backup: BackupId,
         mappings: Vec<DiskMapping>,
+        /// For a share: the folder below it.
+        #[serde(default)]
+        folder: String,
     },
     /// Deletes a backup.
     DeleteBackup {
@@ -159,12 +162,14 @@ impl Worker {
                 project,
                 backup,
                 mappings,
+                folder,
             } => {
                 let work = restore::Restore {
                     worker: self,
                     project,
                     backup,
                     mappings: &mappings,
+                    folder: &folder,
                 };
                 work.run(step, progress).await
             }
@@ -222,12 +227,14 @@ impl Worker {
                 project,
                 backup,
                 mappings,
+                folder,
             } => {
                 let work = restore::Restore {
                     worker: self,
                     project,
                     backup,
                     mappings: &mappings,
+                    folder: &folder,
                 };
                 work.undo(step).await
             }

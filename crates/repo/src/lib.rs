@@ -11,19 +11,23 @@
 //! deletion goes backwards. What makes each pair of operations safe beside the
 //! other is in `docs/CONCURRENCY.md`.
 
+mod base;
 mod check;
 mod chunk;
 mod codec;
 mod collect;
 mod error;
+mod filetree;
 mod frame;
 mod frames;
 mod index;
 mod keys;
 mod known;
+mod losses;
 mod manifest;
 mod pack;
 mod packer;
+mod plan;
 mod project;
 mod random;
 mod read;
@@ -47,6 +51,7 @@ pub use check::{CheckReport, check_whole};
 pub use chunk::ChunkId;
 pub use collect::Collected;
 pub use error::{Error, Result};
+pub use filetree::{Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 pub use keys::{MasterKey, RootKey};
 pub use manifest::Child;
 pub use pack::PackId;
@@ -54,7 +59,10 @@ pub use project::{Listed, Project};
 pub use repair::Repaired;
 pub use repository::Repository;
 pub use restore::Restored;
-pub use store::LocalStore;
+pub use store::{
+    Creation, FileCall, LimitedStore, Limits, LocalStore, RemoteStore, RetryPolicy, S3Config,
+    S3Credentials, S3Store, Watch,
+};
 pub use tree::Root;
 pub use verify::{Hurt, VerifyReport};
 pub use write::{WriteDisk, Written};
