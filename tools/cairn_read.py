@@ -109,8 +109,10 @@ class Project:
         backup = {"id": name, "info": json.loads(fields.take(fields.get("I"))), "root": root}
         backup["kind"] = KINDS[fields.get("B")]
         if backup["kind"] == "disk":
-            backup["size"], block, backup["top"] = fields.get("QI32s")
+            backup["size"], block, backup["top"], _ = fields.get("QI32sQ")
             described = struct.pack("<QIB", backup["size"], block, height(backup["size"])) + backup["top"]
+            fields.take(16 * fields.get("B") + 16)
+            fields.take(fields.get("B"))
         elif backup["kind"] == "group":
             start, backup["children"] = fields.at, [fields.get("16s32sQ") for _ in range(fields.get("I"))]
             backup["size"], described = sum(size for *_, size in backup["children"]), fields.data[start : fields.at]
@@ -120,7 +122,6 @@ class Project:
             for _ in range(fields.get("I")):
                 _, _, _ = fields.get("B"), fields.take(fields.get("I")), fields.take(fields.get("I"))
             described = struct.pack("<Q", backup["size"]) + backup["top"].data
-        if backup["kind"] != "group":
             fields.take(16 * fields.get("B"))
         fields.end()
         found = (keyed(self.keys["root"], backup["kind"].encode() + described), backup["size"])

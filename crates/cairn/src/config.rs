@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cairn_core::Quotas;
-use cairn_source::{ImagesConfig, SourceConfig};
+use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
 use crate::ServerArguments;
@@ -39,7 +39,7 @@ pub struct Config {
     /// How much there may be of what.
     pub quotas: Quotas,
     /// What can be protected.
-    pub sources: Vec<ImagesConfig>,
+    pub sources: Vec<SourceConfig>,
 }
 
 /// The file as it is written.
@@ -107,9 +107,10 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         (url, None) => url,
     };
     let mut sources = Vec::new();
-    for SourceConfig::Images(mut images) in file.source {
-        images.path = std::path::absolute(inside(images.path)).context("a source's path")?;
-        sources.push(images);
+    for mut source in file.source {
+        let path = inside(source.path().to_owned());
+        source.set_path(std::path::absolute(path).context("a source's path")?);
+        sources.push(source);
     }
     let tasks = file.tasks.concurrent.unwrap_or(TASKS);
     if !(1..=64).contains(&tasks) {
@@ -149,9 +150,9 @@ pub fn check(config: &Config) -> Result<()> {
     cairn_source::Inventory::new(config.sources.clone())?;
     println!("{config}");
     for source in &config.sources {
-        if !source.path.is_dir() {
-            let path = source.path.display();
-            bail!("source {:?}: there is no folder {path}", source.name);
+        if !source.path().is_dir() {
+            let path = source.path().display();
+            bail!("source {:?}: there is no folder {path}", source.name());
         }
     }
     Ok(())
@@ -187,6 +188,11 @@ impl Config {
         self.repository
             .clone()
             .unwrap_or_else(|| self.data_dir.join("repository"))
+    }
+
+    /// The folder of the local index, which is a cache.
+    pub fn index(&self) -> PathBuf {
+        self.data_dir.join("index")
     }
 
     /// The folder of the audit trail.
@@ -230,22 +236,38 @@ impl std::fmt::Display for Config {
         let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
         write!(f, "\n[quotas]\n{}", quotas.trim_end())?;
         for source in &self.sources {
-            write!(
-                f,
-                "\n\n[[source]]\nkind = \"images\"\nname = {:?}",
-                source.name
-            )?;
-            write!(f, "\npath = {:?}", source.path)?;
-            if let Some(project) = source.project {
-                write!(f, "\nproject = \"{project}\"")?;
-            }
-            write!(f, "\nreflinks = {}", source.reflinks)?;
-            write!(f, "\nbitmaps = {}", source.bitmaps)?;
-            for server in &source.server {
-                write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
-                write!(f, "\ndisks = {:?}", server.disks)?;
+            match source {
+                SourceConfig::Images(images) => show_images(images, f)?,
+                SourceConfig::Share(share) => show_share(share, f)?,
             }
         }
         Ok(())
     }
+}
+
+fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"images\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\npath = {:?}", source.path)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\nreflinks = {}", source.reflinks)?;
+    write!(f, "\nbitmaps = {}", source.bitmaps)?;
+    for server in &source.server {
+        write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
+        write!(f, "\ndisks = {:?}", server.disks)?;
+    }
+    Ok(())
+}
+
+fn show_share(source: &ShareConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"share\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\npath = {:?}", source.path)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\nexclude = {:?}", source.exclude)?;
+    write!(f, "\ncross_file_systems = {}", source.cross_file_systems)
 }

@@ -134,7 +134,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     let mut tx = meta.begin().await?;
     tx.insert_repository_id(&repository.id()).await?;
     tx.commit().await?;
-    Ok(repository)
+    Ok(repository.with_index_in(config.index()))
 }
 
 /// Opens the audit trail: without one, nothing is served.
@@ -186,8 +186,12 @@ async fn first_start(
 
 /// A folder may be on a disk that comes later, so that this is no error.
 fn warn_of_missing_folders(config: &Config) {
-    for source in config.sources.iter().filter(|source| !source.path.is_dir()) {
-        tracing::warn!(source = source.name, path = ?source.path, "a source's folder is not there");
+    for source in config
+        .sources
+        .iter()
+        .filter(|source| !source.path().is_dir())
+    {
+        tracing::warn!(source = source.name(), path = ?source.path(), "a source's folder is not there");
     }
 }
 
