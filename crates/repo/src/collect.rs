@@ -47,17 +47,12 @@ pub struct Collected {
 
 pub(crate) async fn collect(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Collected> {
     let gate = project.enter_alone()?;
-    // What is known is read anew, before and after: packs that a failed session
-    // left are found, and those that are removed here are forgotten.
-    project.forget_known().await;
     let collected = Collection {
         project: project.clone(),
         gate,
         progress,
     };
-    let result = collected.run().await;
-    project.forget_known().await;
-    result
+    collected.run().await
 }
 
 struct Collection {
@@ -80,7 +75,8 @@ impl Collection {
         let mut done = Collected::default();
         let (backups, _) = self.project.backups_in(Folder::Receipts).await?;
         done.manifests_removed = self.remove_manifests(&backups).await?;
-        let known = self.project.known().await?;
+        // Packs that a failed session left are found.
+        let known = self.project.refreshed().await?;
         let marks = self.mark(&backups, &known).await?;
         self.check()?;
         let project = self.project.place.project;

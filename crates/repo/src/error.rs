@@ -8,6 +8,7 @@ use cairn_types::disk::DiskError;
 use cairn_types::{BackupId, Kind, ProjectId};
 
 use crate::chunk::ChunkId;
+use crate::store::Answer;
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -180,12 +181,44 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The bucket of a remote store cannot be used.
+    #[error("cannot use the bucket {bucket}")]
+    Bucket {
+        /// The bucket, and where in it.
+        bucket: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
     /// Another process works on the local store.
     #[error("another process has {path} open for writing")]
     FolderLocked {
         /// The store's folder.
         path: PathBuf,
     },
+    /// A file of the local index cannot be used.
+    #[error("cannot {action} {path} of the local index")]
+    LocalIndex {
+        /// What was being done.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the local index is not what was written. The index is made
+    /// anew from the repository when it is used next.
+    #[error("{path} of the local index is damaged: {problem}")]
+    LocalIndexDamaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The local index must be made anew, and somebody still uses it.
+    #[error("the local index must be made anew, and others still work with it")]
+    UnsoundIndexInUse,
     /// The disk could not be read or written.
     #[error("the disk failed")]
     Disk(#[from] DiskError),
@@ -223,8 +256,14 @@ impl Error {
             | Self::NoChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::FrameDiffers => Kind::Corrupt,
-            Self::Store { source, .. } => store_kind(source),
+            Self::Store { source, .. } | Self::Bucket { source, .. } => store_kind(source),
             Self::Folder { source, .. } => io_kind(source),
+            // It is a cache: what it fails by says nothing of what the repository holds.
+            Self::LocalIndex { source, .. } => match io_kind(source) {
+                Kind::Corrupt | Kind::NotFound | Kind::Invalid => Kind::Transient,
+                kind => kind,
+            },
+            Self::LocalIndexDamaged { .. } | Self::UnsoundIndexInUse => Kind::Transient,
             Self::Tree { source, .. } => tree_io_kind(source),
             // A disk that is itself a backup fails by an error of the repository.
             Self::Disk(failed) => match failed.source.get_ref().map(|inner| inner.downcast_ref()) {
@@ -246,6 +285,18 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a local index that failed so must not be relied on any more: its
+    /// bytes cannot be had, or may not be the ones that were written.
+    pub(crate) fn is_unsound_index(&self) -> bool {
+        match self {
+            Self::LocalIndexDamaged { .. } => true,
+            Self::LocalIndex { action, .. } => *action == "read",
+            _ => false,
+        }
+    }
+}
+
 /// What a failure of the object store asks of the caller. An object that is
 /// missing where one was named is `Transient` here: callers who know that it
 /// must exist, or may not, say so before they get here.
@@ -256,7 +307,13 @@ fn store_kind(error: &object_store::Error) -> Kind {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Kind::Conflict,
         Store::NotSupported { .. } | Store::NotImplemented { .. } => Kind::Invalid,
         Store::InvalidPath { .. } => Kind::Bug,
-        other => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        other => match Answer::behind(other).map(|answer| answer.status) {
+            Some(401 | 403) => Kind::Denied,
+            // "Insufficient Storage".
+            Some(507) => Kind::Exhausted,
+            Some(_) => Kind::Transient,
+            None => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        },
     }
 }
 

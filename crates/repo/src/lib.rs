@@ -58,7 +58,10 @@ pub use project::{Listed, Project};
 pub use repair::Repaired;
 pub use repository::Repository;
 pub use restore::Restored;
-pub use store::LocalStore;
+pub use store::{
+    Creation, FileCall, LimitedStore, Limits, LocalStore, RemoteStore, RetryPolicy, S3Config,
+    S3Credentials, S3Store, Watch,
+};
 pub use tree::Root;
 pub use verify::{Hurt, VerifyLevel, VerifyReport};
 pub use write::{WriteDisk, Written};

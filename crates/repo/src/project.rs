@@ -16,7 +16,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
 use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
-use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
+use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::Known;
 use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
@@ -44,6 +44,8 @@ pub struct Project {
 
 pub(crate) struct Inner {
     pub place: Place,
+    /// Where the local index lies.
+    local: Arc<LocalFolder>,
     pub objects: Objects,
     pub keys: ProjectKeys,
     /// Shared by all work, held alone by collection and repair.
@@ -80,9 +82,15 @@ pub struct Listed {
 }
 
 impl Project {
-    pub(crate) fn new(place: Place, objects: Objects, keys: ProjectKeys) -> Self {
+    pub(crate) fn new(
+        place: Place,
+        objects: Objects,
+        keys: ProjectKeys,
+        local: Arc<LocalFolder>,
+    ) -> Self {
         let inner = Inner {
             place,
+            local,
             objects,
             keys,
             gate: Arc::default(),
@@ -340,62 +348,40 @@ impl Inner {
         Ok(self.objects.get(&path).await?.is_none())
     }
 
-    /// What is known of the project's chunks, read from the store the first time.
+    /// What is known of the project's chunks; the first time, and after the
+    /// local index was found unsound, it is brought up to date with the store.
+    ///
+    /// Errors: `Transient` somebody is still at work with an unsound index.
     pub async fn known(&self) -> Result<Arc<Known>> {
         let mut known = self.known.lock().await;
-        if let Some(known) = &*known {
-            return Ok(known.clone());
+        if let Some(loaded) = &*known {
+            if !loaded.index().is_unsound() {
+                return Ok(loaded.clone());
+            }
+            if Arc::strong_count(loaded) > 1 {
+                return Err(Error::UnsoundIndexInUse);
+            }
+            // Its folder is locked for as long as it is open.
+            let last = known.take();
+            workers::one(move || {
+                drop(last);
+                Ok(())
+            })
+            .await?;
         }
-        let loaded = Arc::new(Known::new(self.load_index().await?));
+        let (folder, place) = (self.local.clone(), self.place);
+        let index = workers::one(move || Index::open(folder, &place)).await?;
+        let loaded = Arc::new(Known::new(index));
+        self.sync_index(&loaded).await?;
         *known = Some(loaded.clone());
         Ok(loaded)
     }
 
-    /// Makes the next user read the index anew.
-    pub async fn forget_known(&self) {
-        *self.known.lock().await = None;
-    }
-
-    /// Reads the index: what its objects say of packs that are there in full,
-    /// and the tables of packs that no object names.
-    async fn load_index(&self) -> Result<Index> {
-        let present = self.pack_sizes().await?;
-        let objects = self.objects.list(self.place.project, Folder::Index).await?;
-        let index = Index::default();
-        let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
-        let mut reads = stream::iter(reads).buffered(READS);
-        let mut is_whole = true;
-        while let Some(read) = reads.next().await {
-            let Some(listed) = or_corrupt(read)? else {
-                is_whole = false;
-                continue;
-            };
-            for pack in listed {
-                if present.get(&pack.id) == Some(&pack.stored_bytes) {
-                    index.insert(&pack)?;
-                } else {
-                    is_whole = false;
-                }
-            }
-        }
-        let unnamed: Vec<_> = present
-            .into_iter()
-            .filter(|(id, _)| index.number(*id).is_none())
-            .collect();
-        let tables = unnamed
-            .into_iter()
-            .map(|(id, size)| self.read_pack_table(id, size));
-        let mut reads = stream::iter(tables).buffered(READS);
-        while let Some(read) = reads.next().await {
-            match or_corrupt(read)? {
-                Some(pack) => index.insert(&pack)?,
-                None => is_whole = false,
-            }
-        }
-        if !is_whole {
-            self.note_loss_if_writer().await?;
-        }
-        Ok(index)
+    /// As `known`, brought up to date with the store in any case.
+    pub async fn refreshed(&self) -> Result<Arc<Known>> {
+        let known = self.known().await?;
+        self.sync_index(&known).await?;
+        Ok(known)
     }
 
     /// Every pack that is there, with the length of its object.
