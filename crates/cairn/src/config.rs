@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cairn_core::Quotas;
-use cairn_source::{ImagesConfig, SourceConfig};
+use cairn_core::{Quotas, VerificationSchedule};
+use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
 use crate::ServerArguments;
@@ -39,8 +39,10 @@ pub struct Config {
     pub drain_seconds: u64,
     /// How much there may be of what.
     pub quotas: Quotas,
+    /// How often backups are looked at.
+    pub verify: VerificationSchedule,
     /// What can be protected.
-    pub sources: Vec<ImagesConfig>,
+    pub sources: Vec<SourceConfig>,
 }
 
 /// The file as it is written.
@@ -59,6 +61,8 @@ struct File {
     tasks: Tasks,
     #[serde(default)]
     quotas: Quotas,
+    #[serde(default)]
+    verify: VerificationSchedule,
     #[serde(default)]
     source: Vec<SourceConfig>,
 }
@@ -101,9 +105,10 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         (url, None) => url,
     };
     let mut sources = Vec::new();
-    for SourceConfig::Images(mut images) in file.source {
-        images.path = std::path::absolute(inside(images.path)).context("a source's path")?;
-        sources.push(images);
+    for mut source in file.source {
+        let path = inside(source.path().to_owned());
+        source.set_path(std::path::absolute(path).context("a source's path")?);
+        sources.push(source);
     }
     let tasks = file.tasks.concurrent.unwrap_or(TASKS);
     if !(1..=64).contains(&tasks) {
@@ -137,6 +142,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         tasks,
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
         quotas: file.quotas,
+        verify: file.verify,
         sources,
     })
 }
@@ -146,9 +152,9 @@ pub fn check(config: &Config) -> Result<()> {
     cairn_source::Inventory::new(config.sources.clone())?;
     println!("{config}");
     for source in &config.sources {
-        if !source.path.is_dir() {
-            let path = source.path.display();
-            bail!("source {:?}: there is no folder {path}", source.name);
+        if !source.path().is_dir() {
+            let path = source.path().display();
+            bail!("source {:?}: there is no folder {path}", source.name());
         }
     }
     Ok(())
@@ -177,6 +183,11 @@ impl Config {
     /// Whether no other server can use the same catalogue.
     pub fn owns_catalogue(&self) -> bool {
         self.database_url.is_none()
+    }
+
+    /// The folder of the local index, which is a cache.
+    pub fn index(&self) -> PathBuf {
+        self.data_dir.join("index")
     }
 
     /// The folder of the audit trail.
@@ -222,24 +233,42 @@ impl std::fmt::Display for Config {
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
         writeln!(f, "drain_seconds = {}", self.drain_seconds)?;
         let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
-        write!(f, "\n[quotas]\n{}", quotas.trim_end())?;
+        writeln!(f, "\n[quotas]\n{}", quotas.trim_end())?;
+        let verify = toml::to_string(&self.verify).map_err(|_| std::fmt::Error)?;
+        write!(f, "\n[verify]\n{}", verify.trim_end())?;
         for source in &self.sources {
-            write!(
-                f,
-                "\n\n[[source]]\nkind = \"images\"\nname = {:?}",
-                source.name
-            )?;
-            write!(f, "\npath = {:?}", source.path)?;
-            if let Some(project) = source.project {
-                write!(f, "\nproject = \"{project}\"")?;
-            }
-            write!(f, "\nreflinks = {}", source.reflinks)?;
-            write!(f, "\nbitmaps = {}", source.bitmaps)?;
-            for server in &source.server {
-                write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
-                write!(f, "\ndisks = {:?}", server.disks)?;
+            match source {
+                SourceConfig::Images(images) => show_images(images, f)?,
+                SourceConfig::Share(share) => show_share(share, f)?,
             }
         }
         Ok(())
     }
+}
+
+fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"images\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\npath = {:?}", source.path)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\nreflinks = {}", source.reflinks)?;
+    write!(f, "\nbitmaps = {}", source.bitmaps)?;
+    for server in &source.server {
+        write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
+        write!(f, "\ndisks = {:?}", server.disks)?;
+    }
+    Ok(())
+}
+
+fn show_share(source: &ShareConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"share\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\npath = {:?}", source.path)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\nexclude = {:?}", source.exclude)?;
+    write!(f, "\ncross_file_systems = {}", source.cross_file_systems)
 }

@@ -3,12 +3,14 @@
 
 mod verify;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, Project, Repaired, Repository};
+use cairn_repo::{Listed, Project, Repaired, Repository, RestoreTree, TreeSummary};
+use cairn_source::{Folder, FolderOptions};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 use object_store::ObjectStore;
@@ -72,14 +74,20 @@ pub enum RepoCommand {
         #[arg(long)]
         new_master_key_file: Option<PathBuf>,
     },
-    /// Writes a disk's backup into a new raw image, which is removed if that fails.
+    /// Writes a disk's backup into a new raw image, or a share's into a folder.
+    ///
+    /// An image is removed if that fails. A folder is made if it is not there; what it
+    /// holds stays, but for entries that the backup has others of.
     Restore {
         #[command(flatten)]
         place: Place,
-        /// The backup of a disk.
+        /// The backup of a disk or a share.
         backup: BackupId,
-        /// The image to make.
+        /// The image to make, or the folder.
         target: PathBuf,
+        /// Of a share only the entry with this path, and what is below it.
+        #[arg(long)]
+        path: Option<PathBuf>,
     },
 }
 
@@ -119,7 +127,8 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
             place,
             backup,
             target,
-        } => restore(&place, backup, &target).await,
+            path,
+        } => restore(&place, backup, &target, path.as_deref()).await,
     }
 }
 
@@ -215,6 +224,18 @@ fn row(backup: &Listed) -> serde_json::Value {
         "created_at": backup.info.created_at.to_string(),
         "size_bytes": backup.size_bytes,
         "root": backup.root.to_string(),
+        "tree": backup.tree.as_ref().map(tree_row),
+    })
+}
+
+fn tree_row(tree: &TreeSummary) -> serde_json::Value {
+    let listed = tree.listed.iter().map(ToString::to_string);
+    serde_json::json!({
+        "files": tree.files,
+        "directories": tree.directories,
+        "others": tree.others,
+        "problems": tree.problems,
+        "listed": listed.collect::<Vec<_>>(),
     })
 }
 
@@ -278,7 +299,12 @@ async fn rotate_key(place: &Place, given: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
+async fn restore(
+    place: &Place,
+    backup: BackupId,
+    target: &Path,
+    path: Option<&Path>,
+) -> Result<()> {
     for (_, project) in projects(&place.open_read_only().await?).await? {
         let found = match project.find(backup).await {
             Err(error) if error.kind() == Kind::NotFound => continue,
@@ -286,6 +312,12 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
         };
         if !found.children.is_empty() {
             bail!("{backup} is a server's backup: restore its disks, each by its own id");
+        }
+        if found.tree.is_some() {
+            return restore_tree(&project, backup, target, path).await;
+        }
+        if path.is_some() {
+            bail!("{backup} is a disk's backup: --path is for the backup of a share");
         }
         let disk = cairn_source::create_raw(target, found.size_bytes)?;
         // From here on the image is this command's own.
@@ -303,6 +335,46 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
         "there is no backup {backup} in {}",
         place.find()?.store.shown()
     )
+}
+
+/// Writes a share's backup, or a part of it, into a folder.
+async fn restore_tree(
+    project: &Project,
+    backup: BackupId,
+    target: &Path,
+    path: Option<&Path>,
+) -> Result<()> {
+    let folder = target.display();
+    std::fs::create_dir_all(target).with_context(|| format!("cannot make {folder}"))?;
+    let opened = Folder::open(target, FolderOptions::default());
+    let opened = opened.with_context(|| format!("cannot open {folder}"))?;
+    let path = path.unwrap_or(Path::new("")).as_os_str().as_bytes();
+    let job = RestoreTree {
+        backup,
+        path: path.to_vec(),
+        target: Arc::new(opened),
+        progress: Arc::new(Progress::default()),
+    };
+    let restored = project.restore_tree(job).await?;
+    for problem in &restored.listed {
+        eprintln!("cairn: {problem}");
+    }
+    println!(
+        "restored {}, {} bytes",
+        counted(restored.files, "file"),
+        restored.size_bytes
+    );
+    match restored.problems {
+        0 => Ok(()),
+        found => bail!("{} could not be given all that they had", entries(found)),
+    }
+}
+
+fn entries(count: u64) -> String {
+    match count {
+        1 => "1 entry".to_owned(),
+        _ => format!("{count} entries"),
+    }
 }
 
 /// Removes an image that holds a part of a disk, which somebody could take for all of it.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use cairn_repo::{MasterKey, Project, Repository, WriteDisk, Written};
-use cairn_source::{ImagesConfig, Inventory};
+use cairn_source::{ImagesConfig, Inventory, SourceConfig};
 use cairn_testkit::{MemoryDisk, backup_info};
 use cairn_types::disk::NoChangeMap;
 use cairn_types::{BackupId, Progress, ProjectId, ResourceId};
@@ -38,14 +38,14 @@ impl Lab {
     }
 
     fn inventory(&self) -> Inventory {
-        Inventory::new(vec![ImagesConfig {
+        Inventory::new(vec![SourceConfig::Images(ImagesConfig {
             name: "lab".to_owned(),
             path: self.folder.clone(),
             project: None,
             reflinks: true,
             bitmaps: true,
             server: Vec::new(),
-        }])
+        })])
         .unwrap()
     }
 

@@ -18,7 +18,6 @@ use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::index::{Index, PackInfo};
 use crate::known::Known;
-use crate::manifest::Content;
 use crate::pack::PackId;
 use crate::project::{Gate, Inner};
 use crate::read::{ChunkReader, Visit};
@@ -48,17 +47,12 @@ pub struct Collected {
 
 pub(crate) async fn collect(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Collected> {
     let gate = project.enter_alone()?;
-    // What is known is read anew, before and after: packs that a failed session
-    // left are found, and those that are removed here are forgotten.
-    project.forget_known().await;
     let collected = Collection {
         project: project.clone(),
         gate,
         progress,
     };
-    let result = collected.run().await;
-    project.forget_known().await;
-    result
+    collected.run().await
 }
 
 struct Collection {
@@ -81,7 +75,8 @@ impl Collection {
         let mut done = Collected::default();
         let (backups, _) = self.project.backups_in(Folder::Receipts).await?;
         done.manifests_removed = self.remove_manifests(&backups).await?;
-        let known = self.project.known().await?;
+        // Packs that a failed session left are found.
+        let known = self.project.refreshed().await?;
         let marks = self.mark(&backups, &known).await?;
         self.check()?;
         let project = self.project.place.project;
@@ -138,15 +133,13 @@ impl Collection {
         for backup in backups {
             self.check()?;
             let (manifest, _) = self.project.manifest(*backup).await?;
-            if let Content::Disk { geometry, top, .. } = manifest.content {
-                let (mut reader, gate) = (self.reader(known), self.gate.clone());
-                marks = workers::one(move || {
-                    let _gate = gate;
-                    reader.walk(geometry, top, &mut marks)?;
-                    Ok(marks)
-                })
-                .await?;
-            }
+            let (mut reader, gate) = (self.reader(known), self.gate.clone());
+            marks = workers::one(move || {
+                let _gate = gate;
+                reader.walk_content(&manifest.content, &mut marks)?;
+                Ok(marks)
+            })
+            .await?;
             self.progress.advance(1);
         }
         Ok(marks)
@@ -197,6 +190,10 @@ impl Visit for Marks {
     }
 
     fn block(&mut self, _: u64, id: ChunkId) -> Result<()> {
+        self.mark(id)
+    }
+
+    fn piece(&mut self, id: ChunkId) -> Result<()> {
         self.mark(id)
     }
 }

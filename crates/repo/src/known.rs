@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::index::{Index, IndexedPack};
 
 /// The chunks of a project, shared by all its sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
     index: Index,
     claims: Mutex<Claims>,
@@ -52,7 +52,9 @@ impl Known {
     pub fn new(index: Index) -> Self {
         Self {
             index,
-            ..Self::default()
+            claims: Mutex::default(),
+            sessions: AtomicU64::new(0),
+            changed: Notify::new(),
         }
     }
 

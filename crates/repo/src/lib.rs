@@ -17,6 +17,7 @@ mod chunk;
 mod codec;
 mod collect;
 mod error;
+mod filetree;
 mod frame;
 mod frames;
 mod index;
@@ -26,6 +27,7 @@ mod losses;
 mod manifest;
 mod pack;
 mod packer;
+mod plan;
 mod project;
 mod random;
 mod read;
@@ -44,10 +46,12 @@ mod whole;
 mod workers;
 mod write;
 
+pub use cairn_types::VerifyLevel;
 pub use check::{CheckReport, check_whole};
 pub use chunk::ChunkId;
 pub use collect::Collected;
 pub use error::{Error, Result};
+pub use filetree::{Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 pub use keys::{MasterKey, RootKey};
 pub use manifest::Child;
 pub use pack::PackId;
@@ -60,5 +64,5 @@ pub use store::{
     S3Credentials, S3Store, Watch,
 };
 pub use tree::Root;
-pub use verify::{Hurt, VerifyLevel, VerifyReport};
+pub use verify::{Hurt, VerifyReport};
 pub use write::{WriteDisk, Written};

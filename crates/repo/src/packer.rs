@@ -180,7 +180,7 @@ impl Packer {
     }
 
     async fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
-        let stored = self.project.write_index(packs).await?;
+        let stored = self.project.write_index(&self.known, packs).await?;
         self.count_stored(stored);
         Ok(())
     }
@@ -202,7 +202,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Inner {
     /// Writes one index object that names these packs, which must be durable.
     /// Returns its size.
-    pub async fn write_index(&self, packs: &[IndexedPack]) -> Result<usize> {
+    pub async fn write_index(&self, known: &Arc<Known>, packs: &[IndexedPack]) -> Result<usize> {
         let name = hex::encode(random::bytes::<16>());
         let bound = self.place.bound(&name);
         let plain = index::encode(packs);
@@ -210,6 +210,8 @@ impl Inner {
         let stored = object.len();
         let path = object_path(self.place.project, Folder::Index, &name);
         self.objects.put(&path, object).await?;
+        let known = known.clone();
+        workers::one(move || known.index().take_in(&name)).await?;
         Ok(stored)
     }
 }

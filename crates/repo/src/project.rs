@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cairn_types::disk::{DiskReader, DiskWriter};
-use cairn_types::{BackupId, BackupInfo, Kind, Progress};
+use cairn_types::{BackupId, BackupInfo, Kind, Progress, VerifyLevel};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
-use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
+use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
+use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::Known;
 use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
@@ -27,7 +28,7 @@ use crate::seal::{self, FORMAT, OpenError};
 use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
 use crate::stored;
 use crate::tree::Root;
-use crate::verify::{self, VerifyLevel, VerifyReport};
+use crate::verify::{self, VerifyReport};
 use crate::whole;
 use crate::workers;
 use crate::write::{self, WriteDisk, Written};
@@ -43,6 +44,8 @@ pub struct Project {
 
 pub(crate) struct Inner {
     pub place: Place,
+    /// Where the local index lies.
+    local: Arc<LocalFolder>,
     pub objects: Objects,
     pub keys: ProjectKeys,
     /// Shared by all work, held alone by collection and repair.
@@ -74,12 +77,20 @@ pub struct Listed {
     pub parent: Option<BackupId>,
     /// The disks of a group.
     pub children: Vec<Child>,
+    /// What a tree of files holds.
+    pub tree: Option<TreeSummary>,
 }
 
 impl Project {
-    pub(crate) fn new(place: Place, objects: Objects, keys: ProjectKeys) -> Self {
+    pub(crate) fn new(
+        place: Place,
+        objects: Objects,
+        keys: ProjectKeys,
+        local: Arc<LocalFolder>,
+    ) -> Self {
         let inner = Inner {
             place,
+            local,
             objects,
             keys,
             gate: Arc::default(),
@@ -99,6 +110,14 @@ impl Project {
     /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
     pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
         write::write_disk(&self.inner, job).await
+    }
+
+    /// Saves a tree of files. What of it cannot be read is named in the summary,
+    /// and only the tree's own directory must be readable. May be repeated as `write_disk`.
+    ///
+    /// Errors: `Conflict` as `write_disk`; the tree's own; `Cancelled`.
+    pub async fn write_tree(&self, job: WriteTree) -> Result<WrittenTree> {
+        filetree::write_tree(&self.inner, job).await
     }
 
     /// Saves the backup of a server: the names of its disks' backups.
@@ -121,6 +140,18 @@ impl Project {
         progress: Arc<Progress>,
     ) -> Result<Restored> {
         restore::restore_disk(&self.inner, backup, target, progress).await
+    }
+
+    /// Writes a tree of files, or a part of it, to a target and returns once all
+    /// of it has been read back there and is what was saved. What was there
+    /// stays, unless the tree has another entry of that name. Returns what was
+    /// restored; its problems are entries whose owner, mode, times or attributes
+    /// could not be set.
+    ///
+    /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
+    /// `Corrupt`; the target's own; `Cancelled`.
+    pub async fn restore_tree(&self, job: RestoreTree) -> Result<TreeSummary> {
+        filetree::restore_tree(&self.inner, job).await
     }
 
     /// Opens a disk's backup for reading at any place, from any thread that may
@@ -194,7 +225,19 @@ impl Project {
         level: VerifyLevel,
         progress: Arc<Progress>,
     ) -> Result<VerifyReport> {
-        verify::verify(&self.inner, level, progress).await
+        verify::verify(&self.inner, level, None, progress).await
+    }
+
+    /// As [`verify`](Self::verify), of these backups alone. One that is not
+    /// there is neither whole nor hurt.
+    pub async fn verify_backups(
+        &self,
+        level: VerifyLevel,
+        backups: impl IntoIterator<Item = BackupId>,
+        progress: Arc<Progress>,
+    ) -> Result<VerifyReport> {
+        let only = Some(backups.into_iter().collect());
+        verify::verify(&self.inner, level, only, progress).await
     }
 }
 
@@ -297,6 +340,7 @@ impl Inner {
             size_bytes: manifest.content.size_bytes(),
             parent: manifest.content.parent(),
             children: manifest.content.children().to_vec(),
+            tree: manifest.content.summary().cloned(),
             info: manifest.info,
         })
     }
@@ -316,62 +360,40 @@ impl Inner {
         Ok(self.objects.get(&path).await?.is_none())
     }
 
-    /// What is known of the project's chunks, read from the store the first time.
+    /// What is known of the project's chunks; the first time, and after the
+    /// local index was found unsound, it is brought up to date with the store.
+    ///
+    /// Errors: `Transient` somebody is still at work with an unsound index.
     pub async fn known(&self) -> Result<Arc<Known>> {
         let mut known = self.known.lock().await;
-        if let Some(known) = &*known {
-            return Ok(known.clone());
+        if let Some(loaded) = &*known {
+            if !loaded.index().is_unsound() {
+                return Ok(loaded.clone());
+            }
+            if Arc::strong_count(loaded) > 1 {
+                return Err(Error::UnsoundIndexInUse);
+            }
+            // Its folder is locked for as long as it is open.
+            let last = known.take();
+            workers::one(move || {
+                drop(last);
+                Ok(())
+            })
+            .await?;
         }
-        let loaded = Arc::new(Known::new(self.load_index().await?));
+        let (folder, place) = (self.local.clone(), self.place);
+        let index = workers::one(move || Index::open(folder, &place)).await?;
+        let loaded = Arc::new(Known::new(index));
+        self.sync_index(&loaded).await?;
         *known = Some(loaded.clone());
         Ok(loaded)
     }
 
-    /// Makes the next user read the index anew.
-    pub async fn forget_known(&self) {
-        *self.known.lock().await = None;
-    }
-
-    /// Reads the index: what its objects say of packs that are there in full,
-    /// and the tables of packs that no object names.
-    async fn load_index(&self) -> Result<Index> {
-        let present = self.pack_sizes().await?;
-        let objects = self.objects.list(self.place.project, Folder::Index).await?;
-        let index = Index::default();
-        let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
-        let mut reads = stream::iter(reads).buffered(READS);
-        let mut is_whole = true;
-        while let Some(read) = reads.next().await {
-            let Some(listed) = or_corrupt(read)? else {
-                is_whole = false;
-                continue;
-            };
-            for pack in listed {
-                if present.get(&pack.id) == Some(&pack.stored_bytes) {
-                    index.insert(&pack)?;
-                } else {
-                    is_whole = false;
-                }
-            }
-        }
-        let unnamed: Vec<_> = present
-            .into_iter()
-            .filter(|(id, _)| index.number(*id).is_none())
-            .collect();
-        let tables = unnamed
-            .into_iter()
-            .map(|(id, size)| self.read_pack_table(id, size));
-        let mut reads = stream::iter(tables).buffered(READS);
-        while let Some(read) = reads.next().await {
-            match or_corrupt(read)? {
-                Some(pack) => index.insert(&pack)?,
-                None => is_whole = false,
-            }
-        }
-        if !is_whole {
-            self.note_loss_if_writer().await?;
-        }
-        Ok(index)
+    /// As `known`, brought up to date with the store in any case.
+    pub async fn refreshed(&self) -> Result<Arc<Known>> {
+        let known = self.known().await?;
+        self.sync_index(&known).await?;
+        Ok(known)
     }
 
     /// Every pack that is there, with the length of its object.

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::pack::PackId;
-use crate::project::{Gate, Inner, or_corrupt};
+use crate::project::{Inner, or_corrupt};
 use crate::rewrite::{PackCopy, Rewrite};
 use crate::workers::{Stop, StopOnDrop};
 
@@ -30,20 +30,9 @@ pub struct Repaired {
 
 pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Repaired> {
     let gate = project.enter_alone()?;
-    project.forget_known().await;
-    let result = repair_alone(project, gate, progress).await;
-    project.forget_known().await;
-    result
-}
-
-async fn repair_alone(
-    project: &Arc<Inner>,
-    gate: Arc<Gate>,
-    progress: Arc<Progress>,
-) -> Result<Repaired> {
     let stop = Stop::new(progress.clone());
     let _stop = StopOnDrop(stop.clone());
-    let known = project.known().await?;
+    let known = project.refreshed().await?;
     let check = FrameCheck {
         _gate: gate.clone(),
         project: project.clone(),

@@ -130,7 +130,7 @@ impl Rewrite {
             }
         }
         if !packs.is_empty() {
-            self.project.write_index(&packs).await?;
+            self.project.write_index(&self.known, &packs).await?;
         }
         for found in &stale {
             self.project.objects.delete(&found.path).await?;
@@ -140,7 +140,7 @@ impl Rewrite {
 
     async fn write_if_full(&self, packs: &mut Vec<IndexedPack>, bytes: &mut usize) -> Result<()> {
         if *bytes >= INDEX_BYTES {
-            self.project.write_index(packs).await?;
+            self.project.write_index(&self.known, packs).await?;
             packs.clear();
             *bytes = 0;
         }

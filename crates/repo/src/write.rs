@@ -153,7 +153,7 @@ pub(crate) async fn write_group(
 }
 
 impl Inner {
-    async fn must_be_new(&self, backup: BackupId) -> Result<()> {
+    pub(crate) async fn must_be_new(&self, backup: BackupId) -> Result<()> {
         match self.receipt(backup).await? {
             Some(_) => Err(Error::BackupExists { backup }),
             None => Ok(()),
@@ -162,7 +162,7 @@ impl Inner {
 
     /// Writes manifest and receipt; everything they need must be durable.
     /// Returns the root, and the bytes that were stored.
-    async fn acknowledge(&self, manifest: &Manifest) -> Result<(Root, usize)> {
+    pub(crate) async fn acknowledge(&self, manifest: &Manifest) -> Result<(Root, usize)> {
         let backup = manifest.info.id;
         let root = manifest.content.root(&self.keys.hasher);
         let bound = self.place.bound(&backup.to_string());
@@ -516,7 +516,7 @@ impl<'s> Worker<'s> {
 }
 
 /// Adds a chunk to a frame, storing the frame first where it does not fit.
-fn push(
+pub(crate) fn push(
     frame: &mut FrameBuilder,
     coder: &mut FrameCoder,
     packer: &Packer,

@@ -11,18 +11,22 @@ mod mapped;
 #[cfg(feature = "vendor-contract")]
 pub mod own_contract;
 mod saboteur;
+mod tree;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;
 mod world;
 
 pub use ailing::{AilingStore, Course};
 pub use ailment::{Ailment, Fate, Request};
+/// What the tests of `repo` save and restore, beside trees in memory.
+pub use cairn_source::{Folder, FolderOptions};
 pub use clock::FakeClock;
 pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
 pub use gated::{Ending, GatedDisk};
 pub use mapped::MappedDisk;
 pub use saboteur::{Moment, Sabotage, Saboteur};
+pub use tree::{MemoryTree, TreeFault};
 pub use world::World;
 
 use cairn_types::{

@@ -10,15 +10,16 @@ use std::sync::Arc;
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
     Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ProtectableFilter,
-    Quotas, ResourceToBind, Service, VaultView, Worker,
+    Quotas, ResourceToBind, Service, VaultView, VerificationSchedule, Worker,
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository, VerifyLevel};
-use cairn_source::{ImagesConfig, Inventory, ServerConfig};
+use cairn_source::{ImagesConfig, Inventory, ServerConfig, ShareConfig, SourceConfig};
 use cairn_task::Engine;
 use cairn_types::{BackupId, Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
-use object_store::ObjectStore;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,10 @@ pub struct World {
 const DISK: &str = "disk.img";
 const SERVER: &str = "web-1";
 const SERVER_DISKS: [&str; 2] = ["web-root.img", "web-data.img"];
+/// The share that every world has.
+const SHARE: &str = "home";
+/// The files in it, by their paths.
+const FILES: [&str; 4] = ["notes", "deep/er/notes", "deep/large", "skipped.tmp"];
 /// Sizes that are no multiple of anything.
 const DISK_BYTES: [(&str, u64); 3] = [
     (DISK, 700_001),
@@ -80,15 +85,25 @@ impl World {
             name: SERVER.to_owned(),
             disks: SERVER_DISKS.iter().map(PathBuf::from).collect(),
         };
-        let source = ImagesConfig {
+        let images = SourceConfig::Images(ImagesConfig {
             name: "lab".to_owned(),
             path: images,
             project: None,
             reflinks: true,
             bitmaps: true,
             server: vec![server],
-        };
-        let inventory = Arc::new(Inventory::new(vec![source]).expect("the source is valid"));
+        });
+        let files = folder.path().join("files");
+        fs::create_dir_all(files.join("deep/er")).expect("a folder can be made");
+        let share = SourceConfig::Share(ShareConfig {
+            name: SHARE.to_owned(),
+            path: files,
+            project: None,
+            exclude: vec!["**/*.tmp".to_owned()],
+            cross_file_systems: false,
+        });
+        let inventory = Inventory::new(vec![images, share]);
+        let inventory = Arc::new(inventory.expect("the sources are valid"));
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let master = MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
         let repository = Repository::create(Arc::clone(&store), &master).await;
@@ -106,6 +121,7 @@ impl World {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wake: Arc::clone(&wake),
             quotas: Quotas::default(),
+            verification: VerificationSchedule::default(),
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {
@@ -118,7 +134,7 @@ impl World {
             service.clone(),
             Arc::clone(&inventory),
         )));
-        Self {
+        let world = Self {
             service,
             clock,
             repository,
@@ -130,7 +146,9 @@ impl World {
             work,
             wake,
             folder,
-        }
+        };
+        world.change_share(1);
+        world
     }
 
     /// Where the audit trail of the world lies.
@@ -203,6 +221,21 @@ impl World {
         ids
     }
 
+    /// Changes one bit in the middle of every object whose path contains a text.
+    pub async fn damage(&self, part: &str) {
+        let objects: Vec<ObjectMeta> = self.store.list(None).try_collect().await.expect("a list");
+        for path in objects.into_iter().map(|object| object.location) {
+            if path.as_ref().contains(part) {
+                let object = self.store.get(&path).await.expect("it was listed");
+                let mut bytes = object.bytes().await.expect("it is in memory").to_vec();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                let put = self.store.put(&path, bytes.into()).await;
+                put.expect("memory takes it");
+            }
+        }
+    }
+
     /// Says of a backup that it takes so many bytes of its vault.
     pub async fn count_as(&self, project: ProjectId, backup: BackupId, used_bytes: u64) {
         let mut tx = self.meta.begin().await.expect("the catalogue works");
@@ -221,6 +254,16 @@ impl World {
     /// The id of the server.
     pub async fn server(&self) -> ResourceId {
         self.resource(ResourceType::Server, SERVER).await
+    }
+
+    /// The id of the share.
+    pub async fn share(&self) -> ResourceId {
+        self.resource(ResourceType::Turbo, SHARE).await
+    }
+
+    /// Where the files of the share are.
+    pub fn files(&self) -> PathBuf {
+        self.folder.path().join("files")
     }
 
     async fn resource(&self, resource_type: ResourceType, name: &str) -> ResourceId {
@@ -253,6 +296,23 @@ impl World {
         DISK_BYTES.iter().map(|(name, _)| read(name)).collect()
     }
 
+    /// What the files of the share hold that are not left out, in a fixed order.
+    pub fn share_files(&self) -> Vec<Vec<u8>> {
+        let read = |name: &&str| fs::read(self.files().join(name)).unwrap_or_default();
+        FILES[..3].iter().map(read).collect()
+    }
+
+    /// Gives the files of the share other bytes.
+    pub fn change_share(&self, seed: u64) {
+        for (number, name) in FILES.iter().enumerate() {
+            let length = 1000 + 700_000 * number;
+            let path = self.files().join(name);
+            let file = File::create(path).expect("a file can be made");
+            let bytes = noise(seed + number as u64, length);
+            file.write_all_at(&bytes, 0).expect("a file can be written");
+        }
+    }
+
     /// Overwrites a part of every image with other bytes.
     pub fn change_images(&self, seed: u64) {
         for (name, size) in DISK_BYTES {
@@ -268,6 +328,7 @@ impl World {
     pub async fn vault(&self, object_type: ObjectType, resource: ResourceId) -> VaultView {
         let resource_type = match object_type {
             ObjectType::Disk => ResourceType::Volume,
+            ObjectType::Turbo => ResourceType::Turbo,
             _ => ResourceType::Server,
         };
         let resource = ResourceToBind {

@@ -1,5 +1,5 @@
 //! The words that every part of Cairn shares: typed ids, sizes, instants,
-//! states with their legal transitions, and what a disk is to a reader and a
+//! states with their legal transitions, and what a disk or a tree of files is to a reader and a
 //! writer. There is no I/O here, and nothing here reads the time.
 
 mod backup;
@@ -7,6 +7,7 @@ mod clock;
 pub mod disk;
 mod id;
 mod kind;
+mod lost;
 mod named;
 mod policy;
 mod progress;
@@ -15,6 +16,7 @@ mod role;
 mod schedule;
 mod size;
 mod status;
+pub mod tree;
 
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
@@ -23,6 +25,7 @@ pub use id::{
     PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, UserId, VaultId,
 };
 pub use kind::Kind;
+pub use lost::{ByteRange, LOST_PARTS_MAX, Lost};
 pub use named::UnknownName;
 pub use policy::{
     AdvancedRetention, DeploymentStatus, Month, OperationDefinition, PolicyOperation, PolicyType,
@@ -35,5 +38,5 @@ pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
     BackupStatus, BackupStep, CheckpointStatus, MemberStatus, OperationStatus, OperationType,
-    ProtectStatus, ReplicationStatus, VaultStatus, VaultStep,
+    ProtectStatus, ReplicationStatus, VaultStatus, VaultStep, VerificationStatus, VerifyLevel,
 };

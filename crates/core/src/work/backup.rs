@@ -1,10 +1,10 @@
-//! A backup: the disks of one resource are read, stored and acknowledged. They
-//! are read from their source, or, for a replica, from the backup it copies.
+//! A backup: the disks of one resource, or the files of a share, are read, stored
+//! and acknowledged. They are read from their source, or, for a replica, from the backup it copies.
 
 use std::sync::Arc;
 
 use cairn_meta::Backup;
-use cairn_repo::{Project as ProjectRepository, WriteDisk, Written};
+use cairn_repo::{Project as ProjectRepository, WriteDisk, WriteTree, Written};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::{
@@ -108,10 +108,18 @@ impl<'a> BackUp<'a> {
             Err(error) if error.kind() == Kind::NotFound => {}
             Err(error) => return Err(error.into()),
         }
-        if backup.resource_type == ResourceType::Volume {
-            self.write_disk(&repository, &backup, &vault_name, progress)
-                .await?;
-            return Ok(());
+        match backup.resource_type {
+            ResourceType::Volume => {
+                return self
+                    .write_disk(&repository, &backup, &vault_name, progress)
+                    .await;
+            }
+            ResourceType::Turbo => {
+                return self
+                    .write_tree(&repository, &backup, &vault_name, progress)
+                    .await;
+            }
+            _ => {}
         }
         if children.is_empty() {
             return Err(Refusal::NoVolumeLeft {
@@ -147,6 +155,8 @@ impl<'a> BackUp<'a> {
         let (parent, reader, reread_all) = match self.from {
             From::Source { reread_all } => {
                 let base = self.base(repository, backup.resource).await?;
+                // What is lost of an earlier backup may be what has not changed since.
+                let reread_all = reread_all || self.is_hurt(backup.resource).await?;
                 (base, self.open_source(backup.resource).await?, reread_all)
             }
             From::Backup(project, copied) => {
@@ -172,6 +182,49 @@ impl<'a> BackUp<'a> {
             "A disk is in the repository."
         );
         self.record(backup, &written).await
+    }
+
+    /// Whether a part of an earlier backup of the disk or the share is known to be lost.
+    async fn is_hurt(&self, resource: ResourceId) -> Result<bool> {
+        let mut tx = self.worker.service.meta().read().await?;
+        Ok(tx.is_hurt(self.project, resource).await?)
+    }
+
+    async fn write_tree(
+        &self,
+        repository: &ProjectRepository,
+        backup: &Backup,
+        vault_name: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
+        let From::Source { reread_all } = self.from else {
+            return Err(Refusal::NotAServerBackup.into());
+        };
+        let reread_all = reread_all || self.is_hurt(backup.resource).await?;
+        let started_at = self.worker.service.now();
+        let (inventory, share) = (Arc::clone(&self.worker.inventory), backup.resource);
+        let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
+        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
+        let job = WriteTree {
+            info: info(backup, vault_name),
+            parent: self.base(repository, backup.resource).await?,
+            reader: Arc::new(reader),
+            started_at,
+            progress: Arc::clone(progress),
+            reread_all,
+        };
+        let tree = repository.write_tree(job).await?;
+        if tree.summary.problems > 0 {
+            let first = tree.summary.listed.first();
+            let first = first.map(|problem| problem.to_string());
+            tracing::warn!(
+                backup.id = %backup.id,
+                entries = tree.summary.problems,
+                first,
+                "Entries of a share could not be saved as they were."
+            );
+        }
+        self.record(backup, &tree.written).await
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
@@ -212,6 +265,14 @@ impl<'a> BackUp<'a> {
         match repository.find(newest.id).await {
             Ok(found) => Ok(Some(found.info.id)),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                tracing::error!(
+                    backup.id = %newest.id,
+                    error = &error as &(dyn std::error::Error + 'static),
+                    "an earlier backup of a disk is damaged: the next one builds on none"
+                );
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }
