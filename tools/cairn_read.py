@@ -91,12 +91,12 @@ class Project:
 
     def backup(self, name):
         """A backup's facts and content, once its receipt and its manifest agree."""
-        path = self.folder / "manifests" / name
         receipt = Fields(body_of(self.folder / "receipts" / name), f"receipt {name}")
         identity, root, size, hash_of_manifest, _ = receipt.header(b"CAIRNRCP").get("16s32sQ32sq")
         signed = self.place + b"receipt" + receipt.data[: receipt.at]
         must(receipt.take(32) == keyed(self.keys["receipts"], signed), f"receipt {name} has a wrong signature")
         must(str(UUID(bytes=identity)) == name, f"receipt {name} is another backup's")
+        path = self.folder / "manifests" / name
         must(path.read_bytes()[-32:] == hash_of_manifest, f"manifest {name} is not the one of its receipt")
         fields = open_object(path, b"CAIRNMAN", self.keys["sealed objects"], self.place + name.encode())
         backup = {"id": name, "root": root, "info": json.loads(fields.take(fields.get("I")))}

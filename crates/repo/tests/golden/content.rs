@@ -50,10 +50,10 @@ const MODIFIED_AT: i64 = 1_000_000_000;
 /// a link, a pipe, directories, and a name that is no text.
 pub fn fill(root: &Path) -> io::Result<()> {
     fs::create_dir_all(root.join("a/b"))?;
-    fs::write(root.join("empty"), b"")?;
-    fs::write(root.join("a/small"), b"bytes")?;
-    fs::write(root.join("a/zeros"), vec![0; 100_000])?;
-    fs::write(root.join("a").join(OsStr::from_bytes(b"\xff\n")), b"odd")?;
+    put(&root.join("empty"), b"")?;
+    put(&root.join("a/small"), b"bytes")?;
+    put(&root.join("a/zeros"), &vec![0; 100_000])?;
+    put(&root.join("a").join(OsStr::from_bytes(b"\xff\n")), b"odd")?;
     let mut holes = fs::File::create(root.join("a/b/holes"))?;
     for number in 0..20 {
         holes.seek(SeekFrom::Start(number << 20))?;
@@ -86,4 +86,8 @@ pub fn fill(root: &Path) -> io::Result<()> {
         utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
+}
+
+fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::File::create(path)?.write_all(bytes)
 }
