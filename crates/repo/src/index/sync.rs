@@ -54,17 +54,9 @@ impl Present<'_> {
 
 impl Inner {
     /// Reads what is new of the index objects and of packs that no object
-    /// names, and drops packs that are gone. Leaves a mark where something is lost.
+    /// names, and drops packs that are gone. Where something is lost the mark of
+    /// losses is changed before the local index forgets it.
     pub async fn sync_index(&self, known: &Arc<Known>) -> Result<()> {
-        if self.sync_all(known).await? {
-            Ok(())
-        } else {
-            self.note_loss_if_writer().await
-        }
-    }
-
-    /// As `sync_index`. Returns whether nothing that was named is lost.
-    async fn sync_all(&self, known: &Arc<Known>) -> Result<bool> {
         let present = Present {
             project: self,
             listed: self.pack_sizes().await?,
@@ -73,7 +65,9 @@ impl Inner {
         let sizes = index.packs().into_iter().filter_map(|n| index.pack_size(n));
         let doubtful = sizes.filter(|(id, size)| present.listed.get(id) != Some(size));
         let gone = present.gone(doubtful.collect()).await?;
-        let mut is_whole = gone.is_empty();
+        if !gone.is_empty() {
+            self.note_loss_if_writer().await?;
+        }
         let this = known.clone();
         workers::one(move || this.index().remove(&gone)).await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
@@ -87,25 +81,28 @@ impl Inner {
         });
         let mut reads = stream::iter(reads).buffered(READS);
         while let Some(read) = reads.next().await {
-            is_whole &= match or_corrupt(read)? {
+            match or_corrupt(read)? {
                 Some((name, packs)) => self.take_in(known, &present, name, packs).await?,
-                None => false,
-            };
+                None => self.note_loss_if_writer().await?,
+            }
         }
-        Ok(self.take_in_unnamed(known, present.listed).await? && is_whole)
+        self.take_in_unnamed(known, present.listed).await
     }
 
-    /// Takes in an index object, as far as its packs are there. Returns whether all are.
+    /// Takes in an index object, as far as its packs are there.
     async fn take_in(
         &self,
         known: &Arc<Known>,
         present: &Present<'_>,
         object: String,
         mut packs: Vec<IndexedPack>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         packs.retain(|pack| known.index().number(pack.id).is_none());
         let named = packs.iter().map(|pack| (pack.id, pack.stored_bytes));
         let gone = present.gone(named.collect()).await?;
+        if !gone.is_empty() {
+            self.note_loss_if_writer().await?;
+        }
         packs.retain(|pack| !gone.contains(&pack.id));
         let known = known.clone();
         workers::one(move || {
@@ -114,31 +111,28 @@ impl Inner {
             }
             known.index().take_in(&object)
         })
-        .await?;
-        Ok(gone.is_empty())
+        .await
     }
 
     /// Takes in packs by their own tables, where nothing else names them.
-    /// Returns whether all of them could be read.
     async fn take_in_unnamed(
         &self,
         known: &Arc<Known>,
         listed: BTreeMap<PackId, u64>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let unnamed = listed
             .into_iter()
             .filter(|(id, _)| known.index().number(*id).is_none());
         let tables = unnamed.map(|(id, size)| self.read_pack_table(id, size));
         let mut reads = stream::iter(tables).buffered(READS);
-        let mut is_whole = true;
         while let Some(read) = reads.next().await {
             let Some(pack) = or_corrupt(read)? else {
-                is_whole = false;
+                self.note_loss_if_writer().await?;
                 continue;
             };
             let known = known.clone();
             workers::one(move || known.index().insert(&pack)).await?;
         }
-        Ok(is_whole)
+        Ok(())
     }
 }
