@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cairn_core::Quotas;
+use cairn_core::{Quotas, VerificationSchedule};
 use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
 use crate::ServerArguments;
+use crate::store::{StoreConfig, StoreSection};
 
 /// How long running tasks may take to end by themselves when the server stops.
 const DRAIN_SECONDS: u64 = 5;
@@ -28,8 +29,8 @@ pub struct Config {
     pub region: String,
     /// The catalogue's database; a file in `data_dir` if not given.
     pub database_url: Option<String>,
-    /// The repository's folder; one in `data_dir` if not given.
-    pub repository: Option<PathBuf>,
+    /// Where the repository is; a folder in `data_dir` if nothing is said.
+    pub repository: StoreConfig,
     /// The file that holds the master key; one in `data_dir` if not given.
     pub master_key_file: Option<PathBuf>,
     /// Tasks at work at the same time.
@@ -38,6 +39,8 @@ pub struct Config {
     pub drain_seconds: u64,
     /// How much there may be of what.
     pub quotas: Quotas,
+    /// How often backups are looked at.
+    pub verify: VerificationSchedule,
     /// What can be protected.
     pub sources: Vec<SourceConfig>,
 }
@@ -53,11 +56,13 @@ struct File {
     #[serde(default)]
     catalogue: Catalogue,
     #[serde(default)]
-    repository: Repository,
+    repository: StoreSection,
     #[serde(default)]
     tasks: Tasks,
     #[serde(default)]
     quotas: Quotas,
+    #[serde(default)]
+    verify: VerificationSchedule,
     #[serde(default)]
     source: Vec<SourceConfig>,
 }
@@ -67,13 +72,6 @@ struct File {
 struct Catalogue {
     url: Option<String>,
     url_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Repository {
-    path: Option<PathBuf>,
-    master_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,8 +123,11 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         bail!("region: it takes letters, digits and hyphens");
     }
     let data_dir = arguments.data_dir.clone().or(file.data_dir.map(inside));
+    let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("cairn-data"));
+    let master_key_file = file.repository.master_key_file.clone().map(inside);
+    let folder = data_dir.join("repository");
     Ok(Config {
-        data_dir: data_dir.unwrap_or_else(|| PathBuf::from("cairn-data")),
+        data_dir,
         listen: arguments
             .listen
             .or(file.listen)
@@ -136,11 +137,12 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
             .map(|url| url.trim_end_matches('/').to_owned()),
         region,
         database_url,
-        repository: file.repository.path.map(inside),
-        master_key_file: file.repository.master_key_file.map(inside),
+        repository: file.repository.resolve(&base, folder)?,
+        master_key_file,
         tasks,
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
         quotas: file.quotas,
+        verify: file.verify,
         sources,
     })
 }
@@ -183,13 +185,6 @@ impl Config {
         self.database_url.is_none()
     }
 
-    /// The repository's folder.
-    pub fn repository(&self) -> PathBuf {
-        self.repository
-            .clone()
-            .unwrap_or_else(|| self.data_dir.join("repository"))
-    }
-
     /// The folder of the local index, which is a cache.
     pub fn index(&self) -> PathBuf {
         self.data_dir.join("index")
@@ -229,12 +224,18 @@ impl std::fmt::Display for Config {
             "(hidden)".to_owned()
         };
         writeln!(f, "\n[catalogue]\nurl = {url:?}")?;
-        writeln!(f, "\n[repository]\npath = {:?}", self.repository())?;
+        writeln!(f, "\n[repository]")?;
+        if let Some(path) = self.repository.path() {
+            writeln!(f, "path = {path:?}")?;
+        }
         writeln!(f, "master_key_file = {:?}", self.master_key_file())?;
+        write!(f, "{}", self.repository)?;
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
         writeln!(f, "drain_seconds = {}", self.drain_seconds)?;
         let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
-        write!(f, "\n[quotas]\n{}", quotas.trim_end())?;
+        writeln!(f, "\n[quotas]\n{}", quotas.trim_end())?;
+        let verify = toml::to_string(&self.verify).map_err(|_| std::fmt::Error)?;
+        write!(f, "\n[verify]\n{}", verify.trim_end())?;
         for source in &self.sources {
             match source {
                 SourceConfig::Images(images) => show_images(images, f)?,

@@ -1,4 +1,4 @@
-//! `cairn repo`: a repository folder and its master key are enough to list,
+//! `cairn repo`: a repository and its master key are enough to list,
 //! verify, repair and restore everything in it.
 
 mod verify;
@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, RestoreTree, TreeSummary};
+use cairn_repo::{Listed, Project, Repaired, Repository, RestoreTree, TreeSummary};
 use cairn_source::{Folder, FolderOptions};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
+use object_store::ObjectStore;
 
 use crate::master_key::{self, Opener};
+use crate::store::StoreConfig;
+use crate::{ServerArguments, config};
 
 /// What can be done with a repository alone.
 #[derive(Debug, Subcommand)]
@@ -91,11 +94,20 @@ pub enum RepoCommand {
 /// Where the repository is, and what opens it.
 #[derive(Debug, Args)]
 pub struct Place {
+    /// The server's configuration, which names both; needed for a bucket.
+    #[arg(long, conflicts_with = "repository")]
+    config: Option<PathBuf>,
     /// The repository's folder.
     #[arg(long, default_value = "cairn-data/repository")]
     repository: PathBuf,
     /// The file that holds the master key.
-    #[arg(long, default_value = "cairn-data/master.key")]
+    #[arg(long)]
+    master_key_file: Option<PathBuf>,
+}
+
+/// A place, found.
+struct Found {
+    store: StoreConfig,
     master_key_file: PathBuf,
 }
 
@@ -121,23 +133,47 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
 }
 
 impl Place {
+    fn find(&self) -> Result<Found> {
+        let (store, key) = match &self.config {
+            Some(path) => {
+                let config = config::load(&ServerArguments::of(path))?;
+                (config.repository.clone(), config.master_key_file())
+            }
+            None => {
+                let store = StoreConfig::folder(self.repository.clone());
+                (store, PathBuf::from("cairn-data/master.key"))
+            }
+        };
+        Ok(Found {
+            store,
+            master_key_file: self.master_key_file.clone().unwrap_or(key),
+        })
+    }
+
     /// Opens the repository for reading only, beside a server or without one.
     async fn open_read_only(&self) -> Result<Repository> {
-        self.open(LocalStore::open_read_only(&self.repository))
-            .await
+        let found = self.find()?;
+        found.opened(found.store.open_read_only().await?).await
     }
 
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
-        // Opening a folder for writing makes it: what is no repository is found out before.
-        self.open_read_only().await?;
-        self.open(LocalStore::open(&self.repository)).await
+        let (found, store) = self.store_for_writing().await?;
+        found.opened(store).await
     }
 
-    async fn open(&self, store: cairn_repo::Result<LocalStore>) -> Result<Repository> {
-        let store = store.with_context(|| format!("cannot open {}", self.repository.display()))?;
-        let opened = master_key::open(Arc::new(store), &self.master_key_file).await;
-        let (repository, opener) = opened?;
+    async fn store_for_writing(&self) -> Result<(Found, Arc<dyn ObjectStore>)> {
+        // Opening a folder for writing makes it: what is no repository is found out before.
+        self.open_read_only().await?;
+        let found = self.find()?;
+        let store = found.store.open().await?;
+        Ok((found, store))
+    }
+}
+
+impl Found {
+    async fn opened(&self, store: Arc<dyn ObjectStore>) -> Result<Repository> {
+        let (repository, opener) = master_key::open(store, &self.master_key_file).await?;
         if opener == Opener::New {
             eprintln!(
                 "cairn: a rotation of the master key was interrupted; its new key opens the repository"
@@ -252,11 +288,9 @@ fn repaired_row(project: ProjectId, repaired: &Repaired) -> serde_json::Value {
 }
 
 async fn rotate_key(place: &Place, given: Option<&Path>) -> Result<()> {
-    // Opening a folder for writing makes it: what is no repository is found out before.
-    place.open_read_only().await?;
-    let store = LocalStore::open(&place.repository).context("the server must be stopped")?;
-    let file = &place.master_key_file;
-    let rotated = master_key::rotate(Arc::new(store), file, given).await;
+    let (found, store) = place.store_for_writing().await?;
+    let file = &found.master_key_file;
+    let rotated = master_key::rotate(store, file, given).await;
     rotated.context("the rotation is not finished: do it again")?;
     println!(
         "{} holds the new master key: keep a copy of it elsewhere",
@@ -299,7 +333,7 @@ async fn restore(
     }
     bail!(
         "there is no backup {backup} in {}",
-        place.repository.display()
+        place.find()?.store.shown()
     )
 }
 

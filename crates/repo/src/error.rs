@@ -8,6 +8,7 @@ use cairn_types::disk::DiskError;
 use cairn_types::{BackupId, Kind, ProjectId};
 
 use crate::chunk::ChunkId;
+use crate::store::Answer;
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -180,6 +181,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The bucket of a remote store cannot be used.
+    #[error("cannot use the bucket {bucket}")]
+    Bucket {
+        /// The bucket, and where in it.
+        bucket: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
     /// Another process works on the local store.
     #[error("another process has {path} open for writing")]
     FolderLocked {
@@ -246,7 +256,7 @@ impl Error {
             | Self::NoChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::FrameDiffers => Kind::Corrupt,
-            Self::Store { source, .. } => store_kind(source),
+            Self::Store { source, .. } | Self::Bucket { source, .. } => store_kind(source),
             Self::Folder { source, .. } => io_kind(source),
             // It is a cache: what it fails by says nothing of what the repository holds.
             Self::LocalIndex { source, .. } => match io_kind(source) {
@@ -297,7 +307,13 @@ fn store_kind(error: &object_store::Error) -> Kind {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Kind::Conflict,
         Store::NotSupported { .. } | Store::NotImplemented { .. } => Kind::Invalid,
         Store::InvalidPath { .. } => Kind::Bug,
-        other => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        other => match Answer::behind(other).map(|answer| answer.status) {
+            Some(401 | 403) => Kind::Denied,
+            // "Insufficient Storage".
+            Some(507) => Kind::Exhausted,
+            Some(_) => Kind::Transient,
+            None => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        },
     }
 }
 

@@ -46,6 +46,7 @@ mod whole;
 mod workers;
 mod write;
 
+pub use cairn_types::VerifyLevel;
 pub use check::{CheckReport, check_whole};
 pub use chunk::ChunkId;
 pub use collect::Collected;
@@ -58,7 +59,10 @@ pub use project::{Listed, Project};
 pub use repair::Repaired;
 pub use repository::Repository;
 pub use restore::Restored;
-pub use store::LocalStore;
+pub use store::{
+    Creation, FileCall, LimitedStore, Limits, LocalStore, RemoteStore, RetryPolicy, S3Config,
+    S3Credentials, S3Store, Watch,
+};
 pub use tree::Root;
-pub use verify::{Hurt, VerifyLevel, VerifyReport};
+pub use verify::{Hurt, VerifyReport};
 pub use write::{WriteDisk, Written};

@@ -81,6 +81,12 @@ impl Repository {
         read_config(&objects, to).await.map(drop)
     }
 
+    /// Whether there is a repository in a store.
+    pub async fn exists(store: &Arc<dyn ObjectStore>) -> Result<bool> {
+        let config = Objects::new(store.clone()).get(&config_path()).await?;
+        Ok(config.is_some())
+    }
+
     /// Opens the repository, or makes it where there is none.
     pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store.clone());

@@ -4,9 +4,19 @@
 //! Any failure of the store is an error here; only an answer of "not found" is
 //! taken for absence, and only where the function says so.
 
+mod answer;
+mod limit;
 mod local;
+mod remote;
+mod retry;
+mod s3;
 
-pub use local::LocalStore;
+pub(crate) use answer::Answer;
+pub use limit::{LimitedStore, Limits};
+pub use local::{FileCall, LocalStore, Watch};
+pub use remote::{Creation, RemoteStore};
+pub use retry::RetryPolicy;
+pub use s3::{S3Config, S3Credentials, S3Store};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -210,6 +220,8 @@ impl Objects {
             .await
             .map_err(|source| failed("list", prefix, source))?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
+        // A listing that broke off and went on may name an object twice.
+        found.dedup_by(|a, b| a.path == b.path);
         Ok(found)
     }
 

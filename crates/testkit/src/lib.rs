@@ -1,6 +1,8 @@
 //! Development only: a whole service in one process on a clock of its own,
 //! disks in memory, and stores and work that fail on demand.
 
+mod ailing;
+mod ailment;
 mod clock;
 mod disk;
 mod faulty;
@@ -14,6 +16,8 @@ mod tree;
 pub mod vendor_contract;
 mod world;
 
+pub use ailing::{AilingStore, Course};
+pub use ailment::{Ailment, Fate, Request};
 /// What the tests of `repo` save and restore, beside trees in memory.
 pub use cairn_source::{Folder, FolderOptions};
 pub use clock::FakeClock;
