@@ -26,6 +26,10 @@ use crate::vault::{
     ListVaultQuery, ListVaultResponse, RemoveVaultResourceRequest, RemoveVaultResourceResponse,
     UpdateVaultRequest, VaultResponse,
 };
+use crate::verification::{
+    ListVerificationsQuery, ListVerificationsResponse, StartVerificationRequest,
+    StartVerificationResponse,
+};
 use crate::{Credentials, ErrorBody, Operation, ProtectableType, query, sign};
 
 /// How long a connection may take to be made.
@@ -436,6 +440,13 @@ calls! {
     /// Shows something that can be protected.
     show_protectable = ShowProtectable(protectable_type: ProtectableType, instance_id: ResourceId)
         => ProtectableResponse;
+
+    /// Begins to look whether backups could be restored.
+    start_verification = StartVerification()
+        body StartVerificationRequest => StartVerificationResponse;
+    /// Lists what verifications found, one page.
+    list_verifications = ListVerifications()
+        query ListVerificationsQuery => ListVerificationsResponse;
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub mod text;
 pub mod usage;
 pub mod validate;
 pub mod vault;
+pub mod verification;
 pub mod wire_time;
 mod words;
 

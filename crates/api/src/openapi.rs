@@ -57,6 +57,7 @@ fn shape(operation: Operation) -> Shape {
     use crate::{
         agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
         organization_policy, policy, protectable, replication, sync, tag, usage, vault,
+        verification,
     };
 
     let shape = Shape::default();
@@ -225,6 +226,13 @@ fn shape(operation: Operation) -> Shape {
         Op::UpdateMemberStatus => shape
             .body::<member::UpdateMemberRequest>()
             .answer::<member::MemberResponse>(),
+        Op::StartVerification => shape
+            .body::<verification::StartVerificationRequest>()
+            .answer::<verification::StartVerificationResponse>(),
+        Op::ListVerifications => shape
+            .query(verification::ListVerificationsQuery::parameters())
+            .answer::<verification::ListVerificationsResponse>(),
+        Op::ShowVerification => shape.answer::<verification::VerificationResponse>(),
         Op::DeleteVault
         | Op::DeleteBackup
         | Op::DeletePolicy
@@ -243,7 +251,7 @@ pub fn document() -> OpenApi {
         let mut shape = shape(*operation);
         components.append(&mut shape.components);
         let spec = operation.spec();
-        paths.add_path_operation(spec.path, vec![method(spec)], describe(spec, shape));
+        paths.add_path_operation(spec.path, vec![method(spec)], describe(*operation, shape));
     }
     let api_key = |header: &str, what: &str| {
         SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(header, what)))
@@ -286,7 +294,8 @@ fn method(spec: &OperationSpec) -> HttpMethod {
     }
 }
 
-fn describe(spec: &OperationSpec, shape: Shape) -> utoipa::openapi::path::Operation {
+fn describe(operation: Operation, shape: Shape) -> utoipa::openapi::path::Operation {
+    let (spec, is_extension) = (operation.spec(), operation.is_extension());
     let json = |schema| ContentBuilder::new().schema(Some(schema)).build();
     let error = RefOr::Ref(utoipa::openapi::Ref::from_schema_name(ErrorBody::name()));
     let mut success = ResponseBuilder::new().description("It worked.");
@@ -296,9 +305,11 @@ fn describe(spec: &OperationSpec, shape: Shape) -> utoipa::openapi::path::Operat
     let failure = ResponseBuilder::new()
         .description("It was refused, and nothing has changed.")
         .content(JSON, json(error));
+    let extension = is_extension.then_some("An extension: CBR has no such operation.");
     let mut operation = OperationBuilder::new()
         .operation_id(Some(spec.id))
         .tag(format!("{:?}", spec.group))
+        .description(extension)
         .response(spec.success_status.to_string(), success.build())
         .response("4XX", failure.build());
     for name in spec.path_parameters() {

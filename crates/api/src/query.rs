@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use cairn_types::{
     AgentId, BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
     OperationType, OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId,
-    ResourceType, ShareId, Timestamp, VaultId, VaultStatus,
+    ResourceType, ShareId, Timestamp, VaultId, VaultStatus, VerificationStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use utoipa::PartialSchema;
@@ -156,6 +156,7 @@ by_text!(
     OperationType,
     ResourceType,
     VaultStatus,
+    VerificationStatus,
     AgentStatus,
     CloudType,
     ImageType,

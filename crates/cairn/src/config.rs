@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cairn_core::Quotas;
+use cairn_core::{Quotas, VerificationSchedule};
 use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
@@ -39,6 +39,8 @@ pub struct Config {
     pub drain_seconds: u64,
     /// How much there may be of what.
     pub quotas: Quotas,
+    /// How often backups are looked at.
+    pub verify: VerificationSchedule,
     /// What can be protected.
     pub sources: Vec<SourceConfig>,
 }
@@ -59,6 +61,8 @@ struct File {
     tasks: Tasks,
     #[serde(default)]
     quotas: Quotas,
+    #[serde(default)]
+    verify: VerificationSchedule,
     #[serde(default)]
     source: Vec<SourceConfig>,
 }
@@ -138,6 +142,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         tasks,
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
         quotas: file.quotas,
+        verify: file.verify,
         sources,
     })
 }
@@ -228,7 +233,9 @@ impl std::fmt::Display for Config {
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
         writeln!(f, "drain_seconds = {}", self.drain_seconds)?;
         let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
-        write!(f, "\n[quotas]\n{}", quotas.trim_end())?;
+        writeln!(f, "\n[quotas]\n{}", quotas.trim_end())?;
+        let verify = toml::to_string(&self.verify).map_err(|_| std::fmt::Error)?;
+        write!(f, "\n[verify]\n{}", verify.trim_end())?;
         for source in &self.sources {
             match source {
                 SourceConfig::Images(images) => show_images(images, f)?,

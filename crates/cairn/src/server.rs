@@ -24,6 +24,9 @@ use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
 use crate::master_key::{self, Opener};
 
+/// How often the server looks whether a verification is due.
+const LOOK_EVERY: Duration = Duration::from_secs(300);
+
 /// Runs the server until it is told to stop.
 pub async fn run(config: Config) -> Result<()> {
     // Whatever is made from here on, SQLite's files too, is its owner's alone.
@@ -33,6 +36,7 @@ pub async fn run(config: Config) -> Result<()> {
     warn_of_missing_folders(&config);
     let meta = open_catalogue(&config).await?;
     let repository = open_repository(&config, &meta).await?;
+    let repository = repository.with_index_in(config.index());
     let trail = open_trail(&config, &repository)?;
     let parts = open_parts(&config, meta, repository)?;
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
@@ -63,13 +67,14 @@ pub async fn run(config: Config) -> Result<()> {
         endpoint: endpoint.clone(),
         region: config.region.clone(),
     };
-    let app = App::new(service, clock, site, trail);
+    let app = App::new(service.clone(), clock, site, trail);
     let calls = app.calls().clone();
     let router = cairn_server::router(app);
 
     let mut running = JoinSet::new();
     let grace = Duration::from_secs(config.drain_seconds);
     running.spawn(async move { engine.run(config.tasks, grace).await });
+    running.spawn(verify_by_schedule(service, stop.clone()));
     let requests = crate::listen::serve(listener, router, stop.clone());
     running.spawn(requests);
     tracing::info!(%endpoint, "cairn is ready");
@@ -133,7 +138,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     let mut tx = meta.begin().await?;
     tx.insert_repository_id(&repository.id()).await?;
     tx.commit().await?;
-    Ok(repository.with_index_in(config.index()))
+    Ok(repository)
 }
 
 /// Opens the audit trail: without one, nothing is served.
@@ -152,6 +157,7 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         clock: Arc::new(SystemClock) as Arc<dyn Clock>,
         wake: Arc::new(Notify::new()),
         quotas: config.quotas,
+        verification: config.verify,
     })
 }
 
@@ -191,6 +197,22 @@ fn warn_of_missing_folders(config: &Config) {
         .filter(|source| !source.path().is_dir())
     {
         tracing::warn!(source = source.name(), path = ?source.path(), "a source's folder is not there");
+    }
+}
+
+/// Asks again and again whether a verification is due, until the server stops.
+async fn verify_by_schedule(service: Service, stop: CancellationToken) {
+    loop {
+        if let Err(error) = service.verify_what_is_due().await {
+            tracing::warn!(
+                error = &error as &(dyn std::error::Error + 'static),
+                "cannot look whether a verification is due"
+            );
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
     }
 }
 

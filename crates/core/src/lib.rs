@@ -26,6 +26,7 @@ mod sync;
 mod tag;
 mod usage;
 mod vault;
+mod verification;
 mod work;
 
 pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
@@ -50,6 +51,7 @@ pub use service::{Parts, Quotas, Service};
 pub use sync::BackupToImport;
 pub use tag::{TagCondition, TagQuery, ValuePattern};
 pub use vault::{NewVault, VaultChange, VaultView};
+pub use verification::{VerificationSchedule, VerifyScope};
 pub use work::Worker;
 
 pub use cairn_source::{Protectable, ProtectableStatus};
@@ -61,6 +63,7 @@ pub mod records {
         Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment,
         Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage, Replication,
         ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort,
-        SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter, VolumeChoice,
+        SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter, Verification,
+        VerificationFilter, VerifiedBackup, VolumeChoice,
     };
 }

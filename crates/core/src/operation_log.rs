@@ -3,7 +3,7 @@
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
     BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, ProjectId, ResourceId,
-    ResourceType, VaultId,
+    ResourceType, VaultId, VerifyLevel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,11 @@ pub enum OperationDetail {
         /// The day, as it was asked for.
         day: String,
     },
+    /// Backups are looked at, whether they could be restored.
+    Verify {
+        /// How closely.
+        level: VerifyLevel,
+    },
     /// A vault is deleted with its backups.
     VaultDelete {
         /// How many backups could not be deleted.
@@ -169,8 +174,9 @@ impl Service {
         new: NewOperation<'_>,
     ) -> Result<()> {
         let NewOperation { id, vault, .. } = new;
+        let asked = (caller.project, caller.request_id.as_str());
         let plain =
-            self.log_without_vault(caller, id, new.operation_type, new.resource, &new.detail);
+            self.log_without_vault(asked, id, new.operation_type, new.resource, &new.detail);
         // What is about a whole vault is about the type that it protects.
         let protected = vault.object_type.resource_type();
         let log = OperationLog {
@@ -184,10 +190,11 @@ impl Service {
         Ok(tx.insert_operation_log(&log).await?)
     }
 
-    /// The record of a task that is about no vault of the project.
+    /// The record of a task that is about no vault of the project, and of the
+    /// request that asked for it; without one, it was the service itself.
     pub(crate) fn log_without_vault(
         &self,
-        caller: &Caller,
+        (project, request_id): (ProjectId, &str),
         id: OperationLogId,
         operation_type: OperationType,
         resource: Option<(ResourceId, String, ResourceType)>,
@@ -200,7 +207,7 @@ impl Service {
         };
         OperationLog {
             id,
-            project: caller.project,
+            project,
             vault: None,
             vault_name: String::new(),
             checkpoint: None,
@@ -220,7 +227,7 @@ impl Service {
             total_bytes: 0,
             error_code: String::new(),
             error_text: String::new(),
-            request_id: caller.request_id.clone(),
+            request_id: request_id.to_owned(),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::operation_log::NewOperation;
 use crate::work::Task;
-use crate::{Caller, Error, Result};
+use crate::{Caller, Error, Result, VerificationSchedule};
 
 /// How much there may be of what. Source of the defaults: the constraints of
 /// CBR in the Open Telekom Cloud documentation; of organization policies, the vendor's user guide.
@@ -62,6 +62,8 @@ pub struct Parts {
     pub wake: Arc<Notify>,
     /// How much there may be of what.
     pub quotas: Quotas,
+    /// How often backups are looked at.
+    pub verification: VerificationSchedule,
 }
 
 /// The service. Cheap to clone.
@@ -108,6 +110,10 @@ impl Service {
 
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.parts.quotas
+    }
+
+    pub(crate) fn verification_schedule(&self) -> VerificationSchedule {
+        self.parts.verification
     }
 
     pub(crate) fn now(&self) -> cairn_types::Timestamp {
@@ -180,7 +186,24 @@ impl Service {
         project: ProjectId,
         after_seconds: i64,
     ) -> Result<()> {
-        let task = Task::Collect { project };
+        self.enqueue_silently(tx, &Task::Collect { project }, after_seconds)
+            .await
+    }
+
+    /// Adds the repair of a project's part of the repository, to begin after
+    /// some seconds, unless one is waiting already.
+    pub(crate) async fn enqueue_repair(
+        &self,
+        tx: &mut Tx,
+        project: ProjectId,
+        after_seconds: i64,
+    ) -> Result<()> {
+        self.enqueue_silently(tx, &Task::Repair { project }, after_seconds)
+            .await
+    }
+
+    /// Adds a task that leaves no public record, unless the same is waiting already.
+    async fn enqueue_silently(&self, tx: &mut Tx, task: &Task, after_seconds: i64) -> Result<()> {
         let (id, now) = (OperationLogId::random(), self.now());
         let mut row = TaskRow::new(id, task.kind(), task.payload(), "", now);
         row.not_before = now.plus_seconds(after_seconds);

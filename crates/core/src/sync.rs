@@ -116,7 +116,8 @@ impl Service {
             backup_name: backup.name,
         };
         let operation_type = OperationType::Sync;
-        let log = self.log_without_vault(caller, id, operation_type, Some(resource), &detail);
+        let asked = (caller.project, caller.request_id.as_str());
+        let log = self.log_without_vault(asked, id, operation_type, Some(resource), &detail);
         tx.insert_operation_log(&log).await?;
         Ok(id)
     }

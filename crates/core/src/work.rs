@@ -3,20 +3,22 @@
 mod backup;
 mod collect;
 mod delete;
+mod repair;
 mod restore;
 mod sync;
+mod verify;
 
 use std::sync::Arc;
 
-use cairn_meta::tasks::Task as TaskRow;
+use cairn_meta::tasks::{ONE_AT_A_TIME, Task as TaskRow};
 use cairn_source::Inventory;
 use cairn_task::{Failure, Work};
-use cairn_types::{BackupId, Kind, Progress, ProjectId, ResourceId, VaultId};
+use cairn_types::{BackupId, Kind, Progress, ProjectId, ResourceId, VaultId, VerifyLevel};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::restore::DiskMapping;
-use crate::{Error, Result, Service};
+use crate::{Error, Result, Service, VerifyScope};
 
 /// Durable work, as the catalogue keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,14 @@ pub(crate) enum Task {
     ImportBackup { bucket: String },
     /// Gives back the space of what no backup of a project needs any more.
     Collect { project: ProjectId },
+    /// Takes damaged packs of a project out of use.
+    Repair { project: ProjectId },
+    /// Looks whether backups could be restored.
+    Verify {
+        project: ProjectId,
+        level: VerifyLevel,
+        scope: VerifyScope,
+    },
 }
 
 impl Task {
@@ -77,6 +87,8 @@ impl Task {
             Self::Sync { .. } => "sync",
             Self::ImportBackup { .. } => "import_backup",
             Self::Collect { .. } => "collect",
+            Self::Repair { .. } => "repair",
+            Self::Verify { .. } => ONE_AT_A_TIME,
         }
     }
 
@@ -94,6 +106,8 @@ impl Task {
             Self::Sync { .. } => &["compare"],
             Self::ImportBackup { .. } => &["read"],
             Self::Collect { .. } => &["collect"],
+            Self::Repair { .. } => &["repair"],
+            Self::Verify { .. } => &["verify"],
         }
     }
 }
@@ -177,6 +191,15 @@ impl Worker {
             Task::Sync { project, vault } => sync::compare(&self.service, project, vault).await,
             Task::ImportBackup { bucket } => sync::import(bucket),
             Task::Collect { project } => collect::run(&self.service, project, progress).await,
+            Task::Repair { project } => repair::run(&self.service, project, progress).await,
+            Task::Verify {
+                project,
+                level,
+                scope,
+            } => {
+                let work = verify::Verify::new(&self.service, row.id, project, level, scope);
+                work.run(progress).await
+            }
         }
     }
 
@@ -224,8 +247,19 @@ impl Worker {
             Task::RemoveResources {
                 vault, resources, ..
             } => delete::give_up_removal(&self.service, vault, &resources).await,
+            Task::Verify {
+                project,
+                level,
+                scope,
+            } => {
+                let work = verify::Verify::new(&self.service, row.id, project, level, scope);
+                work.give_up(why).await
+            }
             // They write nothing before they are done.
-            Task::Sync { .. } | Task::ImportBackup { .. } | Task::Collect { .. } => Ok(()),
+            Task::Sync { .. }
+            | Task::ImportBackup { .. }
+            | Task::Collect { .. }
+            | Task::Repair { .. } => Ok(()),
         }
     }
 }

@@ -408,6 +408,10 @@ impl Tx {
         if backup.parent.is_none() {
             self.hand_charge_on(backup).await?;
         }
+        let children = self.children_of(&[backup.id]).await?;
+        let mut gone: Vec<BackupId> = children.iter().map(|child| child.id).collect();
+        gone.push(backup.id);
+        self.remove_verifications(&gone).await?;
         let mut statement = Statement::new("DELETE FROM backups");
         statement.equals("parent_id", Some(backup.id));
         statement.run(self).await?;

@@ -26,6 +26,7 @@ mod shares;
 pub mod tasks;
 mod usage;
 mod vaults;
+mod verifications;
 
 pub use agents::{Agent, AgentFilter, AgentPath};
 pub use backups::{Backup, BackupFilter, BackupScope};
@@ -46,3 +47,4 @@ pub use usage::{ProjectUsage, ResourceUsage};
 pub use vaults::{
     BoundResource, Payment, ResourceExtraInfo, Tag, Usage, Vault, VaultFilter, VolumeChoice,
 };
+pub use verifications::{Verification, VerificationFilter, VerifiedBackup};

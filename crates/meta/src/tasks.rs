@@ -8,6 +8,10 @@ use crate::query::{Columns, FromRow, Statement, insert, optional, text};
 use crate::vaults::signed;
 use crate::{Result, Tx};
 
+/// The kind of work of which one task at the most goes on at a time, in all: it
+/// reads all that there is and has time.
+pub const ONE_AT_A_TIME: &str = "verify";
+
 /// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
@@ -187,19 +191,40 @@ impl Tx {
 
     /// Adds a task unless one of its kind and payload is waiting already.
     pub async fn insert_task_once(&mut self, task: &Task) -> Result<()> {
-        let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");
-        statement
-            .equals("kind", Some(&task.kind))
-            .equals("payload", Some(&task.payload));
-        statement.equals("state", Some(TaskState::Waiting));
-        if statement.number(self).await? == 0 {
-            self.insert_task(task).await?;
+        let waiting = self.waiting_task(&task.kind, &task.payload).await?;
+        match waiting {
+            Some(_) => Ok(()),
+            None => self.insert_task(task).await,
         }
-        Ok(())
+    }
+
+    /// The task of this kind and payload that nobody has begun, if there is one.
+    pub async fn waiting_task(
+        &mut self,
+        kind: &str,
+        payload: &str,
+    ) -> Result<Option<OperationLogId>> {
+        let mut statement = Statement::new("SELECT * FROM tasks");
+        statement
+            .equals("state", Some(TaskState::Waiting))
+            .equals("kind", Some(kind))
+            .equals("payload", Some(payload))
+            .push(" ORDER BY created_at, id LIMIT 1");
+        let found: Option<Task> = statement.one(self).await?;
+        Ok(found.map(|task| task.id))
+    }
+
+    /// How many tasks of this kind are not over.
+    pub async fn unfinished_tasks_of(&mut self, kind: &str) -> Result<u64> {
+        let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");
+        statement.equals("kind", Some(kind));
+        statement.condition("state IN ('waiting', 'running', 'undoing')");
+        Ok(statement.number(self).await?.unsigned_abs())
     }
 
     /// Takes the oldest task that is due for `owner`: one that nobody has, or
-    /// one whose owner let its lease end.
+    /// one whose owner let its lease end. Of [`ONE_AT_A_TIME`] none is begun
+    /// while another is at work.
     pub async fn claim_task(
         &mut self,
         owner: &str,
@@ -209,6 +234,10 @@ impl Tx {
         let lock = self.claim_lock();
         let mut statement = Statement::new("SELECT * FROM tasks WHERE (state = 'waiting' AND ");
         statement.push("not_before <= ").bind(now);
+        statement.push(" AND (kind <> ").bind(ONE_AT_A_TIME);
+        statement.push(" OR NOT EXISTS (SELECT 1 FROM tasks r WHERE r.kind = ");
+        statement.bind(ONE_AT_A_TIME);
+        statement.push(" AND r.state IN ('running', 'undoing')))");
         statement.push(") OR (state IN ('running', 'undoing') AND (lease_until IS NULL OR ");
         statement.push("lease_until <= ").bind(now);
         statement

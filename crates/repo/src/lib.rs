@@ -46,6 +46,7 @@ mod whole;
 mod workers;
 mod write;
 
+pub use cairn_types::VerifyLevel;
 pub use check::{CheckReport, check_whole};
 pub use chunk::ChunkId;
 pub use collect::Collected;
@@ -63,5 +64,5 @@ pub use store::{
     S3Credentials, S3Store, Watch,
 };
 pub use tree::Root;
-pub use verify::{Hurt, VerifyLevel, VerifyReport};
+pub use verify::{Hurt, VerifyReport};
 pub use write::{WriteDisk, Written};

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use cairn_types::disk::{DiskReader, DiskWriter};
-use cairn_types::{BackupId, BackupInfo, Kind, Progress};
+use cairn_types::{BackupId, BackupInfo, Kind, Progress, VerifyLevel};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -28,7 +28,7 @@ use crate::seal::{self, FORMAT, OpenError};
 use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
 use crate::stored;
 use crate::tree::Root;
-use crate::verify::{self, VerifyLevel, VerifyReport};
+use crate::verify::{self, VerifyReport};
 use crate::whole;
 use crate::workers;
 use crate::write::{self, WriteDisk, Written};
@@ -225,7 +225,19 @@ impl Project {
         level: VerifyLevel,
         progress: Arc<Progress>,
     ) -> Result<VerifyReport> {
-        verify::verify(&self.inner, level, progress).await
+        verify::verify(&self.inner, level, None, progress).await
+    }
+
+    /// As [`verify`](Self::verify), of these backups alone. One that is not
+    /// there is neither whole nor hurt.
+    pub async fn verify_backups(
+        &self,
+        level: VerifyLevel,
+        backups: impl IntoIterator<Item = BackupId>,
+        progress: Arc<Progress>,
+    ) -> Result<VerifyReport> {
+        let only = Some(backups.into_iter().collect());
+        verify::verify(&self.inner, level, only, progress).await
     }
 }
 

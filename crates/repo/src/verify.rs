@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cairn_types::{BackupId, Kind, Progress};
+use cairn_types::{BackupId, Kind, Lost, Progress, VerifyLevel};
 use futures::{StreamExt, stream};
 
 use crate::check::WholeCheck;
@@ -19,19 +19,11 @@ use crate::error::{Error, Result};
 use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::manifest::{Child, Content};
+use crate::pack::PackId;
 use crate::project::{Gate, Inner, READS};
 use crate::read::{ChunkReader, Visit};
 use crate::store::{Folder, pack_path};
 use crate::workers::{self, Stop, StopOnDrop};
-
-/// How closely to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VerifyLevel {
-    /// Whether everything is there and as it was written.
-    Quick,
-    /// Also whether it opens, and what is in it has the right id.
-    Full,
-}
 
 /// What a verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,10 +32,14 @@ pub struct VerifyReport {
     pub backups: u64,
     /// Those of them that could not be restored.
     pub hurt: Vec<Hurt>,
+    /// The others.
+    pub whole: Vec<BackupId>,
     /// Manifests without a receipt: of backups that were interrupted, or whose receipt is lost.
     pub unacknowledged: Vec<BackupId>,
     /// Objects that are damaged, whether or not a backup needs them.
     pub damaged: Vec<String>,
+    /// Packs among them that are there: repair takes them out of use.
+    pub damaged_packs: Vec<PackId>,
     /// Packs that were looked at.
     pub packs: u64,
     /// Bytes of frames that were read.
@@ -64,11 +60,15 @@ pub struct Hurt {
     pub backup: BackupId,
     /// The first thing that is wrong with it.
     pub problem: String,
+    /// What of it is lost.
+    pub lost: Lost,
 }
 
+/// Verifies these backups, or all of them and every object that is there.
 pub(crate) async fn verify(
     project: &Arc<Inner>,
     level: VerifyLevel,
+    only: Option<HashSet<BackupId>>,
     progress: Arc<Progress>,
 ) -> Result<VerifyReport> {
     let gate = project.enter().await;
@@ -95,6 +95,7 @@ pub(crate) async fn verify(
                 stop: stop.clone(),
             };
             let checked = check.run().await?;
+            report.damaged_packs = checked.bad_packs.values().copied().collect();
             let paths = checked.bad_packs.into_values();
             let paths = paths.map(|pack| pack_path(project.place.project, pack).to_string());
             report.damaged.extend(paths);
@@ -103,6 +104,7 @@ pub(crate) async fn verify(
         }
     };
     let checks = Backups {
+        only,
         project: project.clone(),
         known,
         stop,
@@ -164,6 +166,7 @@ fn note_corrupt<T>(read: Result<T>, report: &mut VerifyReport) -> Result<Option<
 
 /// The check of every backup.
 struct Backups {
+    only: Option<HashSet<BackupId>>,
     project: Arc<Inner>,
     known: Arc<Known>,
     stop: Arc<Stop>,
@@ -173,7 +176,10 @@ struct Backups {
 
 impl Backups {
     async fn run(&self, report: &mut VerifyReport) -> Result<()> {
-        let (receipts, strange) = self.project.backups_in(Folder::Receipts).await?;
+        let (mut receipts, strange) = self.project.backups_in(Folder::Receipts).await?;
+        if let Some(only) = &self.only {
+            receipts.retain(|backup| only.contains(backup));
+        }
         report.damaged.extend(strange);
         let (manifests, strange) = self.project.backups_in(Folder::Manifests).await?;
         report.damaged.extend(strange);
@@ -183,7 +189,7 @@ impl Backups {
         for backup in &receipts {
             self.stop.check()?;
             match self.check(*backup, &mut clean).await {
-                Ok(children) if children.is_empty() => {}
+                Ok(children) if children.is_empty() => report.whole.push(*backup),
                 Ok(children) => groups.push((*backup, children)),
                 // It may have been deleted since it was listed.
                 Err(_) if self.project.is_gone(*backup).await? => {}
@@ -191,14 +197,26 @@ impl Backups {
                     report.hurt.push(Hurt {
                         backup: *backup,
                         problem: error.to_string(),
+                        lost: Lost::everything(),
                     });
                 }
                 Err(error) => return Err(error),
             }
         }
         for (backup, children) in groups {
-            if let Some(problem) = self.group_problem(&children, &report.hurt).await? {
-                report.hurt.push(Hurt { backup, problem });
+            match self.group_problem(&children, &report.hurt).await? {
+                None => report.whole.push(backup),
+                Some(problem) => {
+                    let mut lost = Lost::default();
+                    let hurt = children.iter().map(|child| child.backup);
+                    let hurt = hurt.filter(|disk| report.hurt.iter().any(|h| h.backup == *disk));
+                    hurt.for_each(|disk| lost.add_disk(disk));
+                    report.hurt.push(Hurt {
+                        backup,
+                        problem,
+                        lost,
+                    });
+                }
             }
         }
         let receipts: HashSet<BackupId> = receipts.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Which handler answers which operation: one row each, as in the table of the
+//! Which handler answers which operation: one row each, as in the tables of the
 //! contract. An operation without a row does not compile.
 
 use axum::Json;
@@ -13,6 +13,7 @@ use crate::request::Request;
 use crate::{
     App, agents, backups, bindings, checkpoints, lookups, members, metadata, operation_logs,
     orders, organization_policies, policies, protectables, replications, sync, tags, usage, vaults,
+    verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -144,6 +145,10 @@ calls! {
         ListDomainProjects: lookups::domain_projects, (app, caller, request);
         ShowDomain: lookups::domain, (app, caller, request);
         ListProjects: lookups::region_projects, (app, caller, request);
+
+        StartVerification: verifications::start, (app, caller, request);
+        ListVerifications: verifications::list, (app, caller, request);
+        ShowVerification: verifications::show, (app, caller, request);
     }
     without_body {
         DeleteVault: vaults::delete, (app, caller, request);

@@ -450,7 +450,8 @@ fn extra_info(
         Some(OperationDetail::VaultDelete { failed, total }) => {
             extra.vault_delete = Some(OperationVaultDelete::new(small(failed), small(total)));
         }
-        None => {}
+        // CBR's records have no block for it: the results have a list of their own.
+        Some(OperationDetail::Verify { .. }) | None => {}
     }
     extra
 }

@@ -30,6 +30,7 @@ mod sync;
 mod tags;
 mod usage;
 mod vaults;
+mod verifications;
 
 pub use app::{App, Site};
 pub use request::Peer;

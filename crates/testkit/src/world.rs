@@ -10,15 +10,16 @@ use std::sync::Arc;
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
     Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ProtectableFilter,
-    Quotas, ResourceToBind, Service, VaultView, Worker,
+    Quotas, ResourceToBind, Service, VaultView, VerificationSchedule, Worker,
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository, VerifyLevel};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig, ShareConfig, SourceConfig};
 use cairn_task::Engine;
 use cairn_types::{BackupId, Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
-use object_store::ObjectStore;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -120,6 +121,7 @@ impl World {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             wake: Arc::clone(&wake),
             quotas: Quotas::default(),
+            verification: VerificationSchedule::default(),
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {
@@ -217,6 +219,21 @@ impl World {
         let mut ids: Vec<_> = listed.into_iter().map(|found| found.info.id).collect();
         ids.sort();
         ids
+    }
+
+    /// Changes one bit in the middle of every object whose path contains a text.
+    pub async fn damage(&self, part: &str) {
+        let objects: Vec<ObjectMeta> = self.store.list(None).try_collect().await.expect("a list");
+        for path in objects.into_iter().map(|object| object.location) {
+            if path.as_ref().contains(part) {
+                let object = self.store.get(&path).await.expect("it was listed");
+                let mut bytes = object.bytes().await.expect("it is in memory").to_vec();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                let put = self.store.put(&path, bytes.into()).await;
+                put.expect("memory takes it");
+            }
+        }
     }
 
     /// Says of a backup that it takes so many bytes of its vault.

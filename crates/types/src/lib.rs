@@ -7,6 +7,7 @@ mod clock;
 pub mod disk;
 mod id;
 mod kind;
+mod lost;
 mod named;
 mod policy;
 mod progress;
@@ -24,6 +25,7 @@ pub use id::{
     PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, UserId, VaultId,
 };
 pub use kind::Kind;
+pub use lost::{ByteRange, LOST_PARTS_MAX, Lost};
 pub use named::UnknownName;
 pub use policy::{
     AdvancedRetention, DeploymentStatus, Month, OperationDefinition, PolicyOperation, PolicyType,
@@ -36,5 +38,5 @@ pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
     BackupStatus, BackupStep, CheckpointStatus, MemberStatus, OperationStatus, OperationType,
-    ProtectStatus, ReplicationStatus, VaultStatus, VaultStep,
+    ProtectStatus, ReplicationStatus, VaultStatus, VaultStep, VerificationStatus, VerifyLevel,
 };

@@ -219,6 +219,32 @@ named! {
         MigrateResource = "migrate_resource",
         /// The change of the day on which a vault's backups end.
         UpdateExpirationTime = "update_expiration_time",
+        /// A look at whether backups could be restored; Cairn's own.
+        Verify = "verify",
+    }
+}
+
+named! {
+    /// How closely a verification looks.
+    pub enum VerifyLevel: "verification level" {
+        /// Whether everything is there and as it was written.
+        Quick = "quick",
+        /// Also whether it opens, and holds what it should.
+        Full = "full",
+    }
+}
+
+named! {
+    /// What is known of whether a backup could be restored.
+    pub enum VerificationStatus: "verification status" {
+        /// It was not looked at since it was made.
+        Unverified = "unverified",
+        /// All of it is there.
+        Whole = "whole",
+        /// A part of it is lost.
+        Hurt = "hurt",
+        /// The store could not be asked.
+        Unchecked = "unchecked",
     }
 }
 

@@ -155,6 +155,8 @@ impl<'a> BackUp<'a> {
         let (parent, reader, reread_all) = match self.from {
             From::Source { reread_all } => {
                 let base = self.base(repository, backup.resource).await?;
+                // What is lost of an earlier backup may be what has not changed since.
+                let reread_all = reread_all || self.is_hurt(backup.resource).await?;
                 (base, self.open_source(backup.resource).await?, reread_all)
             }
             From::Backup(project, copied) => {
@@ -182,6 +184,12 @@ impl<'a> BackUp<'a> {
         self.record(backup, &written).await
     }
 
+    /// Whether a part of an earlier backup of the disk or the share is known to be lost.
+    async fn is_hurt(&self, resource: ResourceId) -> Result<bool> {
+        let mut tx = self.worker.service.meta().read().await?;
+        Ok(tx.is_hurt(self.project, resource).await?)
+    }
+
     async fn write_tree(
         &self,
         repository: &ProjectRepository,
@@ -192,6 +200,7 @@ impl<'a> BackUp<'a> {
         let From::Source { reread_all } = self.from else {
             return Err(Refusal::NotAServerBackup.into());
         };
+        let reread_all = reread_all || self.is_hurt(backup.resource).await?;
         let started_at = self.worker.service.now();
         let (inventory, share) = (Arc::clone(&self.worker.inventory), backup.resource);
         let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
@@ -256,6 +265,14 @@ impl<'a> BackUp<'a> {
         match repository.find(newest.id).await {
             Ok(found) => Ok(Some(found.info.id)),
             Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                tracing::error!(
+                    backup.id = %newest.id,
+                    error = &error as &(dyn std::error::Error + 'static),
+                    "an earlier backup of a disk is damaged: the next one builds on none"
+                );
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -15,3 +15,4 @@ mod replications;
 mod shares;
 mod tasks;
 mod vaults;
+mod verifications;

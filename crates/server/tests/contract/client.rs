@@ -57,7 +57,8 @@ impl Client {
     }
 
     /// Calls an operation; `path` fills the parameters behind the project, in
-    /// their order. The answer must be what the vendor's definitions declare.
+    /// their order. The answer must be what our own description declares, and
+    /// the vendor's definitions if the operation is CBR's.
     pub async fn call(&self, operation: Operation, path: &[&str], body: Value) -> Answer {
         self.call_with(operation, path, "", body).await
     }
@@ -89,7 +90,9 @@ impl Client {
             body.to_string()
         };
         let answer = self.send(spec.method.as_str(), &target, body).await;
-        assert_matches_vendor(spec.id, answer.status.as_u16(), &answer.body);
+        if !operation.is_extension() {
+            assert_matches_vendor(spec.id, answer.status.as_u16(), &answer.body);
+        }
         assert_matches_ours(spec.id, answer.status.as_u16(), &answer.body);
         if answer.status.as_u16() < 400 {
             assert_eq!(answer.status.as_u16(), spec.success_status, "{operation}");

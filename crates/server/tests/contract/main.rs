@@ -23,3 +23,4 @@ mod served;
 mod states;
 mod sync;
 mod tags;
+mod verifications;

@@ -32,6 +32,7 @@ fn with_id(id: &str) -> Vec<(Operation, Vec<String>, Value)> {
             json!({ "restore": { "volume_id": NOBODYS } }),
         ),
         plain(Op::ShowOpLog),
+        plain(Op::ShowVerification),
         (
             Op::ShowProtectable,
             vec!["disk".to_owned(), id.to_owned()],
