@@ -266,7 +266,7 @@ class Server:
 
     def create_vault(self, name, kind, resources=(), size=100):
         """A vault that protects these protectables; returns its id."""
-        types = {"disk": "OS::Cinder::Volume", "server": "OS::Nova::Server"}
+        types = {"disk": "OS::Cinder::Volume", "server": "OS::Nova::Server", "turbo": "OS::Sfs::Turbo"}
         body = {
             "vault": {
                 "name": name,
@@ -318,7 +318,9 @@ class Server:
 
     def start_restore(self, backup, mappings=None):
         """Begins a restore onto the backup's own resource; returns the operation log's id."""
-        if backup["resource_type"] == "OS::Cinder::Volume":
+        if backup["resource_type"] == "OS::Sfs::Turbo":
+            body = {"restore": {"resource_id": backup["resource_id"]}}
+        elif backup["resource_type"] == "OS::Cinder::Volume":
             body = {"restore": {"volume_id": backup["resource_id"]}}
         else:
             own = [

@@ -7,6 +7,8 @@ CAIRN_TEST_S3, the key pair in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and 
 bucket with the name `cairn`. Needs no package but the server's own.
 """
 
+import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 WEED = Path(os.environ.get("CAIRN_WEED", Path(sys.executable).parent / "weed"))
@@ -64,6 +67,8 @@ class S3Server:
             "filer": "true", "s3": "true", "s3.config": self.folder / "s3.json",
             "s3.autoCreateBucket": "false", "s3.port.iceberg": 0, "s3.port.lance": 0,
             "volume.max": 100, "master.volumeSizeLimitMB": 128, "master.telemetry": "false",
+            # Alone, it need not wait for others when it starts again.
+            "master.electionTimeout": "1s",
         }
         if self.certificate:
             certificate, key = self.certificate
@@ -102,6 +107,42 @@ class S3Server:
     def create_bucket(self, name):
         return self.filer("POST", f"/buckets/{name}/", {201, 409}, b"") is not None
 
+    def request(self, method, bucket, query, body=b"", headers=None):
+        """A signed request about a bucket; returns what the server answers, which must be good."""
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+        digest = hashlib.sha256(body).hexdigest()
+        headers = {
+            "host": f"127.0.0.1:{self.ports[6]}", "x-amz-content-sha256": digest, "x-amz-date": stamp,
+            **(headers or {}),
+        }
+        names = ";".join(sorted(headers))
+        lines = [f"{name}:{headers[name]}" for name in sorted(headers)]
+        canonical = "\n".join([method, f"/{bucket}", f"{query}=" if query else "", *lines, "", names, digest])
+        scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
+        text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        key = f"AWS4{SECRET_KEY}".encode()
+        for part in (*scope.split("/"), text):
+            key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+        headers["authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/{scope}, SignedHeaders={names}, Signature={key.hex()}"
+        )
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[6], timeout=30)
+        connection.request(method, f"/{bucket}{'?' + query if query else ''}", body, headers)
+        answer = connection.getresponse()
+        said = answer.read().decode()
+        if answer.status >= 300:
+            raise RuntimeError(f"{method} {bucket} {query}: {answer.status} {said}")
+        return said
+
+    def create_locked_bucket(self, name, days):
+        """A bucket in which every object is kept for some days, whatever is asked."""
+        self.request("PUT", name, "", headers={"x-amz-bucket-object-lock-enabled": "true"})
+        rule = (
+            "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>"
+            f"<Mode>COMPLIANCE</Mode><Days>{days}</Days></DefaultRetention></Rule></ObjectLockConfiguration>"
+        )
+        self.request("PUT", name, "object-lock", rule.encode())
+
     def objects(self, folder=f"/buckets/{BUCKET}"):
         """The paths of all objects below a folder of the bucket."""
         listed = json.loads(self.filer("GET", f"{folder}/?limit=100000", {200}) or b"{}")
@@ -134,6 +175,8 @@ class S3Server:
 
 
 def main(command):
+    # Whoever ends this ends the server too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="cairn-s3-") as folder, S3Server(folder) as server:
         environment = {
             **os.environ, "CAIRN_TEST_S3": server.endpoint,

@@ -201,3 +201,23 @@ def test_limits_hold(tmp_path, s3):
         server.back_up(vault)
         # All but the last part, which nobody has to wait behind.
         assert time.monotonic() - began >= (disk.path.stat().st_size - 5 * MIB) / rate - 1
+
+
+def test_in_a_bucket_that_keeps_everything_deletion_hides_and_frees_nothing(tmp_path, s3):
+    s3.create_locked_bucket("kept", days=1)
+    server = BucketServer(tmp_path, s3, bucket="kept")
+    with at_work(server) as (disk, vault):
+        first = server.back_up(vault, "first")
+        server.back_up(vault, "second")
+        before = disk.digest()
+        server.delete_backup(first["id"])
+        server.all_operations_finished()
+        assert "1 backup, no problems" in server.verified()
+        versions = s3.request("GET", "kept", "versions")
+        receipt = f"receipts/{first['id']}</Key>"
+        assert versions.count(receipt) == 2, "the receipt and what hides it"
+        assert "<DeleteMarker>" in versions and "<Version>" in versions
+        [second] = server.backups()
+        disk.wreck(seed=2)
+        server.restore(second)
+        assert disk.digest() == before

@@ -6,9 +6,9 @@
     cairn_read.py restore REPOSITORY KEY_FILE BACKUP TARGET
     cairn_read.py verify REPOSITORY
 
-`restore` makes TARGET, which must not be there: the image of a disk, with holes where it was zero; a folder
-with an image of each disk of a server; or a tree of files, with owners and devices if root runs it. `verify`
-needs no key: it compares every object with the hash that it ends in. Damage ends the program with 1.
+`restore` makes TARGET, which must not be there, under the name TARGET.part until it is whole: the image of a disk, with
+holes where it was zero; a folder with an image of each disk of a server; or a tree of files, with owners and devices if
+root runs it. `verify` needs no key: it compares every object with the hash that it ends in. Damage ends it all with 1.
 """
 import json
 import os
@@ -18,7 +18,6 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
-
 import zstandard
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
@@ -41,18 +40,15 @@ def keyed(key, data):
 def derive(context, key):
     return blake3(key, derive_key_context=context).digest()
 
-def is_whole(data):
-    return len(data) >= 32 and blake3(data[:-32]).digest() == data[-32:]
-
 def part(path, start, count):
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(count)
 
 def body_of(path):
+    """An object's bytes without its hash; nothing if that is not theirs."""
     data = path.read_bytes()
-    must(is_whole(data), f"{path} is not as it was written")
-    return data[:-32]
+    return data[:-32] if len(data) >= 32 and blake3(data[:-32]).digest() == data[-32:] else None
 
 def unseal(key, counter, sealed, bound, name):
     try:
@@ -62,11 +58,11 @@ def unseal(key, counter, sealed, bound, name):
 
 def open_object(path, magic, secret, bound):
     fields = Fields(body_of(path), path).header(magic)
-    salt, head = fields.take(16), fields.data[:26]
-    return unseal(keyed(secret, salt), 0, fields.data[26:], head + bound, path)
+    return unseal(keyed(secret, fields.take(16)), 0, fields.data[26:], fields.data[:26] + bound, path)
 
 class Fields:  # bytes that are read from front to back
     def __init__(self, data, name):
+        must(data is not None, f"{name} is not as it was written")
         self.data, self.at, self.name = data, 0, name
 
     def take(self, count):
@@ -85,9 +81,6 @@ class Fields:  # bytes that are read from front to back
     def left(self):
         return len(self.data) - self.at
 
-    def end(self):
-        must(self.left() == 0, f"{self.name} has bytes behind its end")
-
 class Project:
     def __init__(self, folder, repository_id, root_key):
         self.folder, self.place = folder, repository_id + bytes.fromhex(folder.name)
@@ -98,15 +91,15 @@ class Project:
 
     def backup(self, name):
         """A backup's facts and content, once its receipt and its manifest agree."""
-        path = self.folder / "manifests" / name
         receipt = Fields(body_of(self.folder / "receipts" / name), f"receipt {name}")
         identity, root, size, hash_of_manifest, _ = receipt.header(b"CAIRNRCP").get("16s32sQ32sq")
         signed = self.place + b"receipt" + receipt.data[: receipt.at]
         must(receipt.take(32) == keyed(self.keys["receipts"], signed), f"receipt {name} has a wrong signature")
         must(str(UUID(bytes=identity)) == name, f"receipt {name} is another backup's")
+        path = self.folder / "manifests" / name
         must(path.read_bytes()[-32:] == hash_of_manifest, f"manifest {name} is not the one of its receipt")
         fields = open_object(path, b"CAIRNMAN", self.keys["sealed objects"], self.place + name.encode())
-        backup = {"id": name, "info": json.loads(fields.take(fields.get("I"))), "root": root}
+        backup = {"id": name, "root": root, "info": json.loads(fields.take(fields.get("I")))}
         backup["kind"] = KINDS[fields.get("B")]
         if backup["kind"] == "disk":
             backup["size"], block, backup["top"], _ = fields.get("QI32sQ")
@@ -123,7 +116,7 @@ class Project:
                 _, _, _ = fields.get("B"), fields.take(fields.get("I")), fields.take(fields.get("I"))
             described = struct.pack("<Q", backup["size"]) + backup["top"].data
             fields.take(16 * fields.get("B"))
-        fields.end()
+        must(not fields.left(), f"manifest {name} has bytes behind its end")
         found = (keyed(self.keys["root"], backup["kind"].encode() + described), backup["size"])
         must(found == (root, size), f"manifest {name} is of another root than its receipt")
         return backup
@@ -149,7 +142,6 @@ class Project:
         for number, (*_, count) in enumerate(frames):
             for slot in range(count):
                 self.places[fields.get("32sI")[0]] = path, number, slot
-        fields.end()
 
     def read_frame(self, path, number):
         """The chunks of a frame: kind and bytes of each."""
@@ -164,7 +156,6 @@ class Project:
         must(codec <= 1 and sealed_bytes == len(data) - 9 and len(plain) == plain_bytes > end >= 0, f"{name} is malformed")
         fields, words = Fields(plain[:end], name), struct.iter_unpack("<I", plain[end:-2])
         chunks = [(word >> 31, fields.take(word & 0x7FFF_FFFF)) for (word,) in words]
-        fields.end()
         return chunks
 
     def chunk(self, identity, kind):
@@ -187,7 +178,6 @@ class Project:
             must(found == level, f"{fields.name} is of another level")
             for child in (child for child in range(FANOUT) if bits[child // 8] >> child % 8 & 1):
                 yield from self.blocks(fields.take(32), level - 1, index * FANOUT + child)
-            fields.end()
 
     def items(self, kind, level, node):
         """The fields of a list's leaves, at each item in turn."""
@@ -252,8 +242,8 @@ class Record:  # an entry of a directory, without its name
         kind, self.mode, self.uid, self.gid, seconds, nanoseconds, _, _, _ = fields.get("BHIIqIqIQ")
         must(kind & 127 < len(TYPES), f"{fields.name} has an entry of an unknown kind")
         self.type, self.linked, self.modified = TYPES[kind & 127], kind >> 7, seconds * 10**9 + nanoseconds
-        count = fields.get("H")
-        self.attributes = [(fields.take(fields.get("B")), fields.take(fields.get("I"))) for _ in range(count)]
+        pair = lambda: (fields.take(fields.get("B")), fields.take(fields.get("I")))
+        self.attributes = [pair() for _ in range(fields.get("H"))]
         self.list, self.pieces, self.device, count = None, [], (0, 0), 0
         if self.type == stat.S_IFREG:
             self.size, count = fields.get("QB")
@@ -291,12 +281,14 @@ def list_backups(folder, key_file):
 def restore(folder, key_file, name, target):
     holders = [p for p in open_projects(folder, key_file) if (p.folder / "receipts" / str(UUID(name))).exists()]
     must(holders, f"there is no backup {name}")
-    holders[0].restore(holders[0].backup(str(UUID(name))), Path(target))
+    must(not os.path.lexists(target), f"{target} is there already")
+    holders[0].restore(holders[0].backup(str(UUID(name))), Path(f"{target}.part"))
+    os.rename(f"{target}.part", target)
 
 def verify(folder):
     must(Path(folder, "config").exists(), f"there is no repository in {folder}")
     paths = [p for p in sorted(Path(folder).rglob("*")) if p.is_file() and "/." not in f"/{p.relative_to(folder)}"]
-    damaged = [str(path) for path in paths if not is_whole(path.read_bytes())]
+    damaged = [str(path) for path in paths if body_of(path) is None]
     must(not damaged, "not as they were written: " + ", ".join(damaged))
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ fn measure(
         (Tool::Limits, Workload::Disk) => limits::disk(generations, place),
         (Tool::Limits, Workload::Tree) => limits::tree(generations, place),
         (Tool::Cairn, Workload::Disk) => cairn::disk(program, generations, place),
-        (Tool::Cairn, Workload::Tree) => anyhow::bail!("trees come next"),
+        (Tool::Cairn, Workload::Tree) => cairn::tree(program, generations, place),
         (Tool::Restic, _) => peers::restic(workload, generations, place),
         (Tool::Rustic, _) => peers::rustic(workload, generations, place),
         (Tool::Borg, _) => peers::borg(workload, generations, place),

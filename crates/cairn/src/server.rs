@@ -36,6 +36,7 @@ pub async fn run(config: Config) -> Result<()> {
     warn_of_missing_folders(&config);
     let meta = open_catalogue(&config).await?;
     let repository = open_repository(&config, &meta).await?;
+    let repository = repository.with_index_in(config.index());
     let trail = open_trail(&config, &repository)?;
     let parts = open_parts(&config, meta, repository)?;
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
@@ -137,7 +138,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     let mut tx = meta.begin().await?;
     tx.insert_repository_id(&repository.id()).await?;
     tx.commit().await?;
-    Ok(repository.with_index_in(config.index()))
+    Ok(repository)
 }
 
 /// Opens the audit trail: without one, nothing is served.

@@ -1,6 +1,6 @@
 //! `cairn restore`.
 
-use cairn_api::backup::{Backup, NewRestore, RestoreBackupRequest, RestoreMapping};
+use cairn_api::backup::{Backup, NewRestore, RestoreBackupRequest, RestoreDetails, RestoreMapping};
 use cairn_api::{Client, ProtectableType};
 use cairn_types::{ResourceId, ResourceType};
 use clap::Args;
@@ -14,14 +14,18 @@ use crate::{Error, find, task};
 pub struct Restore {
     /// The backup, by id or name.
     backup: String,
-    /// The resource to restore to, by id or name. A backup only goes back to the resource
-    /// it was made of: a lost disk needs an empty image of the same name first.
+    /// The resource to restore to, by id or name. The backup of a disk or a server only goes
+    /// back to the resource it was made of: a lost disk needs an empty image of the same name
+    /// first. That of a share goes to any share.
     #[arg(long, value_name = "RESOURCE")]
     to: Option<String>,
     /// For a server: a disk's backup (by id or the disk's name) and the disk it goes
     /// to (by id or name); may be repeated; every disk to itself if unset.
     #[arg(long, value_name = "CHILD=VOLUME", value_parser = split)]
     mapping: Vec<(String, String)>,
+    /// For a share: a folder below it to restore into, which is made if it is not there.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<String>,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -72,6 +76,14 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
             "--mapping is for the backup of a server".to_owned(),
         ));
     }
+    if backup.resource_type != ResourceType::Turbo && restore.folder.is_some() {
+        return Err(Error::Usage(
+            "--folder is for the backup of a share".to_owned(),
+        ));
+    }
+    let details = restore.folder.as_ref().map(|folder| RestoreDetails {
+        destination_path: folder.clone(),
+    });
     Ok(match backup.resource_type {
         ResourceType::Server | ResourceType::BareMetalServer | ResourceType::NativeServer => {
             let mappings = mappings(restore, backup, client).await?;
@@ -87,6 +99,7 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
         },
         ResourceType::Turbo | ResourceType::Desktop => NewRestore {
             resource_id: Some(to),
+            details,
             ..Default::default()
         },
     })

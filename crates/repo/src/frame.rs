@@ -88,10 +88,7 @@ impl FrameBuilder {
 
     /// Bytes of chunks in it.
     pub fn plain_bytes(&self) -> u64 {
-        self.chunks
-            .iter()
-            .map(|chunk| u64::from(chunk.length))
-            .sum()
+        self.plain.len() as u64
     }
 
     pub fn chunks(&self) -> &[ChunkEntry] {

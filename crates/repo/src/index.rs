@@ -46,7 +46,7 @@ use run::Entry;
 use saved::ObjectName;
 
 /// Entries in memory before they become a run: some 10 MiB.
-const MEMORY_ENTRIES: usize = if cfg!(test) { 1 << 10 } else { 1 << 18 };
+const MEMORY_ENTRIES: usize = 1 << 18;
 /// Index objects that are read again after a restart at most.
 const UNSAVED_OBJECTS: usize = 64;
 /// Where a chunk is. Eight bytes, since there is one for every chunk.
@@ -124,9 +124,17 @@ impl Index {
     ///
     /// Errors: `Conflict` the folder is in use.
     pub fn open(folder: Arc<LocalFolder>, place: &keys::Place) -> Result<Self> {
-        let bound = *place.bound("").first_chunk().expect("two ids of 16 bytes");
+        Self::with_memory(folder, place, MEMORY_ENTRIES)
+    }
+
+    /// As `open`, with another limit to what is in memory.
+    fn with_memory(
+        folder: Arc<LocalFolder>,
+        place: &keys::Place,
+        memory_entries: usize,
+    ) -> Result<Self> {
         Ok(Self {
-            shared: Arc::new(Shared::open(folder, place.project, bound)?),
+            shared: Arc::new(Shared::open(folder, place, memory_entries)?),
             merger: Merger::default(),
         })
     }
@@ -182,7 +190,7 @@ impl Index {
 
     /// Adds a durable pack. The entries in memory become a run first where they are many.
     pub fn insert(&self, pack: &IndexedPack) -> Result<()> {
-        if self.shared.read().memory.len() >= MEMORY_ENTRIES {
+        if self.shared.read().memory.len() >= self.shared.memory_entries {
             self.flush()?;
         }
         let mut state = self.shared.write();
@@ -205,13 +213,22 @@ impl Index {
         Ok(())
     }
 
-    /// Takes packs out: from now on their chunks are where other packs hold them, or nowhere.
+    /// Takes packs out: from now on their chunks are where other packs hold them,
+    /// or nowhere. Whoever removes the packs' objects does so afterwards: that they are
+    /// gone is no news then, even after a crash.
     pub fn remove(&self, packs: &[PackId]) -> Result<()> {
+        if packs.is_empty() {
+            return Ok(());
+        }
         {
             let mut state = self.shared.write();
             for id in packs {
                 state.packs.remove(*id);
             }
+        }
+        if let Err(error) = self.shared.save_removals() {
+            // A full disk must not keep a collection from making room.
+            tracing::warn!(%error, "If the process dies now, the packs that go count as lost.");
         }
         self.merger.merge_if_due(&self.shared)
     }

@@ -225,9 +225,12 @@ impl Objects {
         Ok(found)
     }
 
-    /// Every object of the repository.
+    /// Every object of the repository. What a writer tried out is none.
     pub async fn list_all(&self) -> Result<Vec<Found>> {
-        self.list_in(&Path::default()).await
+        let mut found = self.list_in(&Path::default()).await?;
+        let probes = Path::from(s3::PROBES);
+        found.retain(|found| !found.path.prefix_matches(&probes));
+        Ok(found)
     }
 
     /// Whether a project has anything here.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use cairn_repo::{Creation, RemoteStore, Result, RetryPolicy, VerifyLevel};
 use cairn_testkit::{AilingStore, Ailment, Course, Fate, MemoryDisk, Request};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
-use common::{BLOCK, World, job, noise};
+use common::{BLOCK, World, conformance, job, noise};
 use object_store::ObjectStore;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -271,5 +271,36 @@ async fn a_store_that_fails_at_deleting() {
             matches!(act, Act::Delete | Act::Collect),
             "{act:?}"
         );
+    }
+}
+
+/// duplicacy 20 took what an eventually consistent listing did not show for
+/// absent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn duplicacy_20_a_store_that_lists_nothing_is_not_made_a_new_repository() {
+    let start = Start::new().await;
+    let secrets = async |store: &AilingStore| {
+        let key = format!("projects/{}/keys/1", start.project);
+        let config = conformance::read(store, "config").await.unwrap();
+        (config, conformance::read(store, &key).await.unwrap())
+    };
+    let before = secrets(&start.store).await;
+    for fate in [Fate::Empty, Fate::Partial, Fate::Stale] {
+        let mut scene = start.scene().await;
+        let request = Request::List;
+        scene
+            .store
+            .fall_ill(Ailment { request, fate }, Course::From(0))
+            .await;
+        scene.world = scene.world.reopen().await;
+        // A restore finds what it needs or fails, and a backup stores again what it misses.
+        let restored = scene.act(Act::Restore).await;
+        let written = scene.act(Act::Backup).await;
+        assert!(
+            secrets(&scene.store).await == before,
+            "{fate:?} made new keys"
+        );
+        let what = format!("{fate:?}: {restored:?} {written:?}");
+        scene.go_on(Act::Backup, written.is_ok(), &what).await;
     }
 }

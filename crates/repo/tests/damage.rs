@@ -241,6 +241,16 @@ async fn any_damage_to_any_object_is_found_and_contained() {
     assert!(closed > 20, "{closed}");
 }
 
+#[tokio::test]
+async fn what_a_writer_tried_out_in_a_bucket_is_no_damage() {
+    let world = World::new().await;
+    let probe = Path::from("probe/0123");
+    world.store.put(&probe, b"x".to_vec().into()).await.unwrap();
+    let checked = check_whole(world.store.clone(), Arc::default()).await;
+    let report = checked.unwrap();
+    assert_eq!((report.objects, report.damaged.len()), (2, 0));
+}
+
 /// Who has no key sees every damage but the one that was hidden from him.
 async fn check_without_key(store: &Arc<dyn ObjectStore>, path: &Path, damage: Damage) {
     let checked = check_whole(store.clone(), Arc::new(Progress::default())).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{ResourceId, ResourceType};
 
+use crate::change_map::reflink;
 use crate::config::{self, ImagesConfig, ServerConfig, ShareConfig, SourceConfig, volume_name};
 use crate::folder::Folder;
 use crate::lock::Access;
@@ -91,6 +92,7 @@ impl Inventory {
         match format {
             ImageFormat::Raw => {
                 let disk = RawDisk::open(&name, &path, Access::Read)?;
+                self.remove_orphans(source);
                 Ok(Arc::new(disk.with_change_map(source, volume, &path)?))
             }
             ImageFormat::Qcow2 => {
@@ -130,6 +132,17 @@ impl Inventory {
         let (source, name, _) = self.locate(volume)?;
         // Whatever the format, locks and permissions are the file's.
         raw::open_locked(&name, &source.path.join(&name), Access::Write).map(drop)
+    }
+
+    /// Removes what was kept to tell changes of images that are not there any more.
+    fn remove_orphans(&self, source: &ImagesConfig) {
+        let done = self.list().map(|all| {
+            let volumes = all.iter().map(|protectable| protectable.id).collect();
+            reflink::remove_orphans(&source.path, &volumes)
+        });
+        if let Ok(Err(error)) = done {
+            tracing::warn!(%error, source = source.name, "a reflink of a lost image stays");
+        }
     }
 
     /// Opens a share.

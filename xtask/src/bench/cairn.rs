@@ -8,13 +8,15 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::compare::{changed_blocks, same};
+use super::compare::{changed_blocks, copy_tree, same, update_tree};
 use super::figure::{Figure, Figures};
 use super::process::{peak_bytes, reset_peak, run};
 use super::{Generations, folder_bytes, place_image};
 use crate::server::Server;
 
 const CONFIG: &str = "[[source]]\nkind = \"images\"\nname = \"bench\"\npath = \"images\"\n";
+const TREE_CONFIG: &str = "[[source]]\nkind = \"share\"\nname = \"subject\"\npath = \"subject\"\n\
+    [[source]]\nkind = \"share\"\nname = \"target\"\npath = \"target\"\n";
 const BLOCK_BYTES: usize = 64 << 10;
 
 /// One round with a disk: once with nothing to tell what has changed, and once
@@ -38,6 +40,35 @@ pub fn disk(program: &Path, generations: &Generations, place: &Path) -> Result<F
     Ok(figures)
 }
 
+/// One round with a tree: a share, and another one to restore to.
+pub fn tree(program: &Path, generations: &Generations, place: &Path) -> Result<Figures> {
+    let mut figures = Figures::new();
+    let (subject, target) = (place.join("subject"), place.join("target"));
+    copy_tree(&generations.first, &subject)?;
+    fs::create_dir(&target)?;
+    let bench = Bench::start(program, place, TREE_CONFIG)?;
+    let empty = bench.stored()?;
+    bench.vault("subject", &["--type", "turbo"])?;
+    bench.backup(&mut figures, "first", (Figure::Full, Figure::FullPeak))?;
+    let full = bench.stored()?;
+    figures.insert(Figure::FullBytes, (full - empty) as f64);
+    let mut unwanted = Figures::new();
+    bench.backup(&mut unwanted, "again", (Figure::Full, Figure::FullPeak))?;
+    figures.insert(Figure::Again, unwanted[&Figure::Full]);
+    let before = bench.stored()?;
+    update_tree(&generations.first, &generations.second, &subject)?;
+    let second = (Figure::Incremental, Figure::IncrementalPeak);
+    bench.backup(&mut figures, "second", second)?;
+    figures.insert(Figure::Growth, (bench.stored()? - before) as f64);
+    bench.restore(&mut figures, "second", &["--to", "target"])?;
+    ensure!(
+        same(&target, &generations.second)?,
+        "something else was restored"
+    );
+    bench.verify(&mut figures)?;
+    Ok(figures)
+}
+
 fn unhinted(
     figures: &mut Figures,
     bench: &Bench,
@@ -47,7 +78,7 @@ fn unhinted(
     let disk = place.join("images/disk.img");
     let empty = bench.stored()?;
     place_image(&generations.first, &disk)?;
-    bench.vault("disk.img")?;
+    bench.vault("disk.img", &[])?;
     bench.backup(figures, "first", (Figure::Full, Figure::FullPeak))?;
     let full = bench.stored()?;
     figures.insert(Figure::FullBytes, (full - empty) as f64);
@@ -57,7 +88,7 @@ fn unhinted(
     figures.insert(Figure::Growth, (bench.stored()? - full) as f64);
     fs::remove_file(&disk)?;
     File::create(&disk)?.set_len(fs::metadata(&generations.second)?.len())?;
-    bench.restore(figures, "second")?;
+    bench.restore(figures, "second", &[])?;
     ensure!(
         same(&disk, &generations.second)?,
         "something else was restored"
@@ -78,7 +109,7 @@ fn hinted(
     let mut unwanted = Figures::new();
     place_image(&generations.first, &disk)?;
     write_changes(&changes, ("-", "first"), size, &[])?;
-    bench.vault("disk.img")?;
+    bench.vault("disk.img", &[])?;
     bench.backup(&mut unwanted, "first", (Figure::Full, Figure::FullPeak))?;
     place_image(&generations.second, &disk)?;
     write_changes(&changes, ("first", "second"), size, &changed)?;
@@ -90,7 +121,7 @@ fn hinted(
     figures.insert(Figure::HintedAgainBytes, (bench.stored()? - before) as f64);
     fs::remove_file(&disk)?;
     File::create(&disk)?.set_len(size)?;
-    bench.restore(&mut unwanted, "third")?;
+    bench.restore(&mut unwanted, "third", &[])?;
     ensure!(
         same(&disk, &generations.second)?,
         "something else was restored"
@@ -133,9 +164,9 @@ impl Bench {
         folder_bytes(&self.data.join("repository"))
     }
 
-    fn vault(&self, resource: &str) -> Result<()> {
+    fn vault(&self, resource: &str, more: &[&str]) -> Result<()> {
         let size = ["--size", "1000", "--resource", resource];
-        let call = [&["vault", "create", "bench"][..], &size].concat();
+        let call = [&["vault", "create", "bench"][..], &size, more].concat();
         self.server.call(&call).map(|_| ())
     }
 
@@ -152,9 +183,10 @@ impl Bench {
         self.note_peak(figures, peak)
     }
 
-    fn restore(&self, figures: &mut Figures, backup: &str) -> Result<()> {
+    fn restore(&self, figures: &mut Figures, backup: &str, more: &[&str]) -> Result<()> {
         reset_peak(self.server.id())?;
-        self.server.call(&["restore", backup, "--wait"])?;
+        self.server
+            .call(&[&["restore", backup, "--wait"][..], more].concat())?;
         figures.insert(Figure::Restore, self.last_task("restore")?);
         self.note_peak(figures, Figure::RestorePeak)
     }

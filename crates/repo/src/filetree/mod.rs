@@ -7,7 +7,9 @@
 //! every backup. `docs/FORMAT.md` describes every byte of it.
 
 mod compare;
+mod content;
 mod cut;
+mod directory;
 mod entry;
 mod list;
 mod old;
@@ -16,6 +18,7 @@ mod restore;
 mod store;
 mod summary;
 mod walk;
+mod window;
 mod write;
 
 pub use restore::RestoreTree;

@@ -9,15 +9,13 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cairn_types::tree::{DirectoryWriter, EntryKind, FileWriter, Metadata, TreeWriter, Xattr};
+use cairn_types::tree::{DirectoryWriter, EntryKind, TreeWriter};
 use cairn_types::{BackupId, Progress};
 use tokio::runtime::Handle;
 
-use crate::chunk::{ChunkId, is_zero};
 use crate::error::{Error, Result};
 use crate::filetree::compare;
 use crate::filetree::entry::{Held, NodeRef, Piece, Record};
@@ -25,21 +23,16 @@ use crate::filetree::list::ListKind;
 use crate::filetree::store::DEPTH_MAX;
 use crate::filetree::summary::{ProblemKind, Problems, TreeSummary};
 use crate::filetree::walk::{Named, branch, find, leaf, piece_leaf, too_deep};
+use crate::filetree::window::{Link, Purpose, Target, Window};
 use crate::filetree::write::{lock, text};
-use crate::frame::FrameCoder;
 use crate::known::Known;
 use crate::manifest::Content;
-use crate::pack::PackSeal;
-use crate::plan::{self, Request, Wanted};
 use crate::project::{Gate, Inner};
-use crate::read::{ChunkReader, fetch_ahead};
-use crate::store::pack_path;
+use crate::read::ChunkReader;
 use crate::workers::{self, Stop, StopOnDrop};
 
 /// Pieces and files that are planned at a time: some 20 MiB of memory.
 const WINDOW: usize = 32 << 10;
-/// Runs of zeros from this length on are not written: they become holes.
-const HOLE_BYTES: usize = 32 << 10;
 
 /// A tree to be restored.
 pub struct RestoreTree {
@@ -60,7 +53,7 @@ pub(crate) struct Session {
     _gate: Arc<Gate>,
     pub project: Arc<Inner>,
     pub known: Arc<Known>,
-    handle: Handle,
+    pub handle: Handle,
     pub target: Arc<dyn TreeWriter>,
     pub stop: Arc<Stop>,
     pub problems: Mutex<Problems>,
@@ -203,44 +196,6 @@ pub(crate) fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
         [] => name.to_vec(),
         _ => [directory, name].join(&b'/'),
     }
-}
-
-/// A file that is to be written.
-struct Target {
-    directory: Arc<[u8]>,
-    name: Box<[u8]>,
-    metadata: Metadata,
-    xattrs: Vec<Xattr>,
-    /// Pieces that are not written yet, and one while more are being planned.
-    left: AtomicUsize,
-    /// Open from the first piece to the last.
-    writer: Mutex<Option<Arc<dyn FileWriter>>>,
-}
-
-/// What is planned and not written yet.
-#[derive(Default)]
-struct Window {
-    files: Vec<Arc<Target>>,
-    /// Each piece, with the number of its file and its place in that.
-    pieces: Vec<(ChunkId, Purpose)>,
-    /// Files without pieces, by number.
-    empty: Vec<usize>,
-    links: Vec<Link>,
-}
-
-/// A name of a file that has another.
-struct Link {
-    directory: Arc<[u8]>,
-    name: Box<[u8]>,
-    /// The other's path.
-    first: Arc<[u8]>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Purpose {
-    file: u32,
-    bytes: u32,
-    offset: u64,
 }
 
 /// Goes through the tree and plans.
@@ -417,35 +372,9 @@ impl Planner<'_> {
         self.write_window()
     }
 
-    /// Writes what was planned, on all cores.
+    /// Writes what was planned.
     fn write_window(&mut self) -> Result<()> {
-        let window = std::mem::take(&mut self.window);
-        let index = self.session.known.index();
-        let wanted = plan::find(&window.pieces, index)?;
-        let requests = plan::plan(&wanted, index)?;
-        let links = window.links;
-        let batch = Arc::new(Batch {
-            session: self.session.clone(),
-            files: window.files,
-            empty: window.empty,
-            wanted,
-            requests,
-            next_empty: AtomicUsize::new(0),
-            next_request: AtomicUsize::new(0),
-        });
-        let count = workers::count((batch.requests.len() + batch.empty.len()) as u64);
-        let this = batch.clone();
-        let work = move || this.work();
-        let done = workers::run(count, &self.session.stop, work);
-        self.session.handle.block_on(done)?;
-        for link in links {
-            self.session.stop.check()?;
-            let path = join(&link.directory, &link.name);
-            let writer = self.session.open(&link.directory)?;
-            let linked = writer.create_link(&link.name, &link.first);
-            linked.map_err(failed("link", &path))?;
-        }
-        Ok(())
+        std::mem::take(&mut self.window).write(self.session)
     }
 }
 
@@ -456,149 +385,4 @@ fn identity(record: &Record) -> [u8; 16] {
     record.encode(&mut bytes);
     let hash = blake3::hash(&bytes);
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
-}
-
-/// A window that is being written.
-struct Batch {
-    session: Arc<Session>,
-    files: Vec<Arc<Target>>,
-    empty: Vec<usize>,
-    wanted: Vec<Wanted<Purpose>>,
-    requests: Vec<Request>,
-    next_empty: AtomicUsize,
-    next_request: AtomicUsize,
-}
-
-/// The directory that a worker wrote to last: the next file is often in it too.
-type Last = Option<(Arc<[u8]>, Arc<dyn DirectoryWriter>)>;
-
-impl Batch {
-    fn work(&self) -> Result<()> {
-        let session = &self.session;
-        let (mut coder, mut last) = (FrameCoder::new(), None);
-        let next = || self.next_empty.fetch_add(1, Ordering::Relaxed);
-        while let Some(file) = self.empty.get(next()) {
-            session.stop.check()?;
-            let target = &self.files[*file];
-            let writer = self.writer(target, &mut last)?;
-            self.finish(target, &*writer)?;
-        }
-        fetch_ahead(
-            &session.project.objects,
-            &session.handle,
-            || {
-                let next = self.next_request.fetch_add(1, Ordering::Relaxed);
-                self.requests.get(next)
-            },
-            |request| {
-                let path = pack_path(session.project.place.project, request.pack);
-                (path, request.range.clone())
-            },
-            |request, stored| {
-                session.stop.check()?;
-                self.fulfil(request, &stored?, &mut coder, &mut last)
-            },
-        )
-    }
-
-    fn fulfil(
-        &self,
-        request: &Request,
-        stored: &[u8],
-        coder: &mut FrameCoder,
-        last: &mut Last,
-    ) -> Result<()> {
-        let project = &self.session.project;
-        let seal = PackSeal::new(&project.keys, &project.place, request.pack);
-        let damaged = |problem| project.damaged_pack(request.pack, problem);
-        for frame in &request.frames {
-            let sealed = slice(stored, &request.range, &frame.entry.range());
-            let opened = coder.open(&seal, u32::from(frame.number), sealed);
-            let opened = opened.map_err(damaged)?;
-            let chunks = opened.chunks().map_err(damaged)?;
-            for wanted in &self.wanted[frame.wanted.clone()] {
-                let hasher = &project.keys.hasher;
-                let plain = wanted.find_in(frame, &chunks, opened.bytes(), hasher)?;
-                if plain.len() != wanted.purpose.bytes as usize {
-                    return Err(Error::DamagedChunk {
-                        id: wanted.id,
-                        problem: "its length is not its place's",
-                    });
-                }
-                self.write(wanted.purpose, plain, last)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, purpose: Purpose, plain: &[u8], last: &mut Last) -> Result<()> {
-        let target = &self.files[purpose.file as usize];
-        let writer = self.writer(target, last)?;
-        let written = write_but_zeros(&*writer, purpose.offset, plain);
-        written.map_err(|source| failed("write", &target.path())(source))?;
-        self.session.stop.progress().advance(plain.len() as u64);
-        if target.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.finish(target, &*writer)?;
-        }
-        Ok(())
-    }
-
-    /// The file, created for its first piece.
-    fn writer(&self, target: &Target, last: &mut Last) -> Result<Arc<dyn FileWriter>> {
-        let mut open = lock(&target.writer);
-        if let Some(writer) = &*open {
-            return Ok(writer.clone());
-        }
-        let directory = match last {
-            Some((path, directory)) if *path == target.directory => directory.clone(),
-            _ => {
-                let opened = self.session.open(&target.directory)?;
-                *last = Some((target.directory.clone(), opened.clone()));
-                opened
-            }
-        };
-        let created = directory.create_file(&target.name);
-        let writer = created.map_err(|source| failed("create", &target.path())(source))?;
-        *open = Some(writer.clone());
-        Ok(writer)
-    }
-
-    fn finish(&self, target: &Target, writer: &dyn FileWriter) -> Result<()> {
-        let set = writer.finish(&target.metadata, &target.xattrs);
-        *lock(&target.writer) = None;
-        set.map_err(|source| failed("finish", &target.path())(source))
-    }
-}
-
-impl Target {
-    fn path(&self) -> Vec<u8> {
-        join(&self.directory, &self.name)
-    }
-}
-
-/// The part of what was read that a frame is.
-fn slice<'s>(stored: &'s [u8], read: &Range<u64>, frame: &Range<u64>) -> &'s [u8] {
-    let (start, end) = (frame.start - read.start, frame.end - read.start);
-    stored.get(start as usize..end as usize).unwrap_or_default()
-}
-
-/// Writes a piece into a new file, without the long runs of zeros in it.
-fn write_but_zeros(writer: &dyn FileWriter, offset: u64, plain: &[u8]) -> io::Result<()> {
-    let mut data = 0..0;
-    for start in (0..plain.len()).step_by(HOLE_BYTES) {
-        let end = plain.len().min(start + HOLE_BYTES);
-        let hole = end - start == HOLE_BYTES && is_zero(&plain[start..end]);
-        if !hole {
-            data.end = end;
-            continue;
-        }
-        if !data.is_empty() {
-            writer.write_at(offset + data.start as u64, &plain[data.clone()])?;
-        }
-        data = end..end;
-    }
-    match data.is_empty() {
-        true => Ok(()),
-        false => writer.write_at(offset + data.start as u64, &plain[data]),
-    }
 }

@@ -23,7 +23,7 @@ const UNFINISHED: &str = "unfinished";
 /// The folder of a local index, locked while this lives.
 #[derive(Debug)]
 pub(super) struct Files {
-    folder: PathBuf,
+    pub folder: PathBuf,
     _lock: File,
     #[cfg(test)]
     pub faults: super::faults::Faults,
@@ -72,11 +72,11 @@ impl Files {
     }
 
     pub fn write_at(&self, name: &str, file: &File, bytes: &[u8], offset: u64) -> Result<()> {
-        self.act("write", name, |_| file.write_all_at(bytes, offset))
+        self.checked("write", name, || file.write_all_at(bytes, offset))
     }
 
     pub fn read_at(&self, name: &str, file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {
-        self.act("read", name, |_| file.read_exact_at(bytes, offset))
+        self.checked("read", name, || file.read_exact_at(bytes, offset))
     }
 
     /// Gives a part of a file to `each`, in pieces of whole words, and returns the hash of it.
@@ -101,12 +101,12 @@ impl Files {
     }
 
     pub fn length(&self, name: &str, file: &File) -> Result<u64> {
-        self.act("look at", name, |_| Ok(file.metadata()?.len()))
+        self.checked("look at", name, || Ok(file.metadata()?.len()))
     }
 
     /// Makes what was written to a file durable.
     pub fn sync(&self, name: &str, file: &File) -> Result<()> {
-        self.act("sync", name, |_| durable(file))
+        self.checked("sync", name, || durable(file))
     }
 
     /// A whole file, or nothing if there is none.
@@ -162,11 +162,21 @@ impl Files {
         act: impl FnOnce(&Path) -> io::Result<T>,
     ) -> Result<T> {
         let path = self.folder.join(name);
+        self.checked(action, name, || act(&path))
+    }
+
+    /// As `act`, on an open file.
+    fn checked<T>(
+        &self,
+        action: &'static str,
+        name: &str,
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T> {
         #[cfg(test)]
-        self.faults
-            .strike(action)
-            .map_err(|source| failed(action, &path, source))?;
-        act(&path).map_err(|source| failed(action, &path, source))
+        let done = self.faults.strike(action).and_then(|()| act());
+        #[cfg(not(test))]
+        let done = act();
+        done.map_err(|source| failed(action, &self.folder.join(name), source))
     }
 
     /// The error for a file that is not what was written.

@@ -16,8 +16,8 @@ const BITS_MIN: u64 = 4;
 /// enough for a 64-bit word to tell.
 const PROBES: u32 = 4;
 /// Bytes of one filter at most, and of all filters of an index together. A run of
-/// more than 200 million chunks, 12 TiB in blocks, has none: a question costs a read.
-pub(super) const FILTERS_BYTES: u64 = 96 << 20;
+/// more than 268 million chunks, 16 TiB in blocks, has none: a question costs a read.
+pub(super) const FILTERS_BYTES: u64 = 128 << 20;
 
 /// The filter of one run.
 #[derive(Debug)]

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use cairn_types::ProjectId;
-
 use crate::chunk::ChunkKey;
 use crate::error::{Error, Result};
+use crate::keys;
 
 use super::files::Files;
 use super::filter::FILTERS_BYTES;
@@ -33,6 +32,8 @@ pub(super) struct Shared {
     /// Repository and project, which every file is bound to.
     pub bound: [u8; 32],
     pub pack_files: PackFiles,
+    /// Entries in memory before they become a run.
+    pub memory_entries: usize,
     pub state: RwLock<State>,
     /// What the state file says; locked, before `state`, by whoever changes the files.
     pub saved: Mutex<Saved>,
@@ -106,8 +107,13 @@ fn load(files: &Arc<Files>, bound: &[u8; 32], pack_files: &PackFiles) -> Result<
 
 impl Shared {
     /// Opens a project's index, or an empty one where there is none that is whole.
-    pub fn open(folder: Arc<LocalFolder>, project: ProjectId, bound: [u8; 32]) -> Result<Self> {
-        let files = Arc::new(Files::open(&folder.of(project))?);
+    pub fn open(
+        folder: Arc<LocalFolder>,
+        place: &keys::Place,
+        memory_entries: usize,
+    ) -> Result<Self> {
+        let bound = *place.bound("").first_chunk().expect("two ids of 16 bytes");
+        let files = Arc::new(Files::open(&folder.of(place.project))?);
         let pack_files = PackFiles::open(&files)?;
         let (state, saved) = match load(&files, &bound, &pack_files) {
             Ok(loaded) => loaded,
@@ -132,6 +138,7 @@ impl Shared {
             files,
             bound,
             pack_files,
+            memory_entries,
             state: RwLock::new(state),
             saved: Mutex::new(saved),
             unsound: AtomicBool::new(false),
@@ -215,8 +222,21 @@ impl Shared {
         }
     }
 
+    /// Makes durable which of the packs in the files are gone.
+    pub fn save_removals(&self) -> Result<()> {
+        let mut saved = self.lock_saved();
+        self.must_be_sound()?;
+        let mut next = saved.clone();
+        next.live = self.read().packs.live()[..saved.live.len()].to_vec();
+        if next != *saved {
+            self.files.replace(STATE_FILE, &next.encode(&self.bound))?;
+            *saved = next;
+        }
+        Ok(())
+    }
+
     /// Sets aside what is in memory, and says what the state is once it is written.
-    fn freeze(&self, next: &mut Saved) -> (Arc<BTreeSet<Entry>>, Vec<FreshPack>) {
+    pub fn freeze(&self, next: &mut Saved) -> (Arc<BTreeSet<Entry>>, Vec<FreshPack>) {
         let mut state = self.write();
         state.frozen = Arc::new(std::mem::take(&mut state.memory));
         let fresh = (next.packs..state.packs.len()).map(|number| {

@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 
-use super::MEMORY_ENTRIES;
 use super::local::Shared;
 use super::run::{Entries, Entry, Run, RunWriter};
 use super::saved::STATE_FILE;
@@ -93,10 +92,10 @@ impl Merger {
 }
 
 /// The oldest run that is to be merged with all newer ones. `live` is how many
-/// chunks there are in packs that are there.
-pub(super) fn first_due(entries: &[u64], live: u64) -> Option<usize> {
+/// chunks there are in packs that are there; entries of others may be as many and `slack`.
+pub(super) fn first_due(entries: &[u64], live: u64, slack: u64) -> Option<usize> {
     let all: u64 = entries.iter().sum();
-    if all > GROWTH * live + MEMORY_ENTRIES as u64 {
+    if all > GROWTH * live + slack {
         return Some(0);
     }
     let (mut due, mut newer) = (None, 0);
@@ -113,7 +112,7 @@ impl Shared {
     fn first_due(&self) -> Option<usize> {
         let state = self.read();
         let entries: Vec<u64> = state.runs.iter().map(|run| run.entries).collect();
-        first_due(&entries, state.packs.chunks())
+        first_due(&entries, state.packs.chunks(), self.memory_entries as u64)
     }
 
     /// Merges some runs into one. False if none are to be merged, or it was stopped.

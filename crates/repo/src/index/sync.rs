@@ -2,7 +2,8 @@
 //!
 //! What the store lists is there. What it does not list may be there all the
 //! same, so a pack that an index object or the local index names is asked for
-//! before it counts as gone.
+//! before it counts as gone. A pack that is gone though nobody took it away is a
+//! loss, which is noted before the index forgets the pack.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,127 +19,134 @@ use crate::workers;
 
 use super::IndexedPack;
 
-/// The packs that are there, with the lengths of their objects.
-struct Present<'p> {
+struct Sync<'p> {
     project: &'p Inner,
+    known: &'p Arc<Known>,
+    /// The packs that the store lists, with the lengths of their objects.
     listed: BTreeMap<PackId, u64>,
-}
-
-impl Present<'_> {
-    /// Whether a pack is there in full.
-    async fn has(&self, id: PackId, stored_bytes: u64) -> Result<bool> {
-        match self.listed.get(&id) {
-            Some(size) => Ok(*size == stored_bytes),
-            None => {
-                let path = pack_path(self.project.place.project, id);
-                let size = or_corrupt(self.project.objects.size(&path).await)?;
-                Ok(size == Some(stored_bytes))
-            }
-        }
-    }
-
-    /// Those of some packs that are not there in full.
-    async fn gone(&self, packs: Vec<(PackId, u64)>) -> Result<Vec<PackId>> {
-        let asked = packs.into_iter().map(|(id, size)| async move {
-            let there = self.has(id, size).await?;
-            Ok::<_, Error>((!there).then_some(id))
-        });
-        let mut asked = stream::iter(asked).buffered(READS);
-        let mut gone = Vec::new();
-        while let Some(answer) = asked.next().await {
-            gone.extend(answer?);
-        }
-        Ok(gone)
-    }
+    /// Whether a loss was noted; once is enough.
+    noted: bool,
 }
 
 impl Inner {
     /// Reads what is new of the index objects and of packs that no object
-    /// names, and drops packs that are gone. Leaves a mark where something is lost.
+    /// names, and drops packs that are gone.
     pub async fn sync_index(&self, known: &Arc<Known>) -> Result<()> {
-        if self.sync_all(known).await? {
-            Ok(())
-        } else {
-            self.note_loss_if_writer().await
-        }
+        let mut sync = Sync {
+            project: self,
+            known,
+            listed: self.pack_sizes().await?,
+            noted: false,
+        };
+        sync.drop_gone().await?;
+        sync.take_in_objects().await?;
+        sync.take_in_unnamed().await
+    }
+}
+
+impl Sync<'_> {
+    /// Drops packs of the index that are gone.
+    async fn drop_gone(&mut self) -> Result<()> {
+        let index = self.known.index();
+        let sizes = index
+            .packs()
+            .into_iter()
+            .filter_map(|n| index.pack_size(n))
+            .collect();
+        let gone = self.gone(sizes).await?;
+        let known = self.known.clone();
+        workers::one(move || known.index().remove(&gone)).await
     }
 
-    /// As `sync_index`. Returns whether nothing that was named is lost.
-    async fn sync_all(&self, known: &Arc<Known>) -> Result<bool> {
-        let present = Present {
-            project: self,
-            listed: self.pack_sizes().await?,
-        };
-        let index = known.index();
-        let sizes = index.packs().into_iter().filter_map(|n| index.pack_size(n));
-        let doubtful = sizes.filter(|(id, size)| present.listed.get(id) != Some(size));
-        let gone = present.gone(doubtful.collect()).await?;
-        let mut is_whole = gone.is_empty();
-        let this = known.clone();
-        workers::one(move || this.index().remove(&gone)).await?;
-        let objects = self.objects.list(self.place.project, Folder::Index).await?;
+    /// Takes in the index objects that are new, as far as the packs that they name are there.
+    async fn take_in_objects(&mut self) -> Result<()> {
+        let project = self.project;
+        let objects = project.objects.list(project.place.project, Folder::Index);
+        let objects = objects.await?;
+        let index = self.known.index();
         index.keep_taken_in(objects.iter().map(|found| &*found.name));
         let new = objects
             .into_iter()
             .filter(|found| !index.has_taken_in(&found.name));
         let reads = new.map(|found| async move {
-            let read = self.read_index(&found).await;
+            let read = project.read_index(&found).await;
             read.map(|packs| (found.name, packs))
         });
         let mut reads = stream::iter(reads).buffered(READS);
         while let Some(read) = reads.next().await {
-            is_whole &= match or_corrupt(read)? {
-                Some((name, packs)) => self.take_in(known, &present, name, packs).await?,
-                None => false,
-            };
+            match or_corrupt(read)? {
+                Some((name, packs)) => self.take_in(name, packs).await?,
+                None => self.note_loss().await?,
+            }
         }
-        Ok(self.take_in_unnamed(known, present.listed).await? && is_whole)
+        Ok(())
     }
 
-    /// Takes in an index object, as far as its packs are there. Returns whether all are.
-    async fn take_in(
-        &self,
-        known: &Arc<Known>,
-        present: &Present<'_>,
-        object: String,
-        mut packs: Vec<IndexedPack>,
-    ) -> Result<bool> {
-        packs.retain(|pack| known.index().number(pack.id).is_none());
+    async fn take_in(&mut self, object: String, mut packs: Vec<IndexedPack>) -> Result<()> {
+        packs.retain(|pack| self.known.index().number(pack.id).is_none());
         let named = packs.iter().map(|pack| (pack.id, pack.stored_bytes));
-        let gone = present.gone(named.collect()).await?;
+        let gone = self.gone(named.collect()).await?;
         packs.retain(|pack| !gone.contains(&pack.id));
-        let known = known.clone();
+        let known = self.known.clone();
         workers::one(move || {
             for pack in &packs {
                 known.index().insert(pack)?;
             }
             known.index().take_in(&object)
         })
-        .await?;
-        Ok(gone.is_empty())
+        .await
     }
 
     /// Takes in packs by their own tables, where nothing else names them.
-    /// Returns whether all of them could be read.
-    async fn take_in_unnamed(
-        &self,
-        known: &Arc<Known>,
-        listed: BTreeMap<PackId, u64>,
-    ) -> Result<bool> {
-        let unnamed = listed
+    async fn take_in_unnamed(&mut self) -> Result<()> {
+        let (project, index) = (self.project, self.known.index());
+        let unnamed: Vec<_> = self
+            .listed
+            .iter()
+            .map(|(id, size)| (*id, *size))
+            .filter(|(id, _)| index.number(*id).is_none())
+            .collect();
+        let tables = unnamed
             .into_iter()
-            .filter(|(id, _)| known.index().number(*id).is_none());
-        let tables = unnamed.map(|(id, size)| self.read_pack_table(id, size));
+            .map(|(id, size)| project.read_pack_table(id, size));
         let mut reads = stream::iter(tables).buffered(READS);
-        let mut is_whole = true;
         while let Some(read) = reads.next().await {
             let Some(pack) = or_corrupt(read)? else {
-                is_whole = false;
+                self.note_loss().await?;
                 continue;
             };
-            let known = known.clone();
+            let known = self.known.clone();
             workers::one(move || known.index().insert(&pack)).await?;
         }
-        Ok(is_whole)
+        Ok(())
+    }
+
+    /// Those of some packs that are not there in full. If there are any, that is noted.
+    async fn gone(&mut self, packs: Vec<(PackId, u64)>) -> Result<Vec<PackId>> {
+        let project = self.project;
+        let listed = |(id, size): &(PackId, u64)| self.listed.get(id) == Some(size);
+        let doubtful: Vec<_> = packs.into_iter().filter(|pack| !listed(pack)).collect();
+        let asked = doubtful.into_iter().map(|(id, size)| async move {
+            let path = pack_path(project.place.project, id);
+            let found = or_corrupt(project.objects.size(&path).await)?;
+            Ok::<_, Error>((found != Some(size)).then_some(id))
+        });
+        let mut asked = stream::iter(asked).buffered(READS);
+        let mut gone = Vec::new();
+        while let Some(answer) = asked.next().await {
+            gone.extend(answer?);
+        }
+        if !gone.is_empty() {
+            self.note_loss().await?;
+        }
+        Ok(gone)
+    }
+
+    async fn note_loss(&mut self) -> Result<()> {
+        if !self.noted {
+            self.project.note_loss_if_writer().await?;
+            self.noted = true;
+        }
+        Ok(())
     }
 }

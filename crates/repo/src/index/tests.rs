@@ -6,6 +6,8 @@ mod damage;
 mod faults;
 #[path = "tests/model.rs"]
 mod model;
+#[path = "tests/scale.rs"]
+mod scale;
 
 use std::path::PathBuf;
 
@@ -41,7 +43,7 @@ impl Lab {
     }
 
     fn open(&self) -> Index {
-        Index::open(self.local(), &self.place).unwrap()
+        Index::with_memory(self.local(), &self.place, 1 << 10).unwrap()
     }
 
     /// The files of the index but the lock, by name.

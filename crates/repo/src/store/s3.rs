@@ -31,7 +31,7 @@ use crate::random;
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 /// Where it is tried out whether the store creates conditionally.
-const PROBES: &str = "probe";
+pub(super) const PROBES: &str = "probe";
 
 /// Which bucket, and what opens it.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@
 //! extent is not written in place while two files share it, and not used again
 //! while one has it; so an equal place on the device means equal bytes.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -159,6 +160,27 @@ impl Drop for Reflink {
             tracing::warn!(%error, volume.id = %self.volume, "an old reflink of an image stays");
         }
     }
+}
+
+/// Removes the reflinks below `folder` of volumes that are not there any more:
+/// each holds as much space as the image had.
+pub(crate) fn remove_orphans(folder: &Path, volumes: &HashSet<ResourceId>) -> io::Result<()> {
+    let folder = folder.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let volume = name.split('.').next().and_then(|id| id.parse().ok());
+        let is_orphan = volume
+            .is_some_and(|volume| number_in(name, volume).is_some() && !volumes.contains(&volume));
+        if is_orphan {
+            fs::remove_file(folder.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn failed(error: io::Error) -> NoChangeMap {

@@ -51,6 +51,24 @@ fn extents_that_cannot_be_compared_differ_even_from_themselves() {
 }
 
 #[test]
+fn reflinks_of_volumes_that_are_gone_go_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let points = folder.path().join(FOLDER);
+    let (there, gone) = (ResourceId::random(), ResourceId::random());
+    let volumes = HashSet::from([there]);
+    remove_orphans(folder.path(), &volumes).unwrap();
+    fs::create_dir(&points).unwrap();
+    let name = |volume| format!("{volume}.0000000001.abc");
+    let others = [name(there), format!("{gone}.img"), "readme".to_owned()];
+    for name in others.iter().chain([&name(gone)]) {
+        File::create(points.join(name)).unwrap();
+    }
+    remove_orphans(folder.path(), &volumes).unwrap();
+    assert!(!points.join(name(gone)).exists());
+    assert!(others.iter().all(|name| points.join(name).exists()));
+}
+
+#[test]
 fn names_of_other_volumes_and_files_are_not_taken() {
     let (mine, other) = (ResourceId::random(), ResourceId::random());
     assert_eq!(

@@ -1,0 +1,185 @@
+"""Shares of files: backed up, wrecked, restored in place, elsewhere and without a server."""
+
+import json
+import os
+import random
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+from harness import CAIRN, ROOT, Server, run
+
+READER = ROOT / "tools/cairn_read.py"
+CONFIG = """\
+[[source]]
+kind = "share"
+name = "home"
+path = "home"
+exclude = ["**/cache"]
+
+[[source]]
+kind = "share"
+name = "spare"
+path = "spare"
+"""
+
+
+def fill(folder, seed):
+    """Makes files of every kind, size and name."""
+    rng = random.Random(seed)
+    (folder / "docs/deep/er").mkdir(parents=True)
+    (folder / "cache").mkdir()
+    (folder / "cache/skipped").write_bytes(b"not saved")
+    for number in range(400):
+        (folder / f"docs/{number:03}").write_bytes(rng.randbytes(rng.randrange(3000)))
+    (folder / "docs/large").write_bytes(rng.randbytes(3 << 20))
+    (folder / "empty").touch()
+    (folder / os.fsdecode(b"\xff name\n")).write_bytes(b"odd")
+    with open(folder / "sparse", "wb") as file:
+        file.truncate(64 << 20)
+        file.seek(20 << 20)
+        file.write(b"in the middle")
+    os.link(folder / "docs/large", folder / "docs/deep/same")
+    os.symlink("../nowhere", folder / "docs/link")
+    os.mkfifo(folder / "pipe", 0o640)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+    os.setxattr(folder / "empty", "user.note", b"kept")
+    os.chmod(folder / "docs/deep", 0o2750)
+    os.utime(folder / "docs/deep/er", ns=(5, 1_000_000_007))
+    os.utime(folder / "docs/link", ns=(5, 77), follow_symlinks=False)
+
+
+def state(folder, leave_out=()):
+    """All that a user can see of a folder, by path."""
+    seen, first = {}, {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in leave_out)
+        for name in [".", *folders, *names]:
+            path = os.path.normpath(os.path.join(place, name))
+            about = os.lstat(path)
+            entry = [about.st_mode, about.st_uid, about.st_gid, about.st_mtime_ns]
+            if stat.S_ISREG(about.st_mode):
+                with open(path, "rb") as file:
+                    entry += [file.read(), about.st_blocks * 512 < about.st_size // 2]
+                entry.append(os.path.relpath(first.setdefault(about.st_ino, path), folder))
+            if stat.S_ISLNK(about.st_mode):
+                entry.append(os.readlink(path))
+            else:
+                entry.append([(one, os.getxattr(path, one)) for one in sorted(os.listxattr(path))])
+            seen[os.path.relpath(path, folder)] = entry
+    return seen
+
+
+def same(one, other):
+    """Compares two states and shows the first paths that differ."""
+    differ = [path for path in sorted({*one, *other}) if one.get(path) != other.get(path)]
+    assert not differ, differ[:5]
+
+
+@pytest.fixture(name="kept")
+def fixture_kept(tmp_path):
+    """A server with a share, another one to restore to, and a backup."""
+    server = Server(tmp_path, config=CONFIG)
+    server.home, server.spare = tmp_path / "home", tmp_path / "spare"
+    fill(server.home, seed=1)
+    server.spare.mkdir()
+    with server:
+        server.shares = server.protectables("turbo")
+        server.vault = server.create_vault("shares", "turbo", [server.shares["home"]])
+        server.before = state(server.home, {"cache"})
+        server.backup = server.back_up(server.vault)
+        yield server
+
+
+def restore_to(server, share, folder=None):
+    body = {"resource_id": server.shares[share]["id"]}
+    if folder is not None:
+        body["details"] = {"destination_path": folder}
+    return server.call("POST", f"/backups/{server.backup['id']}/restore", {"restore": body})
+
+
+def test_a_share_comes_back_in_place(kept):
+    for path in ("docs/007", "docs/large", "sparse", "pipe"):
+        (kept.home / path).unlink()
+    (kept.home / "docs/008").write_bytes(b"wrecked")
+    (kept.home / "docs/009").unlink()
+    (kept.home / "docs/009").symlink_to("/etc/passwd")
+    (kept.home / "new").write_bytes(b"made since")
+    kept.restore(kept.backup)
+    assert (kept.home / "new").read_bytes() == b"made since"
+    (kept.home / "new").unlink()
+    os.utime(kept.home, ns=(0, kept.before["."][3]))
+    same(state(kept.home, {"cache"}), kept.before)
+    assert (kept.home / "cache/skipped").read_bytes() == b"not saved"
+
+
+def test_a_share_goes_to_another_share_and_into_a_folder(kept):
+    for share, folder, target in (
+        ("spare", None, kept.spare),
+        ("home", "back/yesterday", kept.home / "back/yesterday"),
+    ):
+        answer = restore_to(kept, share, folder)
+        assert answer.status_code == 202, answer.text
+        log = kept.finished(answer.json()["job_id"])
+        assert log["status"] == "success", log
+        same(state(target), kept.before)
+    before = state(kept.spare)
+    for folder in ("../outside", "a/../../b", "docs/link/below"):
+        answer = restore_to(kept, "spare", folder)
+        if answer.status_code == 202:
+            assert kept.finished(answer.json()["job_id"])["status"] == "failed"
+    assert not (kept.spare.parent / "outside").exists()
+    same(state(kept.spare), before)
+    kept.cli("restore", kept.backup["name"], "--to", "spare", "--folder", "by cli", "--wait")
+    same(state(kept.spare / "by cli"), kept.before)
+
+
+def test_only_what_changed_is_stored_again(kept):
+    (kept.home / "docs/000").write_bytes(b"other bytes, but of this day")
+    size = sum((kept.data / "repository" / name).stat().st_size for name in kept.objects())
+    before = state(kept.home, {"cache"})
+    kept.backup = kept.back_up(kept.vault)
+    grown = sum((kept.data / "repository" / name).stat().st_size for name in kept.objects()) - size
+    assert grown < 128 << 10
+    assert restore_to(kept, "spare").status_code == 202
+    kept.all_operations_finished()
+    same(state(kept.spare), before)
+
+
+def test_a_repository_gives_files_back_without_a_server(kept, tmp_path):
+    assert kept.stop() == 0
+    backup = kept.backup["id"]
+    [listed] = json.loads(run(CAIRN, "repo", "list", "--json", *kept.repository()).stdout)
+    assert (listed["tree"]["problems"], listed["tree"]["directories"]) == (0, 4)
+    whole, part, read = tmp_path / "whole", tmp_path / "part", tmp_path / "read"
+    run(CAIRN, "repo", "restore", backup, whole, *kept.repository())
+    same(state(whole), kept.before)
+    run(CAIRN, "repo", "restore", backup, part, "--path", "docs/deep", *kept.repository())
+    same(state(part), state(whole / "docs/deep"))
+    missing = run(
+        CAIRN, "repo", "restore", backup, part, "--path", "docs/none", *kept.repository(), check=False
+    )
+    assert missing.returncode == 1 and "none" in missing.stderr
+    key = kept.data / "master.key"
+    command = [sys.executable, READER, "restore", kept.data / "repository", key, backup, read]
+    if subprocess.run([sys.executable, "-c", "import blake3, zstandard, cryptography"], check=False).returncode:
+        pytest.skip("the packages of the independent reader are not installed")
+    run(*command)
+    same(state(read), kept.before)
+    shutil.rmtree(read)
+
+
+def test_what_cannot_be_read_is_named(kept):
+    made = kept.home
+    for _ in range(520):
+        made = made / "d"
+        made.mkdir()
+    kept.backup = kept.back_up(kept.vault)
+    listed = json.loads(run(CAIRN, "repo", "list", "--json", *kept.repository()).stdout)
+    [tree] = [one["tree"] for one in listed if one["info"]["id"] == kept.backup["id"]]
+    assert tree["problems"] == 1 and "directories" in tree["listed"][0]
+    assert "could not be saved" in kept.log.read_text(encoding="utf-8")
