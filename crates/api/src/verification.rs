@@ -79,7 +79,7 @@ query! {
             vault_id: VaultId,
             /// By resource.
             resource_id: ResourceId,
-            /// By the verification that found it.
+            /// By the verification that last looked at the backup.
             operation_log_id: OperationLogId,
         }
         many {}
@@ -147,7 +147,7 @@ pub struct Verification {
     /// When all of it was last opened.
     #[serde(with = "wire_time::option")]
     pub full_at: Option<Timestamp>,
-    /// The verification that found it.
+    /// The verification that last looked at it.
     pub operation_log_id: Option<OperationLogId>,
     /// What is wrong with it, or why it could not be looked at.
     pub problem: Option<String>,

@@ -56,6 +56,14 @@ pub enum Error {
     /// Something is still there, and no task says why.
     #[error("it could not be deleted")]
     NotDeleted,
+    /// A verification found backups that are hurt.
+    #[error("{hurt} of {looked_at} backups cannot be restored as they were")]
+    Hurt {
+        /// How many.
+        hurt: usize,
+        /// How many were looked at.
+        looked_at: usize,
+    },
     /// What was waited for took longer than allowed.
     #[error("not done within {seconds} seconds; it goes on at the server")]
     TimedOut {
@@ -78,6 +86,7 @@ impl Error {
             Self::TaskFailed { .. } | Self::CheckpointFailed { .. } | Self::NotDeleted => {
                 Kind::Conflict
             }
+            Self::Hurt { .. } => Kind::Corrupt,
             Self::TimedOut { .. } => Kind::Transient,
             Self::Output(_) => Kind::Exhausted,
         }
@@ -88,6 +97,7 @@ impl Error {
         match self {
             Self::Usage(_) => 2,
             Self::NotFound { .. } => 4,
+            Self::Hurt { .. } => 5,
             Self::Client(client::Error::Transport { .. }) => 3,
             Self::Client(client::Error::Service { status: 404, .. }) => 4,
             Self::Client(error) if is_setup(error) => 2,

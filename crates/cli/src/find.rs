@@ -5,6 +5,7 @@ use std::str::FromStr;
 use cairn_api::backup::{Backup, ListBackupsQuery};
 use cairn_api::protectable::{ListProtectableQuery, Protectable};
 use cairn_api::vault::{ListVaultQuery, Vault};
+use cairn_api::verification::{ListVerificationsQuery, Verification};
 use cairn_api::{Client, ProtectableType};
 use cairn_types::{ObjectType, ResourceId};
 
@@ -126,6 +127,23 @@ pub(crate) async fn backups(
         let page = client.list_backups(&query).await?;
         let last = page.backups.is_empty();
         all.extend(page.backups);
+        if last || is_whole(&all, page.count) {
+            return Ok(all);
+        }
+    }
+}
+
+/// Every result of a verification that matches.
+pub(crate) async fn verifications(
+    client: &Client,
+    mut query: ListVerificationsQuery,
+) -> Result<Vec<Verification>, Error> {
+    let mut all = Vec::new();
+    loop {
+        query.offset = Some(offset(&all));
+        let page = client.list_verifications(&query).await?;
+        let last = page.verifications.is_empty();
+        all.extend(page.verifications);
         if last || is_whole(&all, page.count) {
             return Ok(all);
         }

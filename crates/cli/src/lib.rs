@@ -1,5 +1,5 @@
 //! The client verbs of `cairn`: vaults, protectables, checkpoints, backups,
-//! restores and tasks, from a terminal or a script.
+//! restores, verifications and tasks, from a terminal or a script.
 //!
 //! The binary mounts [`Command`] beside its own sub-commands and calls [`run`].
 //! Everything goes through the public API by `cairn_api::Client`, so nothing
@@ -16,6 +16,7 @@ mod restore;
 mod table;
 mod task;
 mod vault;
+mod verify;
 mod wait;
 
 use std::path::PathBuf;
@@ -36,7 +37,8 @@ Exit codes of the client commands:
   1  the operation failed or was refused
   2  the command line or the credentials are wrong
   3  the server cannot be reached
-  4  there is no such thing";
+  4  there is no such thing
+  5  a verification found backups that are hurt";
 
 /// Options that every client verb has.
 #[derive(Debug, Clone, Args)]
@@ -79,6 +81,9 @@ pub enum Command {
     /// Tasks: the record of long work.
     #[command(subcommand, after_help = EXIT_CODES)]
     Task(task::TaskCommand),
+    /// Look whether backups could be restored, and list what was found.
+    #[command(after_help = EXIT_CODES)]
+    Verify(verify::Verify),
 }
 
 /// Runs a verb to its end and says how it ended, by [`EXIT_CODES`].
@@ -118,6 +123,7 @@ async fn execute(command: Command, client: &Client, printer: &mut Printer) -> Re
         Command::Backup(command) => backup::execute(command, client, printer).await,
         Command::Restore(restore) => restore::execute(restore, client, printer).await,
         Command::Task(command) => task::execute(command, client, printer).await,
+        Command::Verify(verify) => verify::execute(verify, client, printer).await,
     }
 }
 

@@ -175,8 +175,8 @@ async fn what_a_full_look_found_is_not_taken_back_by_a_quick_one() {
     verify(&world, VerifyLevel::Quick).await;
     let still = known(&world, backup).await;
     assert_eq!(
-        (still.status, still.task, still.verified_at),
-        (VerificationStatus::Hurt, found.task, found.verified_at)
+        (still.status, still.level, still.verified_at),
+        (VerificationStatus::Hurt, found.level, found.verified_at)
     );
     verify(&world, VerifyLevel::Full).await;
     assert_eq!(

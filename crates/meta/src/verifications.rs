@@ -16,7 +16,7 @@ pub struct Verification {
     pub backup: BackupId,
     /// Its project.
     pub project: ProjectId,
-    /// The task that found it.
+    /// The task that last looked at it.
     pub task: OperationLogId,
     /// How closely it looked.
     pub level: VerifyLevel,
@@ -52,7 +52,7 @@ pub struct VerificationFilter {
     pub vault: Option<VaultId>,
     /// Only those of backups of this resource.
     pub resource: Option<ResourceId>,
-    /// Only those that this task found.
+    /// Only those that this task looked at last.
     pub task: Option<OperationLogId>,
 }
 

@@ -68,11 +68,18 @@ struct Session {
 }
 
 impl FrameCheck {
-    /// Reads every pack of the index from end to end, compares its hash, and opens every frame.
+    /// Checks every pack of the index.
     pub async fn run(self) -> Result<Checked> {
         let known = self.known.clone();
+        let packs = workers::one(move || Ok(known.index().packs())).await?;
+        self.run_on(packs).await
+    }
+
+    /// Reads these packs from end to end, compares their hashes, and opens every frame.
+    pub async fn run_on(self, packs: Vec<u32>) -> Result<Checked> {
+        let known = self.known.clone();
         let (packs, bytes) = workers::one(move || {
-            let (packs, mut bytes) = (known.index().packs(), 0);
+            let mut bytes = 0;
             for number in &packs {
                 let pack = known.index().pack(*number)?;
                 bytes += pack.map_or(0, |pack| pack.stored_bytes);

@@ -1,29 +1,31 @@
-//! Verification: which backups could not be restored.
+//! Verification: which backups could not be restored, and what of them is lost.
 //!
 //! Both levels read every receipt, manifest and tree, read every pack from end
-//! to end, and check that it has the hash that it was written with and that every block
-//! of every backup has its place in one. Full also opens every frame and checks
-//! every chunk against its id. Damage is
+//! to end, and check that it has the hash that it was written with and that every
+//! block of every backup has its place in one. Full also opens every frame and
+//! checks every chunk against its id; quick does so only where a pack is not as it was
+//! written, so that both name the same when something has changed since. Damage is
 //! a finding, not an error; an error means that the store could not be asked.
 
-use std::collections::HashSet;
-use std::ops::Range;
+mod survey;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use cairn_types::{BackupId, Kind, Lost, Progress, VerifyLevel};
 use futures::{StreamExt, stream};
 
 use crate::check::WholeCheck;
-use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::manifest::{Child, Content};
 use crate::pack::PackId;
 use crate::project::{Gate, Inner, READS};
-use crate::read::{ChunkReader, Visit};
-use crate::store::{Folder, pack_path};
+use crate::read::ChunkReader;
+use crate::store::{Folder, Found, pack_path};
 use crate::workers::{self, Stop, StopOnDrop};
+use survey::{Loss, Survey};
 
 /// What a verification found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +66,8 @@ pub struct Hurt {
     pub lost: Lost,
 }
 
-/// Verifies these backups, or all of them and every object that is there.
+/// Verifies these backups and the packs that they need, or all of them and
+/// every object that is there.
 pub(crate) async fn verify(
     project: &Arc<Inner>,
     level: VerifyLevel,
@@ -76,42 +79,31 @@ pub(crate) async fn verify(
     let _stop = StopOnDrop(stop.clone());
     let known = project.known().await?;
     let mut report = VerifyReport::default();
-    project.check_index(&mut report).await?;
-    project.check_tables(&mut report).await?;
-    let bad = match level {
-        VerifyLevel::Quick => {
-            let packs = project.objects.list(project.place.project, Folder::Packs);
-            let check = WholeCheck::new(project.objects.clone(), packs.await?, stop.clone());
-            let checked = check.run().await?;
-            report.damaged.extend(checked.damaged);
-            report.read_bytes = checked.read_bytes;
-            HashSet::new()
-        }
-        VerifyLevel::Full => {
-            let check = FrameCheck {
-                _gate: gate.clone(),
-                project: project.clone(),
-                known: known.clone(),
-                stop: stop.clone(),
-            };
-            let checked = check.run().await?;
-            report.damaged_packs = checked.bad_packs.values().copied().collect();
-            let paths = checked.bad_packs.into_values();
-            let paths = paths.map(|pack| pack_path(project.place.project, pack).to_string());
-            report.damaged.extend(paths);
-            report.read_bytes = checked.read_bytes;
-            checked.bad_frames
-        }
-    };
+    let all = only.is_none();
+    if all {
+        project.check_index(&mut report).await?;
+        project.check_tables(&mut report).await?;
+    }
     let checks = Backups {
         only,
         project: project.clone(),
         known,
         stop,
         gate,
-        bad: Arc::new(bad),
     };
-    checks.run(&mut report).await?;
+    let mut found = checks.run(Arc::default()).await?;
+    let needed = found.survey.take().map(Survey::into_packs);
+    let packs = if all { None } else { needed };
+    let bad = checks.check_packs(level, packs, &mut report).await?;
+    if !bad.is_empty() {
+        // What hangs on the damage is named by a second walk.
+        found = checks.run(Arc::new(bad)).await?;
+    }
+    report.backups = found.backups;
+    report.hurt = found.hurt;
+    report.whole = found.whole;
+    report.unacknowledged = found.unacknowledged;
+    report.damaged.append(&mut found.strange);
     report.damaged.sort();
     report.damaged.dedup();
     checks.stop.complete();
@@ -164,165 +156,213 @@ fn note_corrupt<T>(read: Result<T>, report: &mut VerifyReport) -> Result<Option<
     }
 }
 
-/// The check of every backup.
+/// The check of backups: of these, or of all.
 struct Backups {
     only: Option<HashSet<BackupId>>,
     project: Arc<Inner>,
     known: Arc<Known>,
     stop: Arc<Stop>,
     gate: Arc<Gate>,
-    bad: Arc<HashSet<FrameKey>>,
+}
+
+/// What a walk through the backups found.
+#[derive(Default)]
+struct FoundBackups {
+    backups: u64,
+    hurt: Vec<Hurt>,
+    whole: Vec<BackupId>,
+    unacknowledged: Vec<BackupId>,
+    /// Paths that name no backup.
+    strange: Vec<String>,
+    survey: Option<Survey>,
 }
 
 impl Backups {
-    async fn run(&self, report: &mut VerifyReport) -> Result<()> {
-        let (mut receipts, strange) = self.project.backups_in(Folder::Receipts).await?;
-        if let Some(only) = &self.only {
-            receipts.retain(|backup| only.contains(backup));
+    /// Walks through what each backup needs; what lies in a bad frame is lost.
+    async fn run(&self, bad: Arc<HashSet<FrameKey>>) -> Result<FoundBackups> {
+        let (mut receipts, mut strange) = self.project.backups_in(Folder::Receipts).await?;
+        let (manifests, others) = self.project.backups_in(Folder::Manifests).await?;
+        strange.extend(others);
+        let acknowledged: HashSet<BackupId> = receipts.iter().copied().collect();
+        let mut found = FoundBackups::default();
+        match &self.only {
+            Some(only) => receipts.retain(|backup| only.contains(backup)),
+            None => {
+                let manifests = manifests.into_iter();
+                let unnamed = manifests.filter(|manifest| !acknowledged.contains(manifest));
+                found.unacknowledged = unnamed.collect();
+                found.strange = strange;
+            }
         }
-        report.damaged.extend(strange);
-        let (manifests, strange) = self.project.backups_in(Folder::Manifests).await?;
-        report.damaged.extend(strange);
-        let mut clean = HashSet::new();
+        found.backups = receipts.len() as u64;
+        let mut survey = Survey::new(self.known.clone(), self.stop.clone(), bad);
         let mut groups = Vec::new();
-        report.backups = receipts.len() as u64;
-        for backup in &receipts {
+        for backup in receipts {
             self.stop.check()?;
-            match self.check(*backup, &mut clean).await {
-                Ok(children) if children.is_empty() => report.whole.push(*backup),
-                Ok(children) => groups.push((*backup, children)),
+            let content = match self.project.manifest(backup).await {
+                Ok((manifest, _)) => manifest.content,
                 // It may have been deleted since it was listed.
-                Err(_) if self.project.is_gone(*backup).await? => {}
+                Err(_) if self.project.is_gone(backup).await? => continue,
                 Err(error) if error.kind() == Kind::Corrupt => {
-                    report.hurt.push(Hurt {
-                        backup: *backup,
+                    found.hurt.push(Hurt {
+                        backup,
                         problem: error.to_string(),
                         lost: Lost::everything(),
                     });
+                    continue;
                 }
                 Err(error) => return Err(error),
+            };
+            if let Content::Group(children) = content {
+                groups.push((backup, children));
+                continue;
+            }
+            let loss;
+            (survey, loss) = self.look(survey, content).await?;
+            match loss {
+                None => found.whole.push(backup),
+                Some(_) if self.project.is_gone(backup).await? => {}
+                Some(Loss { problem, lost }) => found.hurt.push(Hurt {
+                    backup,
+                    problem,
+                    lost,
+                }),
             }
         }
+        let hurt: HashSet<BackupId> = found.hurt.iter().map(|hurt| hurt.backup).collect();
         for (backup, children) in groups {
-            match self.group_problem(&children, &report.hurt).await? {
-                None => report.whole.push(backup),
-                Some(problem) => {
-                    let mut lost = Lost::default();
-                    let hurt = children.iter().map(|child| child.backup);
-                    let hurt = hurt.filter(|disk| report.hurt.iter().any(|h| h.backup == *disk));
-                    hurt.for_each(|disk| lost.add_disk(disk));
-                    report.hurt.push(Hurt {
-                        backup,
-                        problem,
-                        lost,
-                    });
-                }
+            match self.group_loss(&children, &hurt).await? {
+                None => found.whole.push(backup),
+                Some((problem, lost)) => found.hurt.push(Hurt {
+                    backup,
+                    problem,
+                    lost,
+                }),
             }
         }
-        let receipts: HashSet<BackupId> = receipts.into_iter().collect();
-        report.unacknowledged = manifests
-            .into_iter()
-            .filter(|m| !receipts.contains(m))
-            .collect();
-        Ok(())
+        found.survey = Some(survey);
+        Ok(found)
     }
 
-    /// Checks one backup and returns the disks of a group.
-    async fn check(&self, backup: BackupId, clean: &mut HashSet<ChunkId>) -> Result<Vec<Child>> {
-        let (manifest, _) = self.project.manifest(backup).await?;
-        let content = match manifest.content {
-            Content::Group(children) => return Ok(children),
-            content => content,
-        };
+    /// Looks through one backup's content.
+    async fn look(&self, mut survey: Survey, content: Content) -> Result<(Survey, Option<Loss>)> {
         let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
         let gate = self.gate.clone();
-        let mut check = TreeCheck {
-            known: self.known.clone(),
-            bad: self.bad.clone(),
-            stop: self.stop.clone(),
-            clean: std::mem::take(clean),
-            entered: Vec::new(),
-        };
-        let (result, mut check) = workers::one(move || {
+        workers::one(move || {
             let _gate = gate;
-            Ok((reader.walk_content(&content, &mut check), check))
+            let loss = survey.look(&mut reader, &content)?;
+            Ok((survey, loss))
         })
-        .await?;
-        if result.is_ok() {
-            check.clean.extend(check.entered);
-        }
-        *clean = check.clean;
-        result.map(|()| Vec::new())
+        .await
     }
 
     /// What keeps a group from being restored as a whole.
-    async fn group_problem(&self, children: &[Child], hurt: &[Hurt]) -> Result<Option<String>> {
+    async fn group_loss(
+        &self,
+        children: &[Child],
+        hurt: &HashSet<BackupId>,
+    ) -> Result<Option<(String, Lost)>> {
+        let (mut first, mut lost) = (None, Lost::default());
         for child in children {
-            if hurt.iter().any(|hurt| hurt.backup == child.backup) {
-                return Ok(Some(format!("its disk {} is hurt", child.backup)));
+            let disk = child.backup;
+            let problem = if hurt.contains(&disk) {
+                format!("its disk {disk} is hurt")
+            } else {
+                match self.project.receipt(disk).await {
+                    Ok(Some(receipt)) if receipt.root == child.root => continue,
+                    Ok(Some(_)) => format!("its disk {disk} is another"),
+                    Ok(None) => format!("its disk {disk} is gone"),
+                    Err(error) if error.kind() == Kind::Corrupt => {
+                        format!("its disk {disk} is hurt")
+                    }
+                    Err(error) => return Err(error),
+                }
+            };
+            lost.add_disk(disk);
+            first.get_or_insert(problem);
+        }
+        Ok(first.map(|problem| (problem, lost)))
+    }
+
+    /// Reads packs, these or all, from end to end, and returns the frames that
+    /// do not hold what they should. A quick look opens frames only of packs
+    /// that are not as they were written.
+    async fn check_packs(
+        &self,
+        level: VerifyLevel,
+        packs: Option<BTreeSet<u32>>,
+        report: &mut VerifyReport,
+    ) -> Result<HashSet<FrameKey>> {
+        let of_all = packs.is_none();
+        let known = self.known.clone();
+        let packs: Vec<u32> = match packs {
+            Some(packs) => packs.into_iter().collect(),
+            None => workers::one(move || Ok(known.index().packs())).await?,
+        };
+        if !of_all {
+            report.packs = packs.len() as u64;
+        }
+        let suspects = match level {
+            VerifyLevel::Full => packs,
+            VerifyLevel::Quick => self.suspects(packs, of_all, report).await?,
+        };
+        if suspects.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let check = FrameCheck {
+            _gate: self.gate.clone(),
+            project: self.project.clone(),
+            known: self.known.clone(),
+            stop: self.stop.clone(),
+        };
+        let checked = check.run_on(suspects).await?;
+        let project = self.project.place.project;
+        for pack in checked.bad_packs.into_values() {
+            report.damaged.push(pack_path(project, pack).to_string());
+            report.damaged_packs.push(pack);
+        }
+        report.read_bytes += checked.read_bytes;
+        Ok(checked.bad_frames)
+    }
+
+    /// Packs that are not there in full, or whose bytes are not those that were written.
+    async fn suspects(
+        &self,
+        packs: Vec<u32>,
+        of_all: bool,
+        report: &mut VerifyReport,
+    ) -> Result<Vec<u32>> {
+        let project = self.project.place.project;
+        let mut listed = self.project.objects.list(project, Folder::Packs).await?;
+        let sizes: HashMap<PackId, u64> = listed.iter().filter_map(named_pack).collect();
+        let (mut suspects, mut wanted) = (BTreeSet::new(), HashSet::new());
+        for number in packs {
+            let Some((pack, stored_bytes)) = self.known.index().pack_size(number) else {
+                continue;
+            };
+            if sizes.get(&pack) == Some(&stored_bytes) {
+                wanted.insert(pack);
+            } else {
+                suspects.insert(number);
             }
-            match self.project.receipt(child.backup).await? {
-                Some(receipt) if receipt.root == child.root => {}
-                Some(_) => return Ok(Some(format!("its disk {} is another", child.backup))),
-                None => return Ok(Some(format!("its disk {} is gone", child.backup))),
-            }
         }
-        Ok(None)
+        if !of_all {
+            listed.retain(|found| named_pack(found).is_some_and(|(id, _)| wanted.contains(&id)));
+        }
+        let check = WholeCheck::new(self.project.objects.clone(), listed, self.stop.clone());
+        let checked = check.run().await?;
+        report.read_bytes = checked.read_bytes;
+        for path in checked.damaged {
+            let name = path.rsplit('/').next().unwrap_or_default();
+            let number = PackId::from_hex(name).and_then(|id| self.known.index().number(id));
+            suspects.extend(number);
+            report.damaged.push(path);
+        }
+        Ok(suspects.into_iter().collect())
     }
 }
 
-/// The check of one disk's tree.
-struct TreeCheck {
-    known: Arc<Known>,
-    bad: Arc<HashSet<FrameKey>>,
-    stop: Arc<Stop>,
-    /// Nodes below which all is well, by the backups that were checked before.
-    clean: HashSet<ChunkId>,
-    /// Nodes of this backup.
-    entered: Vec<ChunkId>,
-}
-
-impl TreeCheck {
-    fn check(&self, id: ChunkId) -> Result<()> {
-        let index = self.known.index();
-        let place = index.get(&id.key())?.ok_or(Error::NoChunk { id })?;
-        if self.bad.is_empty() {
-            return Ok(());
-        }
-        let pack = index.pack(place.pack)?.ok_or(Error::NoChunk { id })?;
-        if self
-            .bad
-            .contains(&(place.pack, pack.frame_of(place.chunk).0))
-        {
-            return Err(Error::DamagedChunk {
-                id,
-                problem: "its frame is damaged",
-            });
-        }
-        Ok(())
-    }
-}
-
-impl Visit for TreeCheck {
-    fn enter(&mut self, node: ChunkId) -> Result<bool> {
-        if self.clean.contains(&node) {
-            return Ok(false);
-        }
-        self.stop.check()?;
-        self.check(node)?;
-        self.entered.push(node);
-        Ok(true)
-    }
-
-    fn zeros(&mut self, _: Range<u64>) -> Result<()> {
-        Ok(())
-    }
-
-    fn block(&mut self, _: u64, id: ChunkId) -> Result<()> {
-        self.check(id)
-    }
-
-    fn piece(&mut self, id: ChunkId) -> Result<()> {
-        self.check(id)
-    }
+/// The pack that an object is, and its size.
+fn named_pack(found: &Found) -> Option<(PackId, u64)> {
+    Some((PackId::from_hex(&found.name)?, found.size_bytes))
 }

@@ -216,6 +216,7 @@ impl<'a> Verify<'a> {
         };
         match known {
             Some(known) if stays_hurt(&known) => Verification {
+                task: self.task,
                 quick_at,
                 full_at,
                 ..known

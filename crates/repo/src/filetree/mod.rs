@@ -25,11 +25,13 @@ pub use restore::RestoreTree;
 pub use summary::{Problem, ProblemKind, TreeSummary};
 pub use write::{WriteTree, WrittenTree};
 
-pub(crate) use entry::{Held, Record};
+pub(crate) use entry::{Held, NodeRef, Piece, Record};
+pub(crate) use list::ListKind;
 pub(crate) use restore::restore_tree;
+pub(crate) use store::DEPTH_MAX;
 pub(crate) use summary::{decode_summary, encode_summary};
-pub(crate) use walk::walk;
-pub(crate) use write::write_tree;
+pub(crate) use walk::{branch, leaf, piece_leaf, walk};
+pub(crate) use write::{text, write_tree};
 
 /// Bytes of a file in one chunk, at most.
 pub(crate) const PIECE_BYTES_MAX: usize = 512 << 10;

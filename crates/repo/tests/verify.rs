@@ -1,0 +1,176 @@
+//! What verification names as lost is exactly what cannot be read.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cairn_repo::{VerifyLevel, VerifyReport};
+use cairn_testkit::MemoryDisk;
+use cairn_types::{BackupId, Lost};
+use common::{BLOCK, World, noise, text};
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+/// Blocks of the disk of the tests: more than a node of level 1 names.
+const BLOCKS: usize = 300;
+
+async fn packs(world: &World) -> Vec<Path> {
+    let objects: Vec<_> = world.store.list(None).try_collect().await.unwrap();
+    let paths = objects.into_iter().map(|object| object.location);
+    paths
+        .filter(|path| path.as_ref().contains("/packs/"))
+        .collect()
+}
+
+/// The same objects in a store of their own, some bits of a pack changed.
+async fn with_flips(world: &World, pack: &Path, flips: &[usize]) -> World {
+    let store = InMemory::new();
+    let objects: Vec<_> = world.store.list(None).try_collect().await.unwrap();
+    for path in objects.into_iter().map(|object| object.location) {
+        let bytes = world.store.get(&path).await.unwrap().bytes().await.unwrap();
+        let mut bytes = bytes.to_vec();
+        if path == *pack {
+            flips.iter().for_each(|at| bytes[*at] ^= 1);
+        }
+        store.put(&path, bytes.into()).await.unwrap();
+    }
+    World::open(Arc::new(store), world.project_id)
+        .await
+        .unwrap()
+}
+
+/// The blocks of a backup that cannot be read, each tried alone.
+async fn unreadable(world: &World, backup: BackupId) -> BTreeSet<usize> {
+    let disk = world.project.open_disk(backup).await.unwrap();
+    let tried = tokio::task::spawn_blocking(move || {
+        let size = disk.size_bytes() as usize;
+        let mut lost = BTreeSet::new();
+        for block in 0..size.div_ceil(BLOCK) {
+            let start = block * BLOCK;
+            let mut buffer = vec![0; BLOCK.min(size - start)];
+            if disk.read_at(start as u64, &mut buffer).is_err() {
+                lost.insert(block);
+            }
+        }
+        lost
+    });
+    tried.await.unwrap()
+}
+
+fn blocks(lost: &Lost) -> BTreeSet<usize> {
+    let ranges = lost.ranges.iter().map(|range| {
+        let start = range.offset as usize / BLOCK;
+        start..(range.offset + range.length).div_ceil(BLOCK as u64) as usize
+    });
+    ranges.flatten().collect()
+}
+
+fn named(report: &VerifyReport, backup: BackupId) -> BTreeSet<usize> {
+    let hurt = report.hurt.iter().find(|hurt| hurt.backup == backup);
+    hurt.map_or(BTreeSet::new(), |hurt| {
+        assert!(!hurt.lost.everything && hurt.lost.ranges_left_out == 0);
+        blocks(&hurt.lost)
+    })
+}
+
+/// Two backups of a disk of which the second shares most with the first, and
+/// one of another disk.
+async fn scene() -> (World, [BackupId; 3]) {
+    let world = World::new().await;
+    let mut bytes = text(1, BLOCKS * BLOCK + 77);
+    bytes[20 * BLOCK..60 * BLOCK].fill(0);
+    bytes[100 * BLOCK..130 * BLOCK].copy_from_slice(&noise(2, 30 * BLOCK));
+    let disk = Arc::new(MemoryDisk::with(&bytes));
+    let (first, _) = world.write(&disk).await.unwrap();
+    disk.write(40 * BLOCK as u64, &noise(3, 30 * BLOCK));
+    let (second, _) = world.write(&disk).await.unwrap();
+    let other = Arc::new(MemoryDisk::with(&noise(4, 9 * BLOCK)));
+    let (third, _) = world.write(&other).await.unwrap();
+    (world, [first, second, third])
+}
+
+#[tokio::test]
+async fn both_levels_name_exactly_the_blocks_that_cannot_be_read() {
+    let (world, backups) = scene().await;
+    let mut hurt_in_part = 0;
+    for pack in packs(&world).await {
+        let length = world.store.head(&pack).await.unwrap().size as usize;
+        for flips in [
+            vec![length / 5],
+            vec![length / 2],
+            vec![length / 3, length * 4 / 5],
+        ] {
+            let damaged = with_flips(&world, &pack, &flips).await;
+            for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+                let report = damaged.project.verify(level, Arc::default()).await.unwrap();
+                assert!(!report.is_clean());
+                assert_eq!(report.damaged_packs.len(), 1);
+                for backup in backups {
+                    let case = format!("{level:?} {flips:?} of {length}: {report:?}");
+                    let lost = unreadable(&damaged, backup).await;
+                    assert_eq!(named(&report, backup), lost, "{case}");
+                    assert_eq!(report.whole.contains(&backup), lost.is_empty(), "{case}");
+                    hurt_in_part += usize::from((1..BLOCKS).contains(&lost.len()));
+                }
+            }
+        }
+    }
+    assert!(hurt_in_part > 6, "the damage must hit a part of a disk");
+}
+
+#[tokio::test]
+async fn one_backup_is_verified_without_the_packs_of_others() {
+    let (world, [first, second, third]) = scene().await;
+    let all = world
+        .project
+        .verify(VerifyLevel::Quick, Arc::default())
+        .await
+        .unwrap();
+    assert_eq!((all.backups, all.whole.len()), (3, 3));
+    for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+        let verify = |world: World, backup| async move {
+            let report = world
+                .project
+                .verify_backups(level, [backup], Arc::default());
+            report.await.unwrap()
+        };
+        let one = verify(world.reopen().await, third).await;
+        assert_eq!((&one.whole, one.backups), (&vec![third], 1));
+        assert!(one.packs < all.packs && one.read_bytes < all.read_bytes);
+        let gone = verify(world.reopen().await, BackupId::random()).await;
+        assert_eq!((gone.backups, gone.is_clean()), (0, true));
+        for pack in packs(&world).await {
+            let length = world.store.head(&pack).await.unwrap().size as usize;
+            let damaged = with_flips(&world, &pack, &[length / 2]).await;
+            let whole = damaged.project.verify(level, Arc::default()).await.unwrap();
+            for backup in [first, second, third] {
+                let one = verify(damaged.reopen().await, backup).await;
+                assert_eq!(named(&one, backup), named(&whole, backup));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pack_that_goes_while_the_repository_is_open_is_missed() {
+    let (world, backups) = scene().await;
+    world
+        .project
+        .verify(VerifyLevel::Quick, Arc::default())
+        .await
+        .unwrap();
+    for pack in packs(&world).await {
+        world.store.delete(&pack).await.unwrap();
+    }
+    for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+        let report = world.project.verify(level, Arc::default()).await.unwrap();
+        let hurt: BTreeSet<BackupId> = report.hurt.iter().map(|hurt| hurt.backup).collect();
+        assert_eq!(hurt, BTreeSet::from(backups), "{level:?}");
+        assert!(report.whole.is_empty());
+    }
+}
