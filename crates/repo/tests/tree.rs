@@ -1,6 +1,8 @@
 //! Trees of files: what is saved comes back, what has not changed is not read,
 //! what cannot be read is named.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 mod trees;
 
