@@ -156,6 +156,9 @@ pub enum Error {
         /// Where, in bytes.
         offset: u64,
     },
+    /// Another session was storing a part of the tree too, and did not get to it.
+    #[error("another backup that was storing the same bytes gave up")]
+    GivenUp,
     /// Sealed bytes did not open to what went in; nothing was stored of them.
     #[error("a frame did not open to what was sealed: this machine's memory or processor fails")]
     FrameDiffers,
@@ -270,7 +273,7 @@ impl Error {
                 Some(Some(inner)) => Self::kind(inner),
                 _ => io_kind(&failed.source),
             },
-            Self::DiskChanged { .. } => Kind::Transient,
+            Self::DiskChanged { .. } | Self::GivenUp => Kind::Transient,
             Self::Cancelled => Kind::Cancelled,
             Self::WorkerLost => Kind::Bug,
         }

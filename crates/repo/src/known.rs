@@ -142,3 +142,7 @@ impl Known {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "known/tests.rs"]
+mod tests;

@@ -398,12 +398,15 @@ impl Inner {
 
     /// Every pack that is there, with the length of its object.
     pub async fn pack_sizes(&self) -> Result<BTreeMap<PackId, u64>> {
-        let packs = self.objects.list(self.place.project, Folder::Packs).await?;
-        let sizes = packs.iter().filter_map(|found| {
-            let id = PackId::from_hex(&found.name)?;
-            Some((id, found.size_bytes))
-        });
-        Ok(sizes.collect())
+        let mut sizes = BTreeMap::new();
+        let note = |found: Found| {
+            if let Some(id) = PackId::from_hex(&found.name) {
+                sizes.insert(id, found.size_bytes);
+            }
+        };
+        let project = self.place.project;
+        self.objects.for_each(project, Folder::Packs, note).await?;
+        Ok(sizes)
     }
 
     /// The backups that have an object in a folder, and paths there that name none.

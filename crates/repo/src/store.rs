@@ -209,16 +209,35 @@ impl Objects {
         self.list_in(&prefix).await
     }
 
+    /// Gives every object in one of a project's folders to `each`, in no order, some
+    /// perhaps twice. Unlike `list` it holds few of them at a time.
+    pub async fn for_each(
+        &self,
+        project: ProjectId,
+        folder: Folder,
+        each: impl FnMut(Found),
+    ) -> Result<()> {
+        let prefix = Path::from(format!("{PROJECTS}/{project}/{}", folder.name()));
+        self.for_each_in(&prefix, each).await
+    }
+
+    async fn for_each_in(&self, prefix: &Path, mut each: impl FnMut(Found)) -> Result<()> {
+        let mut listed = self.store.list(Some(prefix));
+        let failed = |source| failed("list", prefix, source);
+        while let Some(meta) = listed.try_next().await.map_err(failed)? {
+            each(Found {
+                name: meta.location.filename().unwrap_or_default().to_owned(),
+                path: meta.location,
+                size_bytes: meta.size,
+            });
+        }
+        Ok(())
+    }
+
     async fn list_in(&self, prefix: &Path) -> Result<Vec<Found>> {
-        let listed = self.store.list(Some(prefix)).map_ok(|meta| Found {
-            name: meta.location.filename().unwrap_or_default().to_owned(),
-            path: meta.location,
-            size_bytes: meta.size,
-        });
-        let mut found: Vec<Found> = listed
-            .try_collect()
-            .await
-            .map_err(|source| failed("list", prefix, source))?;
+        let mut found = Vec::new();
+        self.for_each_in(prefix, |object| found.push(object))
+            .await?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         // A listing that broke off and went on may name an object twice.
         found.dedup_by(|a, b| a.path == b.path);

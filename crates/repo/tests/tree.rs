@@ -7,10 +7,10 @@ mod trees;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use cairn_repo::{ProblemKind, VerifyLevel};
-use cairn_testkit::{MemoryTree, TreeFault};
+use cairn_repo::{ProblemKind, VerifyLevel, WriteDisk};
+use cairn_testkit::{Ending, GatedDisk, MemoryDisk, MemoryTree, TreeFault};
 use cairn_types::{Kind, Progress};
-use common::{World, kind, noise, text};
+use common::{BLOCK, World, kind, noise, text};
 use trees::{Files, assert_same, fill, folder, restore, restore_part, save, snapshot};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,10 +258,72 @@ async fn a_link_in_place_of_a_directory_is_not_followed() {
     assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 
+/// A disk that stands still holds claims on what a tree holds too; then it ends.
+async fn tree_waits_for_disk(ending: Ending) {
+    let world = World::new().await;
+    let bytes = noise(8, 20 * BLOCK);
+    let disk = GatedDisk::new(MemoryDisk::with(&bytes), bytes.len() as u64 - 1);
+    let disk = Arc::new(disk);
+    let tree = MemoryTree::default();
+    for (number, block) in bytes.chunks(BLOCK).take(10).enumerate() {
+        tree.write(&number.to_string(), block);
+    }
+    let (slow, progress) = (disk.clone(), Arc::new(Progress::default()));
+    let one = world.project.write_disk(WriteDisk {
+        info: world.info(1),
+        parent: None,
+        reader: slow,
+        progress,
+        reread_all: false,
+    });
+    let job = trees::job(&world, tree.clone(), None);
+    let (id, progress) = (job.info.id, job.progress.clone());
+    let two = async {
+        disk.reached().await;
+        world.project.write_tree(job).await
+    };
+    let release = async {
+        // All of the tree has been read, and it can do no more than wait.
+        while progress.done() < 10 * BLOCK as u64 {
+            tokio::task::yield_now().await;
+        }
+        disk.end(ending);
+    };
+    let (one, two, ()) = tokio::join!(one, two, release);
+    match ending {
+        Ending::Reads => {
+            one.unwrap();
+            let two = two.unwrap();
+            assert!(two.written.new_bytes < BLOCK as u64, "{two:?}");
+            let target = Files::new();
+            restore(&world.reopen().await, id, &target).await.unwrap();
+            assert_eq!(
+                std::fs::read(target.path().join("3")).unwrap(),
+                bytes[3 * BLOCK..4 * BLOCK]
+            );
+        }
+        Ending::Fails => {
+            assert!(one.is_err());
+            assert_eq!(kind(two), Kind::Transient);
+            save(&world, tree, None).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_another_backup_stores_is_stored_once() {
+    tree_waits_for_disk(Ending::Reads).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_another_backup_gives_up_is_not_taken_for_stored() {
+    tree_waits_for_disk(Ending::Fails).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_is_no_tree_and_a_tree_no_disk() {
     let (world, tree) = (World::new().await, MemoryTree::default());
-    let disk = Arc::new(cairn_testkit::MemoryDisk::with(&text(1, 100_000)));
+    let disk = Arc::new(MemoryDisk::with(&text(1, 100_000)));
     let (disk_backup, _) = world.write(&disk).await.unwrap();
     let (tree_backup, _) = save(&world, tree, None).await.unwrap();
     let lost = restore(&world, disk_backup, &Files::new()).await;

@@ -14,6 +14,7 @@ use crate::filetree::entry::{Held, INLINE_PIECES, Piece};
 use crate::filetree::list::{ListBuilder, ListKind};
 use crate::filetree::store::Worker;
 use crate::filetree::summary::ProblemKind;
+use crate::known::Standing;
 use crate::write::push;
 
 /// Bytes of a large file that are read at a time; two pieces at least.
@@ -185,8 +186,11 @@ impl Worker<'_> {
         }
         let id = session.project.keys.hasher.id(ChunkKind::Block, plain);
         let packer = &session.packer;
-        // What another session is storing is stored again rather than waited for.
-        if session.known.claim_anyway(packer.session(), id.key())? {
+        let mut standing = session.known.claim(packer.session(), &[id.key()])?[0];
+        if standing == Standing::Elsewhere && !session.defer(id.key()) {
+            standing = Standing::Claimed;
+        }
+        if standing == Standing::Claimed {
             let chunk = (id, ChunkKind::Block);
             push(&mut self.blocks, &mut self.coder, packer, chunk, plain)?;
         }

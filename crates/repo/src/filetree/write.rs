@@ -14,6 +14,7 @@ use cairn_types::disk::NoChangeMap;
 use cairn_types::tree::{DirectoryReader, FileTime, TreeReader};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, Timestamp};
 
+use crate::chunk::ChunkKey;
 use crate::error::{Error, Result};
 use crate::filetree::cut::Cutter;
 use crate::filetree::directory::{Directory, Slot};
@@ -27,6 +28,9 @@ use crate::packer::Packer;
 use crate::project::{Gate, Inner};
 use crate::workers::{self, Stop, StopOnDrop};
 use crate::write::Written;
+
+/// Pieces that may wait for other sessions to store them; more are stored again.
+const DEFERRED_MAX: usize = 1 << 20;
 
 /// A tree of files to be saved.
 pub struct WriteTree {
@@ -67,6 +71,7 @@ pub(crate) struct Session {
     pub old_read_at: FileTime,
     pub queue: Queue<Task>,
     pub counts: Counts,
+    deferred: Mutex<Vec<ChunkKey>>,
     problems: Mutex<Problems>,
     top: Mutex<Option<Record>>,
 }
@@ -131,6 +136,7 @@ pub(crate) async fn write_tree(project: &Arc<Inner>, job: WriteTree) -> Result<W
         old_read_at: file_time(old_read_at),
         queue: Queue::new(first),
         counts: Counts::default(),
+        deferred: Mutex::default(),
         problems: Mutex::default(),
         top: Mutex::default(),
     });
@@ -182,9 +188,44 @@ impl Session {
         })
         .await?;
         self.packer.finish_packs().await?;
+        self.settle_deferred().await?;
         self.packer.finish_index().await?;
         self.stop.check()?;
         lock(&self.top).take().ok_or(Error::WorkerLost)
+    }
+
+    /// Notes a piece that another session is storing, to be waited for at the
+    /// end; says no where there are too many of these.
+    pub fn defer(&self, key: ChunkKey) -> bool {
+        let mut deferred = lock(&self.deferred);
+        let room = deferred.len() < DEFERRED_MAX;
+        if room {
+            deferred.push(key);
+        }
+        room
+    }
+
+    /// Waits for the pieces that other sessions were storing. All that this
+    /// session claimed is stored by now, so no two sessions wait for each other.
+    ///
+    /// Errors: `Transient` one of them was given up: the tree must be read again.
+    async fn settle_deferred(&self) -> Result<()> {
+        let mut waiting = std::mem::take(&mut *lock(&self.deferred));
+        while !waiting.is_empty() {
+            self.stop.check()?;
+            let changed = self.known.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let (theirs, given_up) = self.known.sort_out(waiting, |key| *key)?;
+            if !given_up.is_empty() {
+                return Err(Error::GivenUp);
+            }
+            waiting = theirs;
+            if !waiting.is_empty() {
+                changed.await;
+            }
+        }
+        Ok(())
     }
 
     async fn acknowledge(

@@ -243,17 +243,25 @@ impl ObjectStore for LocalStore {
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, StoreResult<ObjectMeta>> {
         let files = self.files.clone();
-        let prefix = prefix.cloned().unwrap_or_default();
-        let listed = async move {
-            let listed = blocking(move || files.list(&prefix, true)).await?;
-            Ok::<_, StoreError>(stream::iter(listed.objects.into_iter().map(Ok)))
-        };
-        stream::once(listed).try_flatten().boxed()
+        // One folder at a time: all names of a large repository are much memory.
+        let waiting = vec![prefix.cloned().unwrap_or_default()];
+        let folders = stream::try_unfold(waiting, move |mut waiting| {
+            let files = files.clone();
+            async move {
+                let Some(folder) = waiting.pop() else {
+                    return Ok::<_, StoreError>(None);
+                };
+                let Listed { objects, folders } = blocking(move || files.list(&folder)).await?;
+                waiting.extend(folders.into_iter().rev());
+                Ok(Some((stream::iter(objects).map(Ok), waiting)))
+            }
+        });
+        folders.try_flatten().boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> StoreResult<ListResult> {
         let prefix = prefix.cloned().unwrap_or_default();
-        let Listed { objects, folders } = self.run(move |files| files.list(&prefix, false)).await?;
+        let Listed { objects, folders } = self.run(move |files| files.list(&prefix)).await?;
         Ok(ListResult {
             objects,
             common_prefixes: folders,

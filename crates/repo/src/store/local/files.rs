@@ -37,7 +37,7 @@ struct Folders {
     unsettled: HashSet<PathBuf>,
 }
 
-/// What lies below a prefix.
+/// What lies in a folder.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     pub objects: Vec<ObjectMeta>,
@@ -238,19 +238,11 @@ impl Files {
         gone(self.settle(above(&path)))
     }
 
-    /// What lies below a prefix: everything, or only what is right below it.
-    pub fn list(&self, prefix: &Path, deep: bool) -> StoreResult<Listed> {
+    /// What lies right in a folder.
+    pub fn list(&self, folder: &Path) -> StoreResult<Listed> {
         let mut listed = Listed::default();
-        let mut waiting = vec![prefix.clone()];
-        while let Some(folder) = waiting.pop() {
-            let found = self.list_folder(&folder, &mut listed);
-            let below = found.map_err(|error| store_error(&folder, error))?;
-            if deep {
-                waiting.extend(below);
-            } else {
-                listed.folders.extend(below);
-            }
-        }
+        let found = self.list_folder(folder, &mut listed);
+        listed.folders = found.map_err(|error| store_error(folder, error))?;
         listed.objects.sort_by(|a, b| a.location.cmp(&b.location));
         listed.folders.sort();
         Ok(listed)
