@@ -20,6 +20,7 @@ mod frames;
 mod index;
 mod keys;
 mod known;
+mod log;
 mod manifest;
 mod pack;
 mod packer;

@@ -22,6 +22,8 @@ use crate::pack::PackId;
 
 /// The object that makes a store a repository.
 const CONFIG: &str = "config";
+/// The folder of the log's entries.
+const LOG: &str = "log";
 /// The folder of all projects.
 const PROJECTS: &str = "projects";
 
@@ -63,6 +65,11 @@ pub(crate) struct Objects {
 /// Where the repository's config lies.
 pub(crate) fn config_path() -> Path {
     Path::from(CONFIG)
+}
+
+/// Where an entry of the log lies.
+pub(crate) fn log_path(slot: u64) -> Path {
+    Path::from(format!("{LOG}/{slot:010}"))
 }
 
 /// Where the wrapped data key of a project lies.
@@ -191,7 +198,19 @@ impl Objects {
     /// Every object in one of a project's folders, by path.
     pub async fn list(&self, project: ProjectId, folder: Folder) -> Result<Vec<Found>> {
         let prefix = Path::from(format!("{PROJECTS}/{project}/{}", folder.name()));
-        let listed = self.store.list(Some(&prefix)).map_ok(|meta| Found {
+        self.list_below(&prefix).await
+    }
+
+    /// The slots of the log that hold an entry, in order.
+    pub async fn log_slots(&self) -> Result<Vec<u64>> {
+        let found = self.list_below(&Path::from(LOG)).await?;
+        let mut slots: Vec<u64> = found.iter().filter_map(|f| f.name.parse().ok()).collect();
+        slots.sort_unstable();
+        Ok(slots)
+    }
+
+    async fn list_below(&self, prefix: &Path) -> Result<Vec<Found>> {
+        let listed = self.store.list(Some(prefix)).map_ok(|meta| Found {
             name: meta.location.filename().unwrap_or_default().to_owned(),
             path: meta.location,
             size_bytes: meta.size,
@@ -199,7 +218,7 @@ impl Objects {
         let mut found: Vec<Found> = listed
             .try_collect()
             .await
-            .map_err(|source| failed("list", &prefix, source))?;
+            .map_err(|source| failed("list", prefix, source))?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
