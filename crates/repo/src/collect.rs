@@ -7,7 +7,8 @@
 //! objects, then the old index objects are removed and the old packs last. If
 //! any backup cannot be read in full, nothing is removed.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -87,7 +88,7 @@ impl Collection {
         let packs = self.project.objects.list(project, Folder::Packs).await?;
         let stored = |packs: &[Found]| packs.iter().map(|pack| pack.size_bytes).sum::<u64>();
         let before = stored(&packs);
-        let plan = known.index(|index| plan(&packs, &marks, index));
+        let plan = plan(&packs, &marks, known.index())?;
         let rewrite = Rewrite {
             gate: self.gate.clone(),
             project: self.project.clone(),
@@ -160,31 +161,28 @@ impl Collection {
 struct Marks {
     known: Arc<Known>,
     nodes: HashSet<ChunkId>,
-    /// By the pack's place in the index; empty where nothing is needed.
-    live: Vec<Vec<bool>>,
+    /// By the pack's number in the index; none where nothing is needed.
+    live: HashMap<u32, Vec<bool>>,
 }
 
 impl Marks {
     fn new(known: Arc<Known>) -> Self {
-        let live = known.index(|index| vec![Vec::new(); index.packs().len()]);
-        Self {
-            known,
-            nodes: HashSet::new(),
-            live,
-        }
+        let (nodes, live) = Default::default();
+        Self { known, nodes, live }
     }
 
     fn mark(&mut self, id: ChunkId) -> Result<()> {
-        let live = &mut self.live;
-        self.known.index(|index| {
-            let place = index.get(&id.key()).ok_or(Error::NoChunk { id })?;
-            let pack = index.pack(place.pack);
-            let marks = &mut live[place.pack as usize];
-            marks.resize(pack.chunks as usize, false);
-            let chunk = pack.chunks_of(usize::from(place.frame)).start + usize::from(place.slot);
-            marks[chunk] = true;
-            Ok(())
-        })
+        let index = self.known.index();
+        let place = index.get(&id.key())?.ok_or(Error::NoChunk { id })?;
+        let marks = match self.live.entry(place.pack) {
+            Entry::Occupied(marks) => marks.into_mut(),
+            Entry::Vacant(none) => {
+                let pack = index.pack(place.pack)?.ok_or(Error::NoChunk { id })?;
+                none.insert(vec![false; pack.chunks as usize])
+            }
+        };
+        marks[place.chunk as usize] = true;
+        Ok(())
     }
 }
 
@@ -205,27 +203,28 @@ impl Visit for Marks {
 
 /// Decides what becomes of each pack that is there. Packs that the index does
 /// not know cannot hold anything that was marked.
-fn plan(packs: &[Found], marks: &Marks, index: &Index) -> Plan {
+fn plan(packs: &[Found], marks: &Marks, index: &Index) -> Result<Plan> {
     let mut plan = Plan::default();
     for id in packs
         .iter()
         .filter_map(|found| PackId::from_hex(&found.name))
     {
         let number = index.number(id);
-        match number.map(|number| (index.pack(number), &marks.live[number as usize])) {
-            Some((pack, live)) if live.contains(&true) => {
-                if is_sparse(pack, live) {
-                    plan.sparse.push(PackCopy {
-                        id,
-                        frames: pack.frames.clone(),
-                        live: by_frame(pack, live),
-                    });
-                }
-            }
-            _ => plan.dead.push(id),
+        let live = number.and_then(|number| Some((number, marks.live.get(&number)?)));
+        let Some((number, live)) = live else {
+            plan.dead.push(id);
+            continue;
+        };
+        let pack = index.pack(number)?.ok_or(Error::InUse)?;
+        if is_sparse(&pack, live) {
+            plan.sparse.push(PackCopy {
+                id,
+                frames: pack.frames.clone(),
+                live: by_frame(&pack, live),
+            });
         }
     }
-    plan
+    Ok(plan)
 }
 
 /// Which chunks of each frame are needed.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cairn_types::Kind;
 use tokio::runtime::Handle;
 
-use crate::chunk::ChunkId;
+use crate::chunk::ChunkKey;
 use crate::error::Result;
 use crate::frame::FrameCoder;
 use crate::known::Known;
@@ -22,7 +22,7 @@ use crate::workers::{self, Stop};
 /// Bytes that are read from a pack at a time.
 const READ_BYTES: u64 = 4 << 20;
 
-/// A frame: its pack's place in the index, and its number.
+/// A frame: its pack's number in the index, and its own in the pack.
 pub(crate) type FrameKey = (u32, u16);
 
 /// Frames of a pack that are read together; never none.
@@ -63,7 +63,8 @@ struct Session {
 impl FrameCheck {
     /// Opens every frame. Returns those that are damaged, and how many bytes were read.
     pub async fn run(self) -> Result<(HashSet<FrameKey>, u64)> {
-        let requests = requests(&self.known);
+        let known = self.known.clone();
+        let requests = workers::one(move || requests(&known)).await?;
         self.stop.progress().add_total(
             requests
                 .iter()
@@ -121,7 +122,11 @@ impl Session {
                 None => or_damaged(self.handle.block_on(project.read_frame(request.id, *frame)))?,
             };
             let place = (request.pack, *number);
-            if !bytes.is_some_and(|bytes| self.frame_is_whole(place, &seal, &bytes, coder)) {
+            let whole = match bytes {
+                Some(bytes) => self.frame_is_whole(place, &seal, &bytes, coder)?,
+                None => false,
+            };
+            if !whole {
                 let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
                 bad.insert(place);
             }
@@ -140,14 +145,14 @@ impl Session {
         seal: &PackSeal,
         stored: &[u8],
         coder: &mut FrameCoder,
-    ) -> bool {
+    ) -> Result<bool> {
         let Ok(frame) = coder.open(seal, u32::from(number), stored) else {
-            return false;
+            return Ok(false);
         };
         let Ok(chunks) = frame.chunks() else {
-            return false;
+            return Ok(false);
         };
-        let ids: Vec<ChunkId> = chunks
+        let keys: Vec<ChunkKey> = chunks
             .into_iter()
             .map(|(kind, range)| {
                 self.check
@@ -155,12 +160,15 @@ impl Session {
                     .keys
                     .hasher
                     .id(kind, &frame.bytes()[range])
+                    .key()
             })
             .collect();
-        self.check.known.index(|index| {
-            index.pack(pack).chunks_of(usize::from(number)).len() == ids.len()
-                && ids.iter().all(|id| index.get(&id.key()).is_some())
-        })
+        let index = self.check.known.index();
+        let Some(pack) = index.pack(pack)? else {
+            return Ok(false);
+        };
+        Ok(pack.chunks_of(usize::from(number)).len() == keys.len()
+            && index.get_many(&keys)?.iter().all(Option::is_some))
     }
 }
 
@@ -173,30 +181,31 @@ fn or_damaged(read: Result<Bytes>) -> Result<Option<Bytes>> {
 }
 
 /// Every frame of every pack, in reads of a few MiB.
-fn requests(known: &Known) -> Vec<Request> {
-    known.index(|index| {
-        let mut requests = Vec::new();
-        for (pack, info) in (0..).zip(index.packs()) {
-            let frames = (0..)
-                .zip(info.frames.iter().copied())
-                .collect::<Vec<(u16, _)>>();
-            let mut rest = &frames[..];
-            while let Some((_, first)) = rest.first() {
-                let limit = first.range().start + READ_BYTES;
-                let count = rest
-                    .iter()
-                    .take_while(|(_, f)| f.range().end <= limit)
-                    .count()
-                    .max(1);
-                let (now, later) = rest.split_at(count);
-                requests.push(Request {
-                    pack,
-                    id: info.id,
-                    frames: now.to_vec(),
-                });
-                rest = later;
-            }
+fn requests(known: &Known) -> Result<Vec<Request>> {
+    let mut requests = Vec::new();
+    for number in known.index().packs() {
+        let Some(info) = known.index().pack(number)? else {
+            continue;
+        };
+        let frames = (0..)
+            .zip(info.frames.iter().copied())
+            .collect::<Vec<(u16, _)>>();
+        let mut rest = &frames[..];
+        while let Some((_, first)) = rest.first() {
+            let limit = first.range().start + READ_BYTES;
+            let count = rest
+                .iter()
+                .take_while(|(_, f)| f.range().end <= limit)
+                .count()
+                .max(1);
+            let (now, later) = rest.split_at(count);
+            requests.push(Request {
+                pack: number,
+                id: info.id,
+                frames: now.to_vec(),
+            });
+            rest = later;
         }
-        requests
-    })
+    }
+    Ok(requests)
 }

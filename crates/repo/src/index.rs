@@ -1,90 +1,54 @@
 //! The index: which pack holds a chunk.
 //!
-//! In the store it is a set of immutable objects, each the tables of the packs
-//! that one session wrote. In memory it is one map from the first half of a
-//! chunk's id to its place, about 40 bytes a chunk, and the frames of every
-//! pack. It only ever names packs that are durable.
+//! In the store it is a set of immutable objects (`object`), each the tables of
+//! the packs that one session wrote. It only ever names packs that are durable.
+//! A chunk is found by the first half of its id, in the newest of the packs that
+//! hold it and are still there.
+
+mod object;
+
+pub(crate) use object::{INDEX_BYTES, INDEX_MAGIC, IndexedPack, decode, encode};
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
 use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::chunk::ChunkKey;
-use crate::codec::{Malformed, Reader};
-use crate::pack::{FrameEntry, PackId, PackTable, TABLE_BYTES_MAX};
+use crate::error::Result;
+use crate::pack::{FrameEntry, PackId};
 
-/// Bytes of tables in one index object, before one more.
-pub(crate) const INDEX_BYTES: usize = 8 << 20;
-/// Packs in one index object at most.
-const PACKS_MAX: usize = 1 << 20;
-
-pub(crate) const INDEX_MAGIC: [u8; 8] = *b"CAIRNIDX";
-
-/// A pack that is durable, as index objects list it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct IndexedPack {
-    pub id: PackId,
-    /// The length of its object.
-    pub stored_bytes: u64,
-    pub table: PackTable,
-}
-
-/// The plain bytes of an index object.
-pub(crate) fn encode(packs: &[IndexedPack]) -> Vec<u8> {
-    let count = u32::try_from(packs.len()).expect("an index object's packs are limited");
-    let mut out = count.to_le_bytes().to_vec();
-    for pack in packs {
-        out.extend_from_slice(&pack.id.0);
-        out.extend_from_slice(&pack.stored_bytes.to_le_bytes());
-        let at = out.len();
-        out.extend_from_slice(&[0; 4]);
-        pack.table.encode(&mut out);
-        let length = u32::try_from(out.len() - at - 4).expect("a table's chunks are limited");
-        out[at..at + 4].copy_from_slice(&length.to_le_bytes());
-    }
-    out
-}
-
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<IndexedPack>, Malformed> {
-    let mut reader = Reader::new(bytes);
-    let count = reader.length(PACKS_MAX)?;
-    let mut packs = Vec::new();
-    for _ in 0..count {
-        let id = PackId(reader.array()?);
-        let stored_bytes = reader.u64()?;
-        let length = reader.length(TABLE_BYTES_MAX)?;
-        let table = PackTable::decode(reader.take(length)?)?;
-        packs.push(IndexedPack {
-            id,
-            stored_bytes,
-            table,
-        });
-    }
-    reader.finish()?;
-    Ok(packs)
-}
-
-/// Where a chunk is. Eight bytes, since memory holds one for every chunk.
+/// Where a chunk is. Eight bytes, since there is one for every chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Location {
-    /// The pack's place in the index.
+pub(crate) struct Place {
+    /// The pack's number in this index; a number is never given twice.
     pub pack: u32,
-    /// The frame's number in the pack.
-    pub frame: u16,
-    /// The chunk's number in the frame.
-    pub slot: u16,
+    /// The chunk's number in the pack.
+    pub chunk: u32,
 }
 
-/// A pack as memory holds it.
+/// What the index says of a pack.
 #[derive(Debug)]
 pub(crate) struct PackInfo {
     pub id: PackId,
+    /// The length of its object.
+    #[allow(dead_code, reason = "for whoever adds up what packs occupy")]
+    pub stored_bytes: u64,
     pub frames: Box<[FrameEntry]>,
     /// Chunks in all its frames.
     pub chunks: u32,
 }
 
 impl PackInfo {
+    fn new(pack: &IndexedPack) -> Self {
+        Self {
+            id: pack.id,
+            stored_bytes: pack.stored_bytes,
+            frames: pack.table.frames.clone().into_boxed_slice(),
+            chunks: u32::try_from(pack.table.chunks.len()).expect("a pack's chunks are limited"),
+        }
+    }
+
     /// The chunks of a frame, counted through the pack.
     pub fn chunks_of(&self, frame: usize) -> Range<usize> {
         let start = self.frames[frame].first_chunk as usize;
@@ -94,61 +58,106 @@ impl PackInfo {
             .map_or(self.chunks, |next| next.first_chunk) as usize;
         start..end
     }
+
+    /// The frame that holds a chunk of the pack, and the chunk's number in it.
+    pub fn frame_of(&self, chunk: u32) -> (u16, u16) {
+        let behind = self.frames.partition_point(|f| f.first_chunk <= chunk);
+        let frame = behind
+            .checked_sub(1)
+            .expect("a pack's first chunk is in its first frame");
+        let slot = chunk - self.frames[frame].first_chunk;
+        (frame as u16, slot as u16)
+    }
 }
 
-/// The index in memory.
+/// The index of one project. All its methods may block.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    packs: Vec<PackInfo>,
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    packs: Vec<Option<Arc<PackInfo>>>,
     by_id: HashMap<PackId, u32>,
-    chunks: HashMap<ChunkKey, Location, BuildHasherDefault<KeyHasher>>,
+    chunks: HashMap<ChunkKey, Vec<Place>, BuildHasherDefault<KeyHasher>>,
+}
+
+impl State {
+    fn get(&self, key: &ChunkKey) -> Option<Place> {
+        let places = self.chunks.get(key)?;
+        let live = |place: &&Place| self.packs[place.pack as usize].is_some();
+        places.iter().rev().find(live).copied()
+    }
 }
 
 impl Index {
-    pub fn get(&self, key: &ChunkKey) -> Option<Location> {
-        self.chunks.get(key).copied()
+    /// Where a chunk is; nothing if no pack has it.
+    pub fn get(&self, key: &ChunkKey) -> Result<Option<Place>> {
+        Ok(self.read().get(key))
     }
 
-    pub fn has_pack(&self, id: PackId) -> bool {
-        self.by_id.contains_key(&id)
+    /// As `get`, of many chunks; in their order.
+    pub fn get_many(&self, keys: &[ChunkKey]) -> Result<Vec<Option<Place>>> {
+        let state = self.read();
+        Ok(keys.iter().map(|key| state.get(key)).collect())
     }
 
-    /// A pack's place in the index.
+    /// The number of a pack that is there.
     pub fn number(&self, id: PackId) -> Option<u32> {
-        self.by_id.get(&id).copied()
+        self.read().by_id.get(&id).copied()
     }
 
-    pub fn pack(&self, number: u32) -> &PackInfo {
-        &self.packs[number as usize]
+    /// The packs that are there, by number.
+    pub fn packs(&self) -> Vec<u32> {
+        let state = self.read();
+        let numbered = (0..).zip(&state.packs);
+        numbered
+            .filter_map(|(number, pack)| pack.as_ref().map(|_| number))
+            .collect()
     }
 
-    pub fn packs(&self) -> &[PackInfo] {
-        &self.packs
+    /// What is known of a pack; nothing if it has been removed.
+    pub fn pack(&self, number: u32) -> Result<Option<Arc<PackInfo>>> {
+        Ok(self.read().packs.get(number as usize).cloned().flatten())
     }
 
-    /// Adds a durable pack. A chunk that is known already stays where it is.
-    pub fn insert(&mut self, pack: &IndexedPack) {
-        if self.has_pack(pack.id) {
-            return;
+    /// Adds a durable pack.
+    pub fn insert(&self, pack: &IndexedPack) -> Result<()> {
+        let mut state = self.write();
+        if state.by_id.contains_key(&pack.id) {
+            return Ok(());
         }
-        let number = u32::try_from(self.packs.len()).expect("packs of 64 MiB do not reach 2^32");
-        let table = &pack.table;
-        for frame in 0..table.frames.len() {
-            for (slot, chunk) in table.chunks[table.chunks_of(frame)].iter().enumerate() {
-                let place = Location {
-                    pack: number,
-                    frame: frame as u16,
-                    slot: slot as u16,
-                };
-                self.chunks.entry(chunk.id.key()).or_insert(place);
+        let number = u32::try_from(state.packs.len()).expect("packs of 64 MiB do not reach 2^32");
+        for (place, chunk) in (0..).zip(&pack.table.chunks) {
+            let places = state.chunks.entry(chunk.id.key()).or_default();
+            places.push(Place {
+                pack: number,
+                chunk: place,
+            });
+        }
+        state.by_id.insert(pack.id, number);
+        state.packs.push(Some(Arc::new(PackInfo::new(pack))));
+        Ok(())
+    }
+
+    /// Takes packs out: from now on their chunks are where other packs hold them, or nowhere.
+    pub fn remove(&self, packs: &[PackId]) -> Result<()> {
+        let mut state = self.write();
+        for id in packs {
+            if let Some(number) = state.by_id.remove(id) {
+                state.packs[number as usize] = None;
             }
         }
-        self.by_id.insert(pack.id, number);
-        self.packs.push(PackInfo {
-            id: pack.id,
-            frames: table.frames.clone().into_boxed_slice(),
-            chunks: table.chunks.len() as u32,
-        });
+        Ok(())
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,26 +7,30 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::chunk::ChunkKey;
+use crate::error::Result;
 use crate::index::{Index, IndexedPack};
 
 /// The chunks of a project, shared by all its sessions.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    state: RwLock<State>,
+    index: Index,
+    claims: Mutex<Claims>,
     sessions: AtomicU64,
     /// Raised when claims end.
     pub changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    index: Index,
-    claims: HashMap<ChunkKey, Session>,
+struct Claims {
+    held: HashMap<ChunkKey, Session>,
+    /// How many packs were published. A look-up in the index that was made at
+    /// another count may have missed what a claim that has ended stored.
+    published: u64,
 }
 
 /// The number of a session, to tell claims apart.
@@ -47,10 +51,7 @@ pub(crate) enum Standing {
 impl Known {
     pub fn new(index: Index) -> Self {
         Self {
-            state: RwLock::new(State {
-                index,
-                ..State::default()
-            }),
+            index,
             ..Self::default()
         }
     }
@@ -60,69 +61,82 @@ impl Known {
     }
 
     /// The index of what is stored.
-    pub fn index<T>(&self, look: impl FnOnce(&Index) -> T) -> T {
-        look(&self.read().index)
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
-    /// Asks for a chunk, and claims it if nobody has it.
-    pub fn claim(&self, session: Session, key: ChunkKey) -> Standing {
-        if self.read().index.get(&key).is_some() {
-            return Standing::Settled;
-        }
-        let mut state = self.write();
-        if state.index.get(&key).is_some() {
-            return Standing::Settled;
-        }
-        match state.claims.get(&key) {
-            Some(owner) if *owner == session => Standing::Settled,
-            Some(_) => Standing::Elsewhere,
-            None => {
-                state.claims.insert(key, session);
-                Standing::Claimed
+    /// Asks for chunks, and claims those that nobody has. A chunk that comes
+    /// twice is claimed the first time and settled the second.
+    pub fn claim(&self, session: Session, keys: &[ChunkKey]) -> Result<Vec<Standing>> {
+        loop {
+            let published = self.lock().published;
+            let places = self.index.get_many(keys)?;
+            let mut claims = self.lock();
+            if claims.published != published {
+                continue;
             }
+            let standing = |(key, place): (&ChunkKey, Option<_>)| match claims.held.get(key) {
+                _ if place.is_some() => Standing::Settled,
+                Some(owner) if *owner == session => Standing::Settled,
+                Some(_) => Standing::Elsewhere,
+                None => {
+                    claims.held.insert(*key, session);
+                    Standing::Claimed
+                }
+            };
+            return Ok(keys.iter().zip(places).map(standing).collect());
         }
     }
 
-    /// As `claim`, but takes over what another session is storing.
-    pub fn claim_anyway(&self, session: Session, key: ChunkKey) -> Standing {
-        match self.claim(session, key) {
-            Standing::Elsewhere => Standing::Claimed,
-            standing => standing,
-        }
+    /// Whether a session must store a chunk that nobody has, or that another is
+    /// only about to store.
+    pub fn claim_anyway(&self, session: Session, key: ChunkKey) -> Result<bool> {
+        let standing = self.claim(session, &[key])?;
+        Ok(standing != [Standing::Settled])
     }
 
     /// Splits chunks that other sessions were storing into those that they are
     /// still at and those that they gave up; what is stored by now drops out.
-    pub fn sort_out<T>(&self, chunks: Vec<T>, key: impl Fn(&T) -> ChunkKey) -> (Vec<T>, Vec<T>) {
-        let state = self.read();
-        let open = chunks
+    pub fn sort_out<T>(
+        &self,
+        chunks: Vec<T>,
+        key: impl Fn(&T) -> ChunkKey,
+    ) -> Result<(Vec<T>, Vec<T>)> {
+        let (theirs, ended): (Vec<T>, Vec<T>) = {
+            let claims = self.lock();
+            let held = |chunk: &T| claims.held.contains_key(&key(chunk));
+            chunks.into_iter().partition(held)
+        };
+        // A claim ends after its chunk is in the index.
+        let keys: Vec<ChunkKey> = ended.iter().map(&key).collect();
+        let places = self.index.get_many(&keys)?;
+        let open = ended
             .into_iter()
-            .filter(|chunk| state.index.get(&key(chunk)).is_none());
-        open.partition(|chunk| state.claims.contains_key(&key(chunk)))
+            .zip(places)
+            .filter(|(_, place)| place.is_none());
+        Ok((theirs, open.map(|(chunk, _)| chunk).collect()))
     }
 
     /// Makes a durable pack's chunks known to everyone.
-    pub fn publish(&self, pack: &IndexedPack) {
-        let mut state = self.write();
-        state.index.insert(pack);
+    pub fn publish(&self, pack: &IndexedPack) -> Result<()> {
+        self.index.insert(pack)?;
+        let mut claims = self.lock();
+        claims.published += 1;
         for chunk in &pack.table.chunks {
-            state.claims.remove(&chunk.id.key());
+            claims.held.remove(&chunk.id.key());
         }
-        drop(state);
+        drop(claims);
         self.changed.notify_waiters();
+        Ok(())
     }
 
     /// Ends all claims of a session that is over.
     pub fn release(&self, session: Session) {
-        self.write().claims.retain(|_, owner| *owner != session);
+        self.lock().held.retain(|_, owner| *owner != session);
         self.changed.notify_waiters();
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, State> {
-        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Claims> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -21,7 +21,7 @@ use crate::known::{Known, Session};
 use crate::pack::{self, PACK_BYTES, PackId, PackSeal, PackTable};
 use crate::project::Inner;
 use crate::store::{Folder, Objects, failed, object_path, pack_path};
-use crate::{random, seal};
+use crate::{random, seal, workers};
 
 /// Bytes of a part of an upload; object stores take no smaller ones but the last.
 const PART_BYTES: usize = 5 << 20;
@@ -137,7 +137,8 @@ impl Packer {
     async fn finished(&self, pack: IndexedPack) -> Result<()> {
         self.stored_bytes
             .fetch_add(pack.stored_bytes, Ordering::Relaxed);
-        self.known.publish(&pack);
+        let known = self.known.clone();
+        let pack = workers::one(move || known.publish(&pack).map(|()| pack)).await?;
         let full = {
             let mut unindexed = lock(&self.unindexed);
             unindexed.push(pack);

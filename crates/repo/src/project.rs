@@ -336,20 +336,20 @@ impl Inner {
     async fn load_index(&self) -> Result<Index> {
         let present = self.pack_sizes().await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
-        let mut index = Index::default();
+        let index = Index::default();
         let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
         let mut reads = stream::iter(reads).buffered(READS);
         while let Some(read) = reads.next().await {
             let listed = or_corrupt(read)?.unwrap_or_default();
             for pack in listed {
                 if present.get(&pack.id) == Some(&pack.stored_bytes) {
-                    index.insert(&pack);
+                    index.insert(&pack)?;
                 }
             }
         }
         let unnamed: Vec<_> = present
             .into_iter()
-            .filter(|(id, _)| !index.has_pack(*id))
+            .filter(|(id, _)| index.number(*id).is_none())
             .collect();
         let tables = unnamed
             .into_iter()
@@ -357,7 +357,7 @@ impl Inner {
         let mut reads = stream::iter(tables).buffered(READS);
         while let Some(read) = reads.next().await {
             if let Some(pack) = or_corrupt(read)? {
-                index.insert(&pack);
+                index.insert(&pack)?;
             }
         }
         Ok(index)

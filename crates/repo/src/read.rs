@@ -12,7 +12,7 @@ use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::frame::{FrameCoder, OwnedFrame};
-use crate::index::Location;
+use crate::index::Place;
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
@@ -65,15 +65,13 @@ impl ChunkReader {
 
     /// The bytes of a chunk, which are what its id names.
     fn chunk(&mut self, id: ChunkId, kind: ChunkKind) -> Result<&[u8]> {
-        let place = self
-            .known
-            .index(|index| index.get(&id.key()))
-            .ok_or(Error::NoChunk { id })?;
-        let at = self.keep_frame(place)?;
+        let place = self.known.index().get(&id.key())?;
+        let place = place.ok_or(Error::NoChunk { id })?;
+        let (at, slot) = self.keep_frame(id, place)?;
         let damaged = |problem| Error::DamagedChunk { id, problem };
         let (found, plain) = self.kept[at]
             .1
-            .chunk(place.slot)
+            .chunk(slot)
             .ok_or(damaged("its frame is short"))?;
         if found != kind || self.project.keys.hasher.id(kind, plain) != id {
             return Err(damaged("its bytes are others"));
@@ -81,27 +79,30 @@ impl ChunkReader {
         Ok(plain)
     }
 
-    /// Makes sure that the frame at a place is among those kept.
-    fn keep_frame(&mut self, place: Location) -> Result<usize> {
-        let wanted = (place.pack, place.frame);
+    /// Makes sure that the frame of a chunk is among those kept. Returns which
+    /// of them it is, and the chunk's number in it.
+    fn keep_frame(&mut self, id: ChunkId, place: Place) -> Result<(usize, u16)> {
+        let pack = self.known.index().pack(place.pack)?;
+        let pack = pack.ok_or(Error::NoChunk { id })?;
+        let (number, slot) = pack.frame_of(place.chunk);
+        let wanted = (place.pack, number);
         if let Some(at) = self.kept.iter().position(|(have, _)| *have == wanted) {
-            return Ok(at);
+            return Ok((at, slot));
         }
-        let (pack, frame) = self.known.index(|index| {
-            let pack = index.pack(place.pack);
-            (pack.id, pack.frames[usize::from(place.frame)])
-        });
-        let stored = self.handle.block_on(self.project.read_frame(pack, frame))?;
-        let seal = PackSeal::new(&self.project.keys, &self.project.place, pack);
-        let opened = self.coder.open(&seal, u32::from(place.frame), &stored);
+        let frame = pack.frames[usize::from(number)];
+        let stored = self
+            .handle
+            .block_on(self.project.read_frame(pack.id, frame))?;
+        let seal = PackSeal::new(&self.project.keys, &self.project.place, pack.id);
+        let opened = self.coder.open(&seal, u32::from(number), &stored);
         let opened = opened
             .and_then(|frame| frame.to_owned())
-            .map_err(|problem| self.project.damaged_pack(pack, problem))?;
+            .map_err(|problem| self.project.damaged_pack(pack.id, problem))?;
         if self.kept.len() == FRAMES_KEPT {
             self.kept.pop_front();
         }
         self.kept.push_back((wanted, opened));
-        Ok(self.kept.len() - 1)
+        Ok((self.kept.len() - 1, slot))
     }
 
     /// Visits a disk's tree in the disk's order.

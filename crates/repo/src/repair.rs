@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use cairn_types::Progress;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::pack::PackId;
@@ -55,7 +55,7 @@ async fn repair_alone(
     let copies: Vec<PackCopy> = damaged
         .iter()
         .map(|pack| whole_frames(&known, *pack, &bad))
-        .collect();
+        .collect::<Result<_>>()?;
     let lost = copies.iter().flat_map(|copy| copy.live.iter().flatten());
     let lost_chunks = lost.filter(|whole| !**whole).count() as u64;
     let rewrite = Rewrite {
@@ -79,24 +79,22 @@ async fn damaged_packs(
     let mut damaged: BTreeSet<u32> = bad.iter().map(|(pack, _)| *pack).collect();
     for (id, size) in project.pack_sizes().await? {
         if or_corrupt(project.read_pack_table(id, size).await)?.is_none() {
-            damaged.extend(known.index(|index| index.number(id)));
+            damaged.extend(known.index().number(id));
         }
     }
     Ok(damaged)
 }
 
 /// All chunks of a pack but those of damaged frames.
-fn whole_frames(known: &Known, pack: u32, bad: &HashSet<FrameKey>) -> PackCopy {
-    known.index(|index| {
-        let info = index.pack(pack);
-        let whole = |frame: usize| !bad.contains(&(pack, frame as u16));
-        let live = (0..info.frames.len())
-            .map(|frame| vec![whole(frame); info.chunks_of(frame).len()])
-            .collect();
-        PackCopy {
-            id: info.id,
-            frames: info.frames.clone(),
-            live,
-        }
+fn whole_frames(known: &Known, number: u32, bad: &HashSet<FrameKey>) -> Result<PackCopy> {
+    let pack = known.index().pack(number)?.ok_or(Error::InUse)?;
+    let whole = |frame: usize| !bad.contains(&(number, frame as u16));
+    let live = (0..pack.frames.len())
+        .map(|frame| vec![whole(frame); pack.chunks_of(frame).len()])
+        .collect();
+    Ok(PackCopy {
+        id: pack.id,
+        frames: pack.frames.clone(),
+        live,
     })
 }

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::FrameCoder;
-use crate::index::{Index, Location};
+use crate::index::{Index, Place};
 use crate::known::Known;
 use crate::manifest::Content;
 use crate::pack::{FrameEntry, PackId, PackSeal};
@@ -33,6 +33,8 @@ const WINDOW_BLOCKS: usize = 512 << 10;
 const READ_BYTES: u64 = 4 << 20;
 /// Bytes that are read for nothing rather than making one more request.
 const GAP_BYTES: u64 = 256 << 10;
+/// Chunks that are looked up in the index at a time.
+const LOOK_UPS: usize = 4096;
 
 /// A disk that is back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +141,7 @@ impl Session {
         let hasher = &self.project.keys.hasher;
         let mut buffer = Vec::new();
         while let Some(piece) = scan.next_piece()? {
-            let ids = scan.read_piece(&piece, hasher, &self.stop, &mut buffer, |_, _, _| Ok(()))?;
+            let ids = scan.read_piece(&piece, hasher, &self.stop, &mut buffer, |_| Ok(()))?;
             if let Some(encoded) = encode_node(1, &ids) {
                 let id = hasher.id(ChunkKind::Node, &encoded);
                 leaves
@@ -155,7 +157,7 @@ impl Session {
 /// A block to be written, and where its bytes are.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
-    place: Location,
+    place: Place,
     block: u64,
     id: ChunkId,
 }
@@ -165,7 +167,7 @@ struct Window<'s> {
     session: &'s Arc<Session>,
     /// Zeros that no write has been made for yet.
     zeros: Range<u64>,
-    blocks: Vec<Wanted>,
+    blocks: Vec<(u64, ChunkId)>,
 }
 
 impl Visit for Window<'_> {
@@ -180,9 +182,7 @@ impl Visit for Window<'_> {
     }
 
     fn block(&mut self, block: u64, id: ChunkId) -> Result<()> {
-        let place = self.session.known.index(|index| index.get(&id.key()));
-        let place = place.ok_or(Error::NoChunk { id })?;
-        self.blocks.push(Wanted { place, block, id });
+        self.blocks.push((block, id));
         if self.blocks.len() < WINDOW_BLOCKS {
             Ok(())
         } else {
@@ -209,9 +209,9 @@ impl Window<'_> {
         if self.blocks.is_empty() {
             return Ok(());
         }
-        let mut blocks = std::mem::take(&mut self.blocks);
-        blocks.sort_unstable_by_key(|wanted| (wanted.place, wanted.block));
-        let requests = self.session.known.index(|index| plan(&blocks, index));
+        let index = self.session.known.index();
+        let blocks = find(&std::mem::take(&mut self.blocks), index)?;
+        let requests = plan(&blocks, index)?;
         let count = workers::count(requests.len() as u64);
         let next = AtomicUsize::new(0);
         let session = self.session.clone();
@@ -247,43 +247,70 @@ struct Request {
 struct FrameWanted {
     number: u16,
     entry: FrameEntry,
+    /// Its chunks, counted through the pack.
+    chunks: Range<usize>,
     blocks: Range<usize>,
 }
 
-/// Cuts sorted blocks into requests: near frames of one pack go together.
-fn plan(blocks: &[Wanted], index: &Index) -> Vec<Request> {
-    let mut requests: Vec<Request> = Vec::new();
-    let mut start = 0;
-    for group in
-        blocks.chunk_by(|a, b| (a.place.pack, a.place.frame) == (b.place.pack, b.place.frame))
-    {
-        let place = group[0].place;
-        let pack = index.pack(place.pack);
-        let entry = pack.frames[usize::from(place.frame)];
-        let stored = entry.range();
-        let frame = FrameWanted {
-            number: place.frame,
-            entry,
-            blocks: start..start + group.len(),
-        };
-        start += group.len();
-        match requests.last_mut() {
-            Some(last)
-                if last.pack == pack.id
-                    && stored.start - last.range.end <= GAP_BYTES
-                    && stored.end - last.range.start <= READ_BYTES =>
-            {
-                last.range.end = stored.end;
-                last.frames.push(frame);
-            }
-            _ => requests.push(Request {
-                pack: pack.id,
-                range: stored,
-                frames: vec![frame],
-            }),
+/// Looks up where blocks are, and sorts them by that.
+fn find(blocks: &[(u64, ChunkId)], index: &Index) -> Result<Vec<Wanted>> {
+    let mut found = Vec::with_capacity(blocks.len());
+    for some in blocks.chunks(LOOK_UPS) {
+        let keys: Vec<_> = some.iter().map(|(_, id)| id.key()).collect();
+        for ((block, id), place) in some.iter().copied().zip(index.get_many(&keys)?) {
+            let place = place.ok_or(Error::NoChunk { id })?;
+            found.push(Wanted { place, block, id });
         }
     }
-    requests
+    found.sort_unstable_by_key(|wanted| (wanted.place, wanted.block));
+    Ok(found)
+}
+
+/// Cuts sorted blocks into requests: near frames of one pack go together.
+fn plan(blocks: &[Wanted], index: &Index) -> Result<Vec<Request>> {
+    let mut requests: Vec<Request> = Vec::new();
+    let mut start = 0;
+    while let Some(first) = blocks.get(start) {
+        let number = first.place.pack;
+        let pack = index.pack(number)?;
+        let pack = pack.ok_or(Error::NoChunk { id: first.id })?;
+        while let Some(first) = blocks.get(start).filter(|b| b.place.pack == number) {
+            let (frame, _) = pack.frame_of(first.place.chunk);
+            let chunks = pack.chunks_of(usize::from(frame));
+            let inside =
+                |b: &&Wanted| b.place.pack == number && chunks.contains(&(b.place.chunk as usize));
+            let count = blocks[start..].iter().take_while(inside).count();
+            let wanted = FrameWanted {
+                number: frame,
+                entry: pack.frames[usize::from(frame)],
+                chunks,
+                blocks: start..start + count,
+            };
+            start += count;
+            push(&mut requests, pack.id, wanted);
+        }
+    }
+    Ok(requests)
+}
+
+/// Adds a frame to the last request, or as the first of a new one.
+fn push(requests: &mut Vec<Request>, pack: PackId, frame: FrameWanted) {
+    let stored = frame.entry.range();
+    match requests.last_mut() {
+        Some(last)
+            if last.pack == pack
+                && stored.start - last.range.end <= GAP_BYTES
+                && stored.end - last.range.start <= READ_BYTES =>
+        {
+            last.range.end = stored.end;
+            last.frames.push(frame);
+        }
+        _ => requests.push(Request {
+            pack,
+            range: stored,
+            frames: vec![frame],
+        }),
+    }
 }
 
 impl Session {
@@ -304,7 +331,7 @@ impl Session {
                 .map_err(damaged)?;
             let chunks = opened.chunks().map_err(damaged)?;
             let wanted = &blocks[frame.blocks.clone()];
-            self.write_chunks(opened.bytes(), &chunks, wanted)?;
+            self.write_chunks(opened.bytes(), &chunks, frame.chunks.start, wanted)?;
         }
         Ok(())
     }
@@ -315,6 +342,7 @@ impl Session {
         &self,
         plain: &[u8],
         chunks: &[(ChunkKind, Range<usize>)],
+        first_chunk: usize,
         wanted: &[Wanted],
     ) -> Result<()> {
         let hasher = &self.project.keys.hasher;
@@ -325,7 +353,7 @@ impl Session {
                 id: block.id,
                 problem,
             };
-            let slot = usize::from(block.place.slot);
+            let slot = block.place.chunk as usize - first_chunk;
             let (kind, range) = chunks
                 .get(slot)
                 .ok_or(damaged("its frame is short"))?

@@ -77,6 +77,8 @@ impl Rewrite {
     /// index objects were removed.
     pub async fn remove(&self, gone: &HashSet<PackId>) -> Result<u64> {
         let removed = self.replace_index(gone).await?;
+        let (known, packs) = (self.known.clone(), gone.iter().copied().collect::<Vec<_>>());
+        workers::one(move || known.index().remove(&packs)).await?;
         for pack in gone {
             let path = pack_path(self.project.place.project, *pack);
             self.project.objects.delete(&path).await?;
@@ -192,7 +194,7 @@ impl Copier {
             for ((kind, range), _) in chunks.into_iter().zip(live).filter(|(_, live)| **live) {
                 let plain = &opened.bytes()[range];
                 let id = project.keys.hasher.id(kind, plain);
-                if self.known.index(|index| index.get(&id.key())).is_none() {
+                if self.known.index().get(&id.key())?.is_none() {
                     let problem = "it is not in the index";
                     return Err(Error::DamagedChunk { id, problem });
                 }

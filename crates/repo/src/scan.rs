@@ -31,6 +31,15 @@ pub(crate) struct Piece {
     pub runs: Vec<Range<u64>>,
 }
 
+/// A block that is not zero.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BlockRead<'b> {
+    /// Its number on the disk.
+    pub block: u64,
+    pub id: ChunkId,
+    pub plain: &'b [u8],
+}
+
 impl Scan {
     pub fn new(reader: Arc<dyn DiskReader>, geometry: Geometry) -> Self {
         Self {
@@ -97,14 +106,14 @@ impl Scan {
         Ok(sum)
     }
 
-    /// Reads a piece, gives each block that is not zero to `each`, and returns the ids of all.
+    /// Reads a piece, gives the blocks of each read that are not zero to `each`, and returns the ids of all.
     pub fn read_piece(
         &self,
         piece: &Piece,
         hasher: &Hasher,
         stop: &Stop,
         buffer: &mut Vec<u8>,
-        mut each: impl FnMut(u64, ChunkId, &[u8]) -> Result<()>,
+        mut each: impl FnMut(&[BlockRead<'_>]) -> Result<()>,
     ) -> Result<[ChunkId; FANOUT]> {
         let mut ids = [ChunkId::ZERO; FANOUT];
         for run in &piece.runs {
@@ -114,13 +123,15 @@ impl Scan {
                 let blocks = start..run.end.min(start + READ_BLOCKS);
                 start = blocks.end;
                 let bytes = self.read_blocks(blocks.clone(), buffer)?;
+                let mut read = Vec::with_capacity(READ_BLOCKS as usize);
                 for (block, plain) in blocks.zip(bytes.chunks(self.geometry.block_bytes as usize)) {
                     if !is_zero(plain) {
                         let id = hasher.id(ChunkKind::Block, plain);
                         ids[(block % FANOUT as u64) as usize] = id;
-                        each(block, id, plain)?;
+                        read.push(BlockRead { block, id, plain });
                     }
                 }
+                each(&read)?;
                 stop.progress().advance(bytes.len() as u64);
             }
         }

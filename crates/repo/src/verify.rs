@@ -92,10 +92,10 @@ pub(crate) async fn verify(
         }
     };
     for (pack, _) in &bad {
-        let id = known.index(|index| index.pack(*pack).id);
-        report
-            .damaged
-            .push(pack_path(project.place.project, id).to_string());
+        if let Some(pack) = known.index().pack(*pack)? {
+            let path = pack_path(project.place.project, pack.id);
+            report.damaged.push(path.to_string());
+        }
     }
     let checks = Backups {
         project: project.clone(),
@@ -261,11 +261,16 @@ struct TreeCheck {
 
 impl TreeCheck {
     fn check(&self, id: ChunkId) -> Result<()> {
-        let place = self
-            .known
-            .index(|index| index.get(&id.key()))
-            .ok_or(Error::NoChunk { id })?;
-        if self.bad.contains(&(place.pack, place.frame)) {
+        let index = self.known.index();
+        let place = index.get(&id.key())?.ok_or(Error::NoChunk { id })?;
+        if self.bad.is_empty() {
+            return Ok(());
+        }
+        let pack = index.pack(place.pack)?.ok_or(Error::NoChunk { id })?;
+        if self
+            .bad
+            .contains(&(place.pack, pack.frame_of(place.chunk).0))
+        {
             return Err(Error::DamagedChunk {
                 id,
                 problem: "its frame is damaged",

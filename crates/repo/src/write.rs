@@ -20,7 +20,7 @@ use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
 use crate::project::{Gate, Inner};
 use crate::receipt::Receipt;
-use crate::scan::{Piece, Scan};
+use crate::scan::{BlockRead, Piece, Scan};
 use crate::seal;
 use crate::store::{manifest_path, receipt_path};
 use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
@@ -244,7 +244,9 @@ impl Session {
             let changed = self.known.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let (theirs, given_up) = self.known.sort_out(waiting, |deferred| deferred.key);
+            let (known, held) = (self.known.clone(), waiting);
+            let (theirs, given_up) =
+                workers::one(move || known.sort_out(held, |deferred| deferred.key)).await?;
             waiting = theirs;
             if given_up.is_empty() {
                 if !waiting.is_empty() {
@@ -258,6 +260,19 @@ impl Session {
             waiting.append(&mut self.lock_deferred());
         }
         Ok(())
+    }
+
+    /// Notes a block that another session is storing, if it may still wait.
+    fn defer(&self, read: &BlockRead<'_>) -> bool {
+        let mut deferred = self.lock_deferred();
+        let room = deferred.len() < DEFERRED_MAX;
+        if room {
+            deferred.push(Deferred {
+                key: read.id.key(),
+                block: read.block,
+            });
+        }
+        room
     }
 
     fn lock_deferred(&self) -> std::sync::MutexGuard<'_, Vec<Deferred>> {
@@ -307,8 +322,8 @@ impl<'s> Worker<'s> {
         let session = self.session;
         let hasher = &session.project.keys.hasher;
         let scan = &session.scan;
-        let ids = scan.read_piece(piece, hasher, &session.stop, buffer, |block, id, plain| {
-            self.store_block(block, id, plain)
+        let ids = scan.read_piece(piece, hasher, &session.stop, buffer, |blocks| {
+            self.store_blocks(blocks)
         })?;
         let read = piece.runs.iter().map(|run| {
             scan.geometry.block_range(run.end - 1).end - scan.geometry.block_range(run.start).start
@@ -323,43 +338,34 @@ impl<'s> Worker<'s> {
         Ok(())
     }
 
-    fn store_block(&mut self, block: u64, id: ChunkId, plain: &[u8]) -> Result<()> {
-        let (known, session) = (&self.session.known, self.session.packer.session());
-        let key = id.key();
-        let mut standing = known.claim(session, key);
-        if standing == Standing::Elsewhere {
-            let mut deferred = self.session.lock_deferred();
-            if deferred.len() < DEFERRED_MAX {
-                deferred.push(Deferred { key, block });
-            } else {
-                standing = Standing::Claimed;
+    fn store_blocks(&mut self, blocks: &[BlockRead<'_>]) -> Result<()> {
+        let keys: Vec<ChunkKey> = blocks.iter().map(|block| block.id.key()).collect();
+        let session = self.session.packer.session();
+        let standings = self.session.known.claim(session, &keys)?;
+        for (read, standing) in blocks.iter().zip(standings) {
+            let must_store = match standing {
+                Standing::Settled => false,
+                Standing::Claimed => true,
+                Standing::Elsewhere => !self.session.defer(read),
+            };
+            if must_store {
+                let packer = &self.session.packer;
+                let chunk = (read.id, ChunkKind::Block);
+                push(&mut self.blocks, &mut self.coder, packer, chunk, read.plain)?;
             }
         }
-        if standing != Standing::Claimed {
-            return Ok(());
-        }
-        push(
-            &mut self.blocks,
-            &mut self.coder,
-            &self.session.packer,
-            (id, ChunkKind::Block),
-            plain,
-        )
+        Ok(())
     }
 
     /// Nodes are small: one that another session is storing is stored again.
     fn store_node(&mut self, id: ChunkId, encoded: &[u8]) -> Result<()> {
         let packer = &self.session.packer;
-        match self.session.known.claim_anyway(packer.session(), id.key()) {
-            Standing::Claimed => push(
-                &mut self.nodes,
-                &mut self.coder,
-                packer,
-                (id, ChunkKind::Node),
-                encoded,
-            ),
-            Standing::Settled | Standing::Elsewhere => Ok(()),
+        let known = &self.session.known;
+        if known.claim_anyway(packer.session(), id.key())? {
+            let chunk = (id, ChunkKind::Node);
+            push(&mut self.nodes, &mut self.coder, packer, chunk, encoded)?;
         }
+        Ok(())
     }
 
     /// Reads again and stores the blocks that another session did not get to store.
@@ -376,7 +382,7 @@ impl<'s> Worker<'s> {
                     offset: session.scan.geometry.block_range(block).start,
                 });
             }
-            self.store_block(block, id, plain)?;
+            self.store_blocks(&[BlockRead { block, id, plain }])?;
         }
         self.flush()
     }

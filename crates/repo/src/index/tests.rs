@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunk::{ChunkId, ChunkKind};
-use crate::pack::{ChunkEntry, PACK_HEADER_BYTES};
+use crate::pack::{ChunkEntry, PACK_HEADER_BYTES, PackTable};
 
 fn pack(id: u8, chunks: &[u64]) -> IndexedPack {
     let mut table = PackTable::default();
@@ -48,24 +48,53 @@ proptest! {
 }
 
 #[test]
-fn every_chunk_is_found_in_its_frame_and_slot() {
-    let mut index = Index::default();
-    index.insert(&pack(1, &(0..1000).collect::<Vec<_>>()));
-    index.insert(&pack(2, &(900..1100).collect::<Vec<_>>()));
+fn every_chunk_is_found_in_the_newest_pack_that_is_there() {
+    let index = Index::default();
+    index
+        .insert(&pack(1, &(0..1000).collect::<Vec<_>>()))
+        .unwrap();
+    index
+        .insert(&pack(2, &(900..1100).collect::<Vec<_>>()))
+        .unwrap();
+    let key = |n: u64| entry(n).id.key();
     for n in 0..1100u64 {
-        let place = index.get(&entry(n).id.key()).unwrap();
-        let (number, nth) = if n < 1000 { (0, n) } else { (1, n - 900) };
-        let expected = Location {
-            pack: number,
-            frame: (nth / 3) as u16,
-            slot: (nth % 3) as u16,
+        let (pack, chunk) = if n < 900 {
+            (0, n as u32)
+        } else {
+            (1, n as u32 - 900)
         };
-        assert_eq!(place, expected, "chunk {n}");
+        let place = index.get(&key(n)).unwrap();
+        assert_eq!(place, Some(Place { pack, chunk }), "chunk {n}");
     }
-    assert_eq!(index.get(&entry(1100).id.key()), None);
+    assert_eq!(index.get(&key(1100)).unwrap(), None);
+    index.remove(&[PackId([2; 16])]).unwrap();
+    let place = |n| index.get(&key(n)).unwrap();
+    assert_eq!(
+        place(950),
+        Some(Place {
+            pack: 0,
+            chunk: 950
+        })
+    );
+    assert_eq!(place(1000), None);
+    assert!(index.pack(1).unwrap().is_none());
+    assert_eq!(
+        (index.number(PackId([2; 16])), index.packs()),
+        (None, vec![0])
+    );
 }
 
 #[test]
-fn memory_holds_a_chunk_in_few_bytes() {
-    assert_eq!(size_of::<(ChunkKey, Location)>(), 24);
+fn a_frame_is_found_by_its_chunks() {
+    let index = Index::default();
+    index
+        .insert(&pack(1, &(0..1000).collect::<Vec<_>>()))
+        .unwrap();
+    let info = index.pack(0).unwrap().unwrap();
+    for chunk in 0..1000u32 {
+        assert_eq!(
+            info.frame_of(chunk),
+            ((chunk / 3) as u16, (chunk % 3) as u16)
+        );
+    }
 }

@@ -68,16 +68,10 @@ fn zeros_that_were_written_have_no_id() {
     let stop = Stop::new(Arc::new(Progress::default()));
     let mut seen = Vec::new();
     let ids = scan
-        .read_piece(
-            &piece,
-            &hasher,
-            &stop,
-            &mut Vec::new(),
-            |block, id, plain| {
-                seen.push((block, id, plain.to_vec()));
-                Ok(())
-            },
-        )
+        .read_piece(&piece, &hasher, &stop, &mut Vec::new(), |blocks| {
+            seen.extend(blocks.iter().map(|b| (b.block, b.id, b.plain.to_vec())));
+            Ok(())
+        })
         .unwrap();
     let tail = hasher.id(ChunkKind::Block, b"\0\0x");
     assert_eq!(seen, [(2, tail, b"\0\0x".to_vec())]);
