@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, VerifyLevel, VerifyReport};
+use cairn_repo::{Listed, LocalStore, MasterKey, Project, Repaired, Repository, VerifyLevel, VerifyReport};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 
@@ -90,21 +90,25 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
 impl Place {
     /// Opens the repository for reading only, beside a server or without one.
     async fn open_read_only(&self) -> Result<Repository> {
-        self.open(LocalStore::open_read_only(&self.repository))
-            .await
+        let store = self.store(LocalStore::open_read_only(&self.repository))?;
+        Ok(Repository::open(store, self.key()?).await?)
     }
 
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
         // Opening a folder for writing makes it: what is no repository is found out before.
         self.open_read_only().await?;
-        self.open(LocalStore::open(&self.repository)).await
+        let store = self.store(LocalStore::open(&self.repository))?;
+        Ok(Repository::open_for_writing(store, self.key()?).await?)
     }
 
-    async fn open(&self, store: cairn_repo::Result<LocalStore>) -> Result<Repository> {
-        let key = read_master_key(&self.master_key_file)?;
+    fn store(&self, store: cairn_repo::Result<LocalStore>) -> Result<Arc<LocalStore>> {
         let store = store.with_context(|| format!("cannot open {}", self.repository.display()))?;
-        Ok(Repository::open(Arc::new(store), key).await?)
+        Ok(Arc::new(store))
+    }
+
+    fn key(&self) -> Result<MasterKey> {
+        read_master_key(&self.master_key_file)
     }
 }
 

@@ -104,13 +104,15 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     };
     let store = Arc::new(LocalStore::open(&folder).context("cannot open the repository")?);
     if let Some(known) = known {
-        let repository = Repository::open(store, key).await;
+        let repository = Repository::open(store.clone(), key).await;
         let repository =
             repository.with_context(|| format!("is the disk of the repository {shown} there?"))?;
         if repository.id() != known {
             bail!("{shown} is not the repository that the catalogue belongs to");
         }
-        return Ok(repository);
+        let key = read_master_key(&config.master_key_file())?;
+        let repository = Repository::open_for_writing(store, key).await;
+        return repository.context("cannot become the repository's writer");
     }
     let repository = Repository::open_or_create(store, key).await;
     let repository = repository.context("cannot open the repository")?;

@@ -562,6 +562,15 @@ impl Tx {
         statement.one(self).await
     }
 
+    /// The backups of a project that can be restored, servers' disks among them.
+    pub async fn restorable_backups(&mut self, project: ProjectId) -> Result<Vec<BackupId>> {
+        let mut statement = Statement::new("SELECT * FROM backups");
+        statement.equals("project_id", Some(project));
+        statement.condition("status IN ('available', 'waiting_restore', 'restoring')");
+        let found: Vec<Backup> = statement.all(self).await?;
+        Ok(found.into_iter().map(|backup| backup.id).collect())
+    }
+
     /// The backups of a resource, its own and as a server's disk, that a task is
     /// at work on. A replica that is being made touches the resource as little
     /// as one that is being deleted.

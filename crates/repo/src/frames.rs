@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::frame::FrameCoder;
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::read::fetch_ahead;
 use crate::workers::{self, Stop};
 
@@ -43,8 +43,6 @@ impl Request {
 
 /// The check of every frame, on all cores.
 pub(crate) struct FrameCheck {
-    /// Keeps collection out for as long as any worker lives.
-    pub _gate: Arc<Gate>,
     pub project: Arc<Inner>,
     pub known: Arc<Known>,
     pub stop: Arc<Stop>,
@@ -126,7 +124,8 @@ impl Session {
                 Some(bytes) => self.frame_is_whole(place, &seal, &bytes, coder)?,
                 None => false,
             };
-            if !whole {
+            // A pack that a collection has taken away holds nothing that is needed.
+            if !whole && self.check.known.index().pack(request.pack)?.is_some() {
                 let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
                 bad.insert(place);
             }

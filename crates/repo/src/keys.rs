@@ -70,6 +70,11 @@ impl MasterKey {
         self.derive("cairn master key: audit trail")
     }
 
+    /// The secret that entries of the log are sealed with.
+    pub(crate) fn log_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.derive("cairn master key: log")
+    }
+
     /// The object at the top of the repository: it gives its id to who has the key.
     pub(crate) fn seal_config(&self, repository: &RepositoryId) -> Vec<u8> {
         let secret = self.derive("cairn master key: repository config");

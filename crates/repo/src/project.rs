@@ -1,30 +1,31 @@
 //! One project's part of the repository: its backups, and who may work on them
 //! at the same time.
 //!
-//! Everything but collection shares the gate; collection has it alone. The
-//! index is loaded when it is first needed and dropped by collection.
+//! Everything may run beside everything else; what each needs of the others is
+//! in `known.rs`, which is loaded when it is first needed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use object_store::path::Path;
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
 use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
 use crate::keys::{Place, ProjectKeys};
-use crate::known::Known;
+use crate::known::{Known, Pin};
+use crate::log::Log;
 use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
 use crate::pack::{self, PACK_HEADER_BYTES, PackId, PackSeal, TRAILER_BYTES};
 use crate::receipt::Receipt;
 use crate::repair::{self, Repaired};
 use crate::restore::{self, Restored};
 use crate::seal::{self, FORMAT, OpenError};
-use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
+use crate::store::{Folder, Found, Objects, manifest_name, manifest_path, pack_path, receipt_path};
 use crate::stored;
 use crate::tree::Root;
 use crate::verify::{self, VerifyLevel, VerifyReport};
@@ -44,20 +45,24 @@ pub(crate) struct Inner {
     pub place: Place,
     pub objects: Objects,
     pub keys: ProjectKeys,
-    /// Shared by all work, held alone by collection and repair.
-    gate: Arc<RwLock<()>>,
-    known: tokio::sync::Mutex<Option<Arc<Known>>>,
-    /// Backups that are being written.
-    writing: Mutex<HashSet<BackupId>>,
+    /// The repository's log, if it is open for writing.
+    log: Option<Arc<Log>>,
+    known: tokio::sync::OnceCell<Arc<Known>>,
+    /// Held by collection and repair: one at a time.
+    pub collecting: tokio::sync::Mutex<()>,
+    backups: Mutex<Backups>,
 }
 
-/// A share of the gate, or all of it; held by every thread that works for an
-/// operation, since threads may outlive the caller.
-#[derive(Debug)]
-#[allow(dead_code, reason = "held for its drop")]
-pub(crate) enum Gate {
-    Shared(OwnedRwLockReadGuard<()>),
-    Alone(OwnedRwLockWriteGuard<()>),
+/// What is remembered of backups.
+#[derive(Debug, Default)]
+struct Backups {
+    /// That are being written.
+    writing: HashSet<BackupId>,
+    /// That have been acknowledged since the repository was opened, and not deleted.
+    acknowledged: HashSet<BackupId>,
+    /// That have been deleted since the last collection ended, and before it
+    /// since the one before.
+    deleted: [HashSet<BackupId>; 2],
 }
 
 /// An acknowledged backup.
@@ -76,14 +81,20 @@ pub struct Listed {
 }
 
 impl Project {
-    pub(crate) fn new(place: Place, objects: Objects, keys: ProjectKeys) -> Self {
+    pub(crate) fn new(
+        place: Place,
+        objects: Objects,
+        keys: ProjectKeys,
+        log: Option<Arc<Log>>,
+    ) -> Self {
         let inner = Inner {
             place,
             objects,
             keys,
-            gate: Arc::default(),
-            known: tokio::sync::Mutex::default(),
-            writing: Mutex::default(),
+            log,
+            known: tokio::sync::OnceCell::new(),
+            collecting: tokio::sync::Mutex::default(),
+            backups: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -123,8 +134,7 @@ impl Project {
     }
 
     /// Opens a disk's backup for reading at any place, from any thread that may
-    /// block. While it is open nothing is collected in the project; the backup
-    /// may be deleted meanwhile and stays readable here.
+    /// block. The backup may be deleted meanwhile and stays readable here.
     ///
     /// Errors: `NotFound`; `Invalid` a group; `Corrupt`. What a read fails by
     /// has the kind of the repository's error once it is one of a backup again.
@@ -137,7 +147,6 @@ impl Project {
     /// Errors: `Corrupt` names the first whose receipt or manifest is not whole;
     /// `verify` names all.
     pub async fn list(&self) -> Result<Vec<Listed>> {
-        let _gate = self.inner.enter().await;
         let (found, _) = self.inner.backups_in(Folder::Receipts).await?;
         let reads = found
             .into_iter()
@@ -152,36 +161,41 @@ impl Project {
     ///
     /// Errors: `NotFound`; `Corrupt`.
     pub async fn find(&self, backup: BackupId) -> Result<Listed> {
-        let _gate = self.inner.enter().await;
         self.inner.listed(backup).await
     }
 
     /// Deletes a backup: from the moment its receipt is gone it does not exist.
     /// What only it needed stays until the next collection. A backup that is
     /// not there is fine.
+    ///
+    /// Errors: `Conflict` it is being written, or another process is the writer now.
     pub async fn delete(&self, backup: BackupId) -> Result<()> {
-        let _gate = self.inner.enter().await;
         let _mine = self.inner.reserve(backup)?;
-        let (project, objects) = (self.inner.place.project, &self.inner.objects);
-        objects.delete(&receipt_path(project, backup)).await?;
-        objects.delete(&manifest_path(project, backup)).await
+        self.inner.delete(backup).await
     }
 
-    /// Removes everything that no backup needs, and keeps all other work on the
-    /// project out meanwhile.
+    /// Removes everything that no backup needs, beside all other work on the
+    /// project. `available` are the backups that must be there, as far as the
+    /// caller knows: a listing that lacks one is not believed. A second
+    /// collection waits until the first has ended.
     ///
-    /// Errors: `Conflict` somebody is at work in the project: try again later;
-    /// `Corrupt` a backup cannot be read in full: nothing was removed,
-    /// and nothing is until it is deleted; `Cancelled`.
-    pub async fn collect(&self, progress: Arc<Progress>) -> Result<Collected> {
-        collect::collect(&self.inner, progress).await
+    /// Errors: `Transient` the store's listing lacks what is there; `Corrupt` a backup
+    /// that must be there is gone, or one cannot be read in full: nothing was removed,
+    /// and nothing is until it is deleted; `Conflict` another process is the writer now;
+    /// `Cancelled`.
+    pub async fn collect(
+        &self,
+        available: &[BackupId],
+        progress: Arc<Progress>,
+    ) -> Result<Collected> {
+        collect::collect(&self.inner, available, progress).await
     }
 
     /// Takes damaged packs out of use: copies what is whole out of them and
     /// removes them. What was lost is stored anew by the next backup that has
     /// it, which makes the backups that were hurt whole again.
     ///
-    /// Errors: `Cancelled`.
+    /// Errors: `Conflict` another process is the writer now; `Cancelled`.
     pub async fn repair(&self, progress: Arc<Progress>) -> Result<Repaired> {
         repair::repair(&self.inner, progress).await
     }
@@ -205,35 +219,25 @@ pub(crate) struct Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let mut writing = self
-            .inner
-            .writing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        writing.remove(&self.backup);
+        self.inner.backups().writing.remove(&self.backup);
     }
 }
 
 impl Inner {
-    /// Waits until no collection runs, and keeps it out.
-    pub async fn enter(&self) -> Arc<Gate> {
-        Arc::new(Gate::Shared(self.gate.clone().read_owned().await))
+    /// The log of the repository.
+    ///
+    /// Errors: `Denied` it is open for reading only.
+    pub fn log(&self) -> Result<&Arc<Log>> {
+        self.log.as_ref().ok_or(Error::ReadOnly)
     }
 
-    /// Keeps everything else out. It does not wait until nothing else runs:
-    /// whoever waits for the gate keeps all others from it, and a collection that
-    /// waited for a long backup would hold up everything until its end.
-    ///
-    /// Errors: `Conflict` something runs.
-    pub fn enter_alone(&self) -> Result<Arc<Gate>> {
-        let gate = self.gate.clone().try_write_owned();
-        Ok(Arc::new(Gate::Alone(gate.map_err(|_| Error::InUse)?)))
+    fn backups(&self) -> MutexGuard<'_, Backups> {
+        self.backups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps others from writing or deleting the same backup.
     pub fn reserve(self: &Arc<Self>, backup: BackupId) -> Result<Reserved> {
-        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if writing.insert(backup) {
+        if self.backups().writing.insert(backup) {
             Ok(Reserved {
                 inner: self.clone(),
                 backup,
@@ -241,6 +245,83 @@ impl Inner {
         } else {
             Err(Error::BackupExists { backup })
         }
+    }
+
+    pub fn is_being_written(&self, backup: BackupId) -> bool {
+        self.backups().writing.contains(&backup)
+    }
+
+    /// Remembers a backup that exists from now on.
+    pub fn remember(&self, backup: BackupId) {
+        self.backups().acknowledged.insert(backup);
+    }
+
+    async fn delete(&self, backup: BackupId) -> Result<()> {
+        self.log()?.check().await?;
+        let path = receipt_path(self.place.project, backup);
+        let receipt = match self.receipt(backup).await {
+            // Which manifest it names cannot be told: a collection can.
+            Err(error) if error.kind() == Kind::Corrupt => None,
+            Ok(None) => return Ok(()),
+            receipt => receipt?,
+        };
+        {
+            let mut backups = self.backups();
+            backups.acknowledged.remove(&backup);
+            backups.deleted[0].insert(backup);
+        }
+        self.objects.delete(&path).await?;
+        match receipt {
+            Some(receipt) => self.objects.delete(&self.manifest_path(&receipt)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets deletions that no caller of a collection can have missed.
+    pub fn settle_deletions(&self) {
+        let mut backups = self.backups();
+        backups.deleted.swap(0, 1);
+        backups.deleted[0].clear();
+    }
+
+    /// All backups that have a receipt; `available` must be among them, and all
+    /// that this process has acknowledged.
+    pub async fn backups_for_sure(&self, available: &[BackupId]) -> Result<Vec<BackupId>> {
+        let mut expected: HashSet<BackupId> = available.iter().copied().collect();
+        expected.extend(&self.backups().acknowledged);
+        let (listed, _) = self.backups_in(Folder::Receipts).await?;
+        for backup in &listed {
+            expected.remove(backup);
+        }
+        for backup in expected {
+            let object = receipt_path(self.place.project, backup).to_string();
+            if !self.is_gone(backup).await? {
+                return Err(Error::StaleListing { object });
+            }
+            let deleted = |deleted: &HashSet<BackupId>| deleted.contains(&backup);
+            if !self.backups().deleted.iter().any(deleted) {
+                return Err(Error::Missing { object });
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Keeps what a backup holds readable until the pin is dropped, whatever
+    /// becomes of the backup.
+    pub async fn pin(&self, backup: BackupId) -> Result<(Manifest, Root, Pin)> {
+        let known = self.known().await?;
+        let (manifest, root) = self.manifest(backup).await?;
+        let pin = known.pin(backup, manifest.content.clone());
+        // It may have been deleted, and its data collected, before it was pinned.
+        if self.is_gone(backup).await? {
+            return Err(Error::NoBackup { backup });
+        }
+        Ok((manifest, root, pin))
+    }
+
+    /// Where the manifest is that a receipt names.
+    pub fn manifest_path(&self, receipt: &Receipt) -> Path {
+        manifest_path(self.place.project, receipt.backup, &receipt.manifest)
     }
 
     /// A backup's receipt, or nothing if it does not exist.
@@ -267,7 +348,7 @@ impl Inner {
             .receipt(backup)
             .await?
             .ok_or(Error::NoBackup { backup })?;
-        let path = manifest_path(self.place.project, backup);
+        let path = self.manifest_path(&receipt);
         let object = self.objects.get(&path).await?;
         let object = object.ok_or_else(|| Error::Missing {
             object: path.to_string(),
@@ -312,29 +393,24 @@ impl Inner {
     /// Whether a backup has no receipt; one that is damaged is one.
     pub async fn is_gone(&self, backup: BackupId) -> Result<bool> {
         let path = receipt_path(self.place.project, backup);
-        Ok(self.objects.get(&path).await?.is_none())
+        Ok(!self.objects.exists(&path).await?)
     }
 
     /// What is known of the project's chunks, read from the store the first time.
     pub async fn known(&self) -> Result<Arc<Known>> {
-        let mut known = self.known.lock().await;
-        if let Some(known) = &*known {
-            return Ok(known.clone());
-        }
-        let loaded = Arc::new(Known::new(self.load_index().await?));
-        *known = Some(loaded.clone());
-        Ok(loaded)
-    }
-
-    /// Makes the next user read the index anew.
-    pub async fn forget_known(&self) {
-        *self.known.lock().await = None;
+        let load = async || -> Result<_> { Ok(Arc::new(Known::new(self.load_index().await?))) };
+        self.known.get_or_try_init(load).await.cloned()
     }
 
     /// Reads the index: what its objects say of packs that are there in full,
-    /// and the tables of packs that no object names.
+    /// and the tables of packs that no object names. Packs that are condemned are left out.
     async fn load_index(&self) -> Result<Index> {
-        let present = self.pack_sizes().await?;
+        let mut present = self.pack_sizes().await?;
+        if let Some(log) = &self.log {
+            for (_, condemned) in log.condemned(self.place.project).await {
+                present.retain(|pack, _| !condemned.contains(pack));
+            }
+        }
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
         let index = Index::default();
         let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
@@ -377,11 +453,16 @@ impl Inner {
     pub async fn backups_in(&self, folder: Folder) -> Result<(Vec<BackupId>, Vec<String>)> {
         let (mut backups, mut strange) = (Vec::new(), Vec::new());
         for found in self.objects.list(self.place.project, folder).await? {
-            match found.name.parse() {
-                Ok(backup) => backups.push(backup),
-                Err(_) => strange.push(found.path.to_string()),
+            let backup = match folder {
+                Folder::Manifests => manifest_name(&found.name),
+                _ => found.name.parse().ok(),
+            };
+            match backup {
+                Some(backup) => backups.push(backup),
+                None => strange.push(found.path.to_string()),
             }
         }
+        backups.dedup();
         Ok((backups, strange))
     }
 

@@ -10,14 +10,15 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::keys::{MasterKey, Place, ProjectKeys, RepositoryId};
+use crate::log::Log;
 use crate::project::Project;
 use crate::random;
 use crate::store::{Objects, config_path, key_path};
 
 /// A repository in an object store, open with its master key. Clones share it.
 ///
-/// One process at a time may open a repository for writing, and once only:
-/// what keeps collection and writers apart lives in memory.
+/// One process at a time writes to a repository. Whoever opens it for writing
+/// becomes the writer, and whoever was it before is refused from then on.
 #[derive(Clone)]
 pub struct Repository {
     inner: Arc<Inner>,
@@ -27,11 +28,13 @@ struct Inner {
     objects: Objects,
     master: MasterKey,
     id: RepositoryId,
+    /// Of a writer.
+    log: Option<Arc<Log>>,
     projects: Mutex<HashMap<ProjectId, Project>>,
 }
 
 impl Repository {
-    /// Makes a new repository.
+    /// Makes a new repository, and opens it for writing.
     ///
     /// Errors: `Conflict` there is one already; `Corrupt` there was one and its config is lost.
     pub async fn create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
@@ -44,30 +47,38 @@ impl Repository {
             });
         }
         if objects.create(&config, master.seal_config(&id)).await? {
-            Ok(Self::new(objects, master, id))
+            Self::new_writer(objects, master, id).await
         } else {
             Err(Error::RepositoryExists)
         }
     }
 
-    /// Opens a repository. Writes nothing.
+    /// Opens a repository for reading, beside a writer or without one. Writes
+    /// nothing; what would write is refused with `Denied`. While the writer
+    /// collects, packs that were there may be gone: then open it again.
     ///
     /// Errors: `NotFound` there is none; `Denied` another master key; `Invalid` a newer format.
     pub async fn open(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
         let objects = Objects::new(store);
-        let config = objects
-            .get(&config_path())
-            .await?
-            .ok_or(Error::NoRepository)?;
-        let id = master.open_config(&config)?;
-        Ok(Self::new(objects, master, id))
+        let id = open_config(&objects, &master).await?;
+        Ok(Self::new(objects, master, id, None))
     }
 
-    /// Opens the repository, or makes it where there is none.
+    /// Opens a repository and becomes its writer; an earlier one, wherever it
+    /// may be, acknowledges nothing and removes nothing from then on.
+    ///
+    /// Errors: as `open`; `Conflict` another process is opening it, too.
+    pub async fn open_for_writing(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+        let objects = Objects::new(store);
+        let id = open_config(&objects, &master).await?;
+        Self::new_writer(objects, master, id).await
+    }
+
+    /// Opens the repository for writing, or makes it where there is none.
     pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
         let objects = Objects::new(store.clone());
         match objects.get(&config_path()).await? {
-            Some(_) => Self::open(store, master).await,
+            Some(_) => Self::open_for_writing(store, master).await,
             None => Self::create(store, master).await,
         }
     }
@@ -77,12 +88,18 @@ impl Repository {
         hex::encode(self.inner.id.0)
     }
 
-    fn new(objects: Objects, master: MasterKey, id: RepositoryId) -> Self {
+    async fn new_writer(objects: Objects, master: MasterKey, id: RepositoryId) -> Result<Self> {
+        let log = Log::open(objects.clone(), master.log_secret(), id).await?;
+        Ok(Self::new(objects, master, id, Some(Arc::new(log))))
+    }
+
+    fn new(objects: Objects, master: MasterKey, id: RepositoryId, log: Option<Arc<Log>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 objects,
                 master,
                 id,
+                log,
                 projects: Mutex::default(),
             }),
         }
@@ -105,6 +122,7 @@ impl Repository {
                     object: path.to_string(),
                 });
             }
+            None if self.inner.log.is_none() => return Err(Error::ReadOnly),
             None => {
                 let fresh = Zeroizing::new(random::bytes());
                 if !objects
@@ -153,8 +171,18 @@ impl Repository {
         data_key: &[u8; 32],
     ) -> Project {
         let keys = ProjectKeys::new(data_key);
-        let project = Project::new(place, self.inner.objects.clone(), keys);
+        let project = Project::new(
+            place,
+            self.inner.objects.clone(),
+            keys,
+            self.inner.log.clone(),
+        );
         projects.insert(place.project, project.clone());
         project
     }
+}
+
+async fn open_config(objects: &Objects, master: &MasterKey) -> Result<RepositoryId> {
+    let config = objects.get(&config_path()).await?;
+    master.open_config(&config.ok_or(Error::NoRepository)?)
 }

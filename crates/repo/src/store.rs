@@ -27,6 +27,9 @@ const LOG: &str = "log";
 /// The folder of all projects.
 const PROJECTS: &str = "projects";
 
+/// Bytes of a manifest's hash that are in its name.
+const MANIFEST_HASH_BYTES: usize = 8;
+
 /// The folders of a project.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Folder {
@@ -88,9 +91,20 @@ pub(crate) fn pack_path(project: ProjectId, pack: PackId) -> Path {
     object_path(project, Folder::Packs, &format!("{}/{name}", &name[..2]))
 }
 
-/// The path of a backup's manifest.
-pub(crate) fn manifest_path(project: ProjectId, backup: BackupId) -> Path {
-    object_path(project, Folder::Manifests, &backup.to_string())
+/// The path of a backup's manifest. Its hash makes it another's than that of any
+/// other attempt at the same backup: neither can be written over, or removed in
+/// the other's place.
+pub(crate) fn manifest_path(project: ProjectId, backup: BackupId, hash: &[u8; 32]) -> Path {
+    let hash = hex::encode(&hash[..MANIFEST_HASH_BYTES]);
+    object_path(project, Folder::Manifests, &format!("{backup}-{hash}"))
+}
+
+/// The backup that the name of a manifest says.
+pub(crate) fn manifest_name(name: &str) -> Option<BackupId> {
+    let (backup, hash) = name.rsplit_once('-')?;
+    let mut bytes = [0; MANIFEST_HASH_BYTES];
+    hex::decode_to_slice(hash, &mut bytes).ok()?;
+    backup.parse().ok()
 }
 
 /// The path of a backup's receipt.
@@ -184,6 +198,14 @@ impl Objects {
                 object: path.to_string(),
             }),
             Err(source) => Err(failed("look at", path, source)),
+        }
+    }
+
+    /// Whether there is such an object.
+    pub async fn exists(&self, path: &Path) -> Result<bool> {
+        match self.size(path).await {
+            Err(Error::Missing { .. }) => Ok(false),
+            size => size.map(|_| true),
         }
     }
 

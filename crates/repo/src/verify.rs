@@ -10,14 +10,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_types::{BackupId, Kind, Progress};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::manifest::{Child, Content};
-use crate::project::{Gate, Inner, READS};
+use crate::project::{Inner, READS};
 use crate::read::{ChunkReader, Visit};
 use crate::store::{Folder, pack_path};
 use crate::workers::{self, Stop, StopOnDrop};
@@ -69,7 +70,6 @@ pub(crate) async fn verify(
     level: VerifyLevel,
     progress: Arc<Progress>,
 ) -> Result<VerifyReport> {
-    let gate = project.enter().await;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let known = project.known().await?;
@@ -81,7 +81,6 @@ pub(crate) async fn verify(
         VerifyLevel::Full => {
             let (project, known) = (project.clone(), known.clone());
             let check = FrameCheck {
-                _gate: gate.clone(),
                 project,
                 known,
                 stop: stop.clone(),
@@ -101,7 +100,6 @@ pub(crate) async fn verify(
         project: project.clone(),
         known,
         stop,
-        gate,
         bad: Arc::new(bad),
     };
     checks.run(&mut report).await?;
@@ -114,14 +112,30 @@ pub(crate) async fn verify(
 impl Inner {
     /// Reads every index object; a pack that one names must be there in full.
     async fn check_index(&self, report: &mut VerifyReport) -> Result<()> {
-        let sizes = self.pack_sizes().await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
         for found in &objects {
-            let listed = note_corrupt(self.read_index(found).await, report)?.unwrap_or_default();
-            let lost = listed
-                .iter()
-                .filter(|pack| sizes.get(&pack.id) != Some(&pack.stored_bytes));
-            let lost = lost.map(|pack| pack_path(self.place.project, pack.id).to_string());
+            let read = match self.read_index(found).await {
+                // A collection has replaced it since.
+                Err(Error::Missing { .. }) => continue,
+                read => note_corrupt(read, report)?.unwrap_or_default(),
+            };
+            let named = read.into_iter().map(|pack| (pack.id, pack.stored_bytes));
+            let sizes = named.map(|(id, stored_bytes)| async move {
+                let path = pack_path(self.place.project, id);
+                let there = match self.objects.size(&path).await {
+                    Err(Error::Missing { .. }) => false,
+                    size => size? == stored_bytes,
+                };
+                Ok::<_, Error>((!there).then_some(path))
+            });
+            let sizes: Vec<_> = sizes.collect();
+            let mut lost: Vec<Option<Path>> =
+                stream::iter(sizes).buffered(READS).try_collect().await?;
+            // What names a pack is removed before the pack is.
+            if lost.iter().any(Option::is_some) && !self.objects.exists(&found.path).await? {
+                lost.clear();
+            }
+            let lost = lost.into_iter().flatten().map(|path| path.to_string());
             report.damaged.extend(lost);
         }
         Ok(())
@@ -136,7 +150,12 @@ impl Inner {
             .map(|(id, size)| self.read_pack_table(id, size));
         let mut reads = stream::iter(tables).buffered(READS);
         while let Some(read) = reads.next().await {
-            note_corrupt(read, report)?;
+            match read {
+                // A collection has taken it away since it was listed; where
+                // somebody needs it, that is found where it is needed.
+                Err(Error::Missing { .. }) => {}
+                read => drop(note_corrupt(read, report)?),
+            }
         }
         Ok(())
     }
@@ -162,7 +181,6 @@ struct Backups {
     project: Arc<Inner>,
     known: Arc<Known>,
     stop: Arc<Stop>,
-    gate: Arc<Gate>,
     bad: Arc<HashSet<FrameKey>>,
 }
 
@@ -212,7 +230,6 @@ impl Backups {
             Content::Group(children) => return Ok(children),
         };
         let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
-        let gate = self.gate.clone();
         let mut check = TreeCheck {
             known: self.known.clone(),
             bad: self.bad.clone(),
@@ -220,11 +237,8 @@ impl Backups {
             clean: std::mem::take(clean),
             entered: Vec::new(),
         };
-        let (result, mut check) = workers::one(move || {
-            let _gate = gate;
-            Ok((reader.walk(geometry, top, &mut check), check))
-        })
-        .await?;
+        let (result, mut check) =
+            workers::one(move || Ok((reader.walk(geometry, top, &mut check), check))).await?;
         if result.is_ok() {
             check.clean.extend(check.entered);
         }

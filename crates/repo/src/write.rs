@@ -18,11 +18,11 @@ use crate::frame::{FrameBuilder, FrameCoder};
 use crate::known::{Known, Standing};
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::receipt::Receipt;
 use crate::scan::{BlockRead, Piece, Scan};
 use crate::seal;
-use crate::store::{manifest_path, receipt_path};
+use crate::store::receipt_path;
 use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
 use crate::workers::{self, Stop, StopOnDrop};
 
@@ -61,8 +61,6 @@ pub struct Written {
 
 /// What the workers of one backup share.
 struct Session {
-    /// Keeps collection out for as long as any worker lives.
-    _gate: Arc<Gate>,
     project: Arc<Inner>,
     known: Arc<Known>,
     packer: Packer,
@@ -81,7 +79,7 @@ struct Deferred {
 }
 
 pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<Written> {
-    let gate = project.enter().await;
+    project.log()?;
     let _mine = project.reserve(job.info.id)?;
     project.must_be_new(job.info.id).await?;
     let known = project.known().await?;
@@ -89,7 +87,6 @@ pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<W
     let _stop = StopOnDrop(stop.clone());
     let geometry = Geometry::new(job.reader.size_bytes());
     let session = Arc::new(Session {
-        _gate: gate,
         packer: Packer::new(project.clone(), known.clone()),
         project: project.clone(),
         known,
@@ -111,7 +108,7 @@ pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<W
                 content,
             };
             let (root, stored) = project.acknowledge(&manifest).await?;
-            session.packer.count_stored(stored);
+            session.packer.count_stored(stored as u64);
             session.stop.complete();
             Ok(session.written(root))
         }
@@ -127,7 +124,7 @@ pub(crate) async fn write_group(
     info: BackupInfo,
     backups: Vec<BackupId>,
 ) -> Result<Written> {
-    let _gate = project.enter().await;
+    project.log()?;
     let _mine = project.reserve(info.id)?;
     project.must_be_new(info.id).await?;
     if backups.len() > CHILDREN_MAX {
@@ -180,21 +177,23 @@ impl Inner {
             manifest: *blake3::hash(&object).as_bytes(),
             created_at: manifest.info.created_at,
         };
-        let receipt = receipt.sign(&self.keys.receipts, &self.place);
-        let stored = object.len() + receipt.len();
-        // A manifest without a receipt is what an interrupted attempt left.
+        let receipt_bytes = receipt.sign(&self.keys.receipts, &self.place);
+        let stored = object.len() + receipt_bytes.len();
+        let log = self.log()?;
+        // A writer that was paused would leave what nobody asked for any more.
+        log.check().await?;
         self.objects
-            .put(&manifest_path(self.place.project, backup), object)
+            .put(&self.manifest_path(&receipt), object)
             .await?;
-        if self
-            .objects
-            .create(&receipt_path(self.place.project, backup), receipt)
-            .await?
-        {
-            Ok((root, stored))
-        } else {
-            Err(Error::BackupExists { backup })
+        let path = receipt_path(self.place.project, backup);
+        if !self.objects.create(&path, receipt_bytes).await? {
+            return Err(Error::BackupExists { backup });
         }
+        // If somebody has become the writer meanwhile he may have collected what
+        // it needs: he acknowledges it after a look at all of it, or not at all.
+        log.check().await?;
+        self.remember(backup);
+        Ok((root, stored))
     }
 }
 
@@ -245,8 +244,10 @@ impl Session {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let (known, held) = (self.known.clone(), waiting);
+            let session = self.packer.session();
             let (theirs, given_up) =
-                workers::one(move || known.sort_out(held, |deferred| deferred.key)).await?;
+                workers::one(move || known.sort_out(session, held, |deferred| deferred.key))
+                    .await?;
             waiting = theirs;
             if given_up.is_empty() {
                 if !waiting.is_empty() {

@@ -43,8 +43,9 @@ pub fn read(folder: &Path, master: &str) -> Vec<(Key, Vec<u8>)> {
     let (objects, receipts) = (derive("sealed objects"), derive("receipts"));
     let receipts = entries(&project.join("receipts")).into_iter().map(|path| {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        let manifest = fs::read(project.join("manifests").join(&name)).unwrap();
         let (root, hash) = reader.read_receipt(&fs::read(path).unwrap(), &receipts);
+        let manifest = format!("{name}-{}", hex::encode(&hash[..8]));
+        let manifest = fs::read(project.join("manifests").join(manifest)).unwrap();
         assert_eq!(*blake3::hash(&manifest).as_bytes(), hash);
         let bound = [&reader.place[..], name.as_bytes()].concat();
         let plain = open_object(&manifest, b"CAIRNMAN", &objects, &bound);
