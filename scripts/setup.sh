@@ -18,7 +18,7 @@ case $target in
   # borg is built here; the libraries are what it is built upon.
   bench)
     packages+=(libacl1-dev liblz4-dev libssl-dev libxxhash-dev libzstd-dev pkg-config postgresql
-      python3-dev python3-venv restic)
+      python3-dev python3-venv)
     requirements=bench/requirements.txt
     ;;
   *) echo "no such target: $target" >&2; exit 2 ;;
@@ -65,6 +65,28 @@ install_python() {
 
 [ -z "$requirements" ] || install_python "$requirements" .venv
 [ "$target" != test ] || install_python tests/requirements-openstack.txt .venv/openstack
+
+# The package of Debian's newest suite, from the mirror that this machine uses, unpacked and not
+# installed: its dependencies are the C library alone.
+unpack_newest() {
+  local package=$1 folder=$2
+  [ -x "$folder/usr/bin/$package" ] && return
+  local work mirror
+  work=$(mktemp -d)
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$folder"
+  echo "deb $mirror sid main" > "$work/sources.list"
+  local options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=-
+    -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
+  (cd "$work" && apt-get "${options[@]}" update -qq && apt-get "${options[@]}" download -qq "$package")
+  dpkg-deb -x "$work/$package"_*.deb "$folder"
+  rm -rf "$work"
+}
+
+if [ "$target" = bench ]; then
+  unpack_newest restic target/tools
+  cargo install rustic-rs --version 0.11.4 --locked --quiet --root target/tools/usr --target-dir target/tools/build
+fi
 
 if [ "$target" != test ]; then
   cargo build --release --locked --package cairn

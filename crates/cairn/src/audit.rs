@@ -1,11 +1,14 @@
 //! `cairn audit`: the trail of who asked for what.
 
-use anyhow::{Result, bail};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
 use cairn_audit::{Head, TrailKey};
+use cairn_repo::LocalStore;
 use clap::Subcommand;
 
 use crate::ServerArguments;
-use crate::data_dir::read_master_key;
+use crate::master_key;
 
 /// What can be done with the audit trail.
 #[derive(Debug, Subcommand)]
@@ -23,14 +26,17 @@ pub enum AuditCommand {
 }
 
 /// Does it.
-pub fn run(command: AuditCommand) -> Result<()> {
+pub async fn run(command: AuditCommand) -> Result<()> {
     let AuditCommand::Verify { head, server } = command;
     let config = crate::config::load(&server)?;
     let folder = config.audit();
     if !folder.is_dir() {
         bail!("{} holds no audit trail", config.data_dir.display());
     }
-    let key = TrailKey::new(&read_master_key(&config.master_key_file())?.audit_key());
+    let store = LocalStore::open_read_only(&config.repository());
+    let store = store.context("the trail's key lies in the repository, which cannot be opened")?;
+    let (repository, _) = master_key::open(Arc::new(store), &config.master_key_file()).await?;
+    let key = TrailKey::new(&repository.root_key().audit_key());
     let verified = cairn_audit::verify(&folder, &key, head, drop)?;
     match verified.traces {
         0 => println!("The trail is empty."),

@@ -1,4 +1,4 @@
-//! The data directory: its lock, the master key, and the first credentials.
+//! The data directory: its lock, the first credentials, and how secrets are written.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_core::FirstCredentials;
-use cairn_repo::MasterKey;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
@@ -135,47 +134,27 @@ fn lock_within(patience: Duration, file: File) -> Result<Option<File>> {
     }
 }
 
-/// The master key in a file, made if neither it nor the repository is there.
-/// A repository without its key is never given another.
-pub fn master_key(file: &Path, repository: &Path) -> Result<MasterKey> {
-    match read_master_key(file) {
-        Err(error) if is_missing(&error) && !repository.join("config").exists() => {
-            let key = MasterKey::generate();
-            write_secret(file, &format!("{}\n", key.to_hex().as_str()))?;
-            Ok(key)
-        }
-        read => read,
-    }
-}
-
-/// The master key in a file: 64 hexadecimal digits.
-pub fn read_master_key(file: &Path) -> Result<MasterKey> {
-    let text = std::fs::read_to_string(file);
-    let text = text.with_context(|| format!("cannot read the master key {}", file.display()))?;
-    let text = zeroize::Zeroizing::new(text);
-    MasterKey::from_hex(text.trim())
-        .with_context(|| format!("{} holds no master key", file.display()))
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    let source = error.downcast_ref::<std::io::Error>();
-    source.is_some_and(|source| source.kind() == ErrorKind::NotFound)
-}
-
 /// Replaces a file as a whole; when this returns, it survives a power cut.
-fn write_secret(path: &Path, text: &str) -> Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
+pub fn write_secret(path: &Path, text: &str) -> Result<()> {
     let write = || -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder_of(path))?;
         file.as_file()
             .set_permissions(std::fs::Permissions::from_mode(0o600))?;
         file.write_all(text.as_bytes())?;
         file.as_file().sync_all()?;
         file.persist(path)?;
-        File::open(folder)?.sync_all()
+        sync_folder_of(path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Makes the names in a file's folder survive a power cut.
+pub fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent();
+    let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }

@@ -5,6 +5,8 @@ mod clock;
 mod config;
 mod data_dir;
 mod listen;
+mod master_key;
+mod memory;
 mod project;
 mod repo;
 mod server;
@@ -68,6 +70,7 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    memory::give_back_large_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build();
@@ -84,7 +87,7 @@ fn main() -> ExitCode {
         Command::Config(ConfigCommand::Check(arguments)) => {
             config::load(&arguments).and_then(|config| config::check(&config))
         }
-        Command::Audit(command) => audit::run(command),
+        Command::Audit(command) => runtime.block_on(audit::run(command)),
         Command::Project(command) => runtime.block_on(project::run(command)),
         Command::Repo(command) => runtime.block_on(repo::run(command, arguments.client.output)),
     };

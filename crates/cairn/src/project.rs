@@ -5,13 +5,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use cairn_audit::{Stage, Trace};
 use cairn_core::{FirstCredentials, Service};
-use cairn_repo::{LocalStore, Repository};
+use cairn_repo::LocalStore;
 use cairn_types::{Clock, ProjectId, Role};
 use clap::{Subcommand, ValueEnum};
 
 use crate::ServerArguments;
 use crate::clock::SystemClock;
-use crate::data_dir::{Credentials, read_master_key};
+use crate::data_dir::Credentials;
+use crate::master_key;
 
 /// What can be done with projects.
 #[derive(Debug, Subcommand)]
@@ -89,15 +90,14 @@ pub async fn run(command: ProjectCommand) -> Result<()> {
     let admin: Credentials = serde_json::from_str(&text)?;
     // A server may be running: it alone writes to the repository.
     let store = LocalStore::open_read_only(&config.repository())?;
-    let key = read_master_key(&config.master_key_file())?;
-    let repository = Repository::open(Arc::new(store), key).await?;
+    let (repository, _) = master_key::open(Arc::new(store), &config.master_key_file()).await?;
     let meta = crate::server::open_catalogue(&config).await?;
+    let trail = crate::server::open_trail(&config, &repository)?;
     let service = Service::new(crate::server::open_parts(
         &config,
         meta.clone(),
         repository,
     )?);
-    let trail = crate::server::open_trail(&config)?;
     let asked = trace(&command);
     trail.add(&asked).await?;
     let done = carry_out(&service, &command).await;

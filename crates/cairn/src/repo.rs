@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, LocalStore, MasterKey, Project, Repaired, Repository, VerifyLevel, VerifyReport};
+use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, VerifyLevel, VerifyReport};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
 
-use crate::data_dir::read_master_key;
+use crate::master_key::{self, Opener};
 
 /// How often a verification looks before it takes what it finds for damage.
 const LOOKS: usize = 3;
@@ -37,7 +37,7 @@ pub enum RepoCommand {
     Verify {
         #[command(flatten)]
         place: Place,
-        /// Reads and decrypts all data, not only what names it.
+        /// Decrypts all data too, rather than compare what is stored with its hash.
         #[arg(long)]
         full: bool,
     },
@@ -49,6 +49,20 @@ pub enum RepoCommand {
     Repair {
         #[command(flatten)]
         place: Place,
+    },
+    /// Replaces the master key by a new one, and its file with it.
+    ///
+    /// The server must be stopped. The new key is kept beside the old one, under the name
+    /// with `.new` behind it, until it opens the repository; then it takes the old one's
+    /// place, and the old one opens nothing any more. If this is interrupted, do it again.
+    /// One small object is written, however much the repository holds: its data stays as it
+    /// is, so that whoever had the old key and a copy of the old `config` still reads it.
+    RotateKey {
+        #[command(flatten)]
+        place: Place,
+        /// A file with the new key, 64 hexadecimal digits; without one, a random key.
+        #[arg(long)]
+        new_master_key_file: Option<PathBuf>,
     },
     /// Writes a disk's backup into a new raw image, which is removed if that fails.
     Restore {
@@ -79,6 +93,10 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
         RepoCommand::List { place, .. } => list(&place, output).await,
         RepoCommand::Verify { place, full } => verify(&place, full, output).await,
         RepoCommand::Repair { place } => repair(&place, output).await,
+        RepoCommand::RotateKey {
+            place,
+            new_master_key_file,
+        } => rotate_key(&place, new_master_key_file.as_deref()).await,
         RepoCommand::Restore {
             place,
             backup,
@@ -90,25 +108,28 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
 impl Place {
     /// Opens the repository for reading only, beside a server or without one.
     async fn open_read_only(&self) -> Result<Repository> {
-        let store = self.store(LocalStore::open_read_only(&self.repository))?;
-        Ok(Repository::open(store, self.key()?).await?)
+        self.open(LocalStore::open_read_only(&self.repository))
+            .await
     }
 
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
         // Opening a folder for writing makes it: what is no repository is found out before.
         self.open_read_only().await?;
-        let store = self.store(LocalStore::open(&self.repository))?;
-        Ok(Repository::open_for_writing(store, self.key()?).await?)
+        let opened = self.open(LocalStore::open(&self.repository)).await?;
+        Ok(opened.for_writing().await?)
     }
 
-    fn store(&self, store: cairn_repo::Result<LocalStore>) -> Result<Arc<LocalStore>> {
+    async fn open(&self, store: cairn_repo::Result<LocalStore>) -> Result<Repository> {
         let store = store.with_context(|| format!("cannot open {}", self.repository.display()))?;
-        Ok(Arc::new(store))
-    }
-
-    fn key(&self) -> Result<MasterKey> {
-        read_master_key(&self.master_key_file)
+        let opened = master_key::open(Arc::new(store), &self.master_key_file).await;
+        let (repository, opener) = opened?;
+        if opener == Opener::New {
+            eprintln!(
+                "cairn: a rotation of the master key was interrupted; its new key opens the repository"
+            );
+        }
+        Ok(repository)
     }
 }
 
@@ -303,6 +324,20 @@ fn repaired_row(project: ProjectId, repaired: &Repaired) -> serde_json::Value {
         "packs": packs.collect::<Vec<_>>(),
         "lost_chunks": repaired.lost_chunks,
     })
+}
+
+async fn rotate_key(place: &Place, given: Option<&Path>) -> Result<()> {
+    // Opening a folder for writing makes it: what is no repository is found out before.
+    place.open_read_only().await?;
+    let store = LocalStore::open(&place.repository).context("the server must be stopped")?;
+    let file = &place.master_key_file;
+    let rotated = master_key::rotate(Arc::new(store), file, given).await;
+    rotated.context("the rotation is not finished: do it again")?;
+    println!(
+        "{} holds the new master key: keep a copy of it elsewhere",
+        file.display()
+    );
+    Ok(())
 }
 
 async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {

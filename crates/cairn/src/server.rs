@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::data_dir::{Credentials, DataDir, master_key, read_master_key};
+use crate::data_dir::{Credentials, DataDir};
+use crate::master_key::{self, Opener};
 
 /// Runs the server until it is told to stop.
 pub async fn run(config: Config) -> Result<()> {
@@ -32,6 +33,7 @@ pub async fn run(config: Config) -> Result<()> {
     warn_of_missing_folders(&config);
     let meta = open_catalogue(&config).await?;
     let repository = open_repository(&config, &meta).await?;
+    let trail = open_trail(&config, &repository)?;
     let parts = open_parts(&config, meta, repository)?;
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
     let (clock, wake) = (Arc::clone(&parts.clock), Arc::clone(&parts.wake));
@@ -61,7 +63,6 @@ pub async fn run(config: Config) -> Result<()> {
         endpoint: endpoint.clone(),
         region: config.region.clone(),
     };
-    let trail = open_trail(&config)?;
     let app = App::new(service, clock, site, trail);
     let calls = app.calls().clone();
     let router = cairn_server::router(app);
@@ -98,23 +99,32 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     let folder = config.repository();
     let shown = folder.display();
     let known = meta.read().await?.repository_id().await?;
-    let key = match known {
-        Some(_) => read_master_key(&config.master_key_file())?,
-        None => master_key(&config.master_key_file(), &folder)?,
-    };
+    let file = config.master_key_file();
     let store = Arc::new(LocalStore::open(&folder).context("cannot open the repository")?);
     if let Some(known) = known {
-        let repository = Repository::open(store.clone(), key).await;
-        let repository =
-            repository.with_context(|| format!("is the disk of the repository {shown} there?"))?;
+        let opened = master_key::open(store, &file).await;
+        let (repository, opener) =
+            opened.with_context(|| format!("is the disk of the repository {shown} there?"))?;
+        if opener == Opener::New {
+            master_key::adopt(&file)?;
+            tracing::warn!(
+                file = %file.display(),
+                "a rotation of the master key was interrupted and is finished: the old key opens nothing any more"
+            );
+        }
         if repository.id() != known {
             bail!("{shown} is not the repository that the catalogue belongs to");
         }
-        let key = read_master_key(&config.master_key_file())?;
-        let repository = Repository::open_for_writing(store, key).await;
+        let repository = repository.for_writing().await;
         return repository.context("cannot become the repository's writer");
     }
-    let repository = Repository::open_or_create(store, key).await;
+    // A repository without its key is never given another.
+    let key = if folder.join("config").exists() {
+        master_key::read(&file)?
+    } else {
+        master_key::read_or_make(&file)?
+    };
+    let repository = Repository::open_or_create(store, &key).await;
     let repository = repository.context("cannot open the repository")?;
     if !repository.projects().await?.is_empty() {
         bail!(
@@ -129,8 +139,8 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
 }
 
 /// Opens the audit trail: without one, nothing is served.
-pub fn open_trail(config: &Config) -> Result<Trail> {
-    let key = read_master_key(&config.master_key_file())?.audit_key();
+pub fn open_trail(config: &Config, repository: &Repository) -> Result<Trail> {
+    let key = repository.root_key().audit_key();
     let trail = Trail::open(&config.audit(), TrailKey::new(&key));
     trail.context("cannot open the audit trail")
 }
@@ -142,7 +152,6 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         repository,
         inventory: Arc::new(Inventory::new(config.sources.clone())?),
         clock: Arc::new(SystemClock) as Arc<dyn Clock>,
-        master_key: read_master_key(&config.master_key_file())?,
         wake: Arc::new(Notify::new()),
         quotas: config.quotas,
     })

@@ -271,7 +271,7 @@ impl Service {
     ) -> Result<(String, Zeroizing<String>)> {
         let access_key = format!("CAIRN{}", random_text::<15>()?.to_uppercase());
         let secret = Zeroizing::new(random_text::<40>()?);
-        let sealed = self.master_key().seal(SECRET_CONTEXT, secret.as_bytes());
+        let sealed = self.root_key().seal(SECRET_CONTEXT, secret.as_bytes());
         let key = AccessKey {
             access_key: access_key.clone(),
             user,
@@ -289,7 +289,7 @@ impl Service {
         let key = self.meta().look().await?.access_key(access_key).await?;
         let key = key.ok_or(Refusal::NotAuthenticated)?;
         let sealed = hex::decode(&key.sealed_secret).map_err(|_| Refusal::NotAuthenticated)?;
-        let secret = self.master_key().open(SECRET_CONTEXT, &sealed)?;
+        let secret = self.root_key().open(SECRET_CONTEXT, &sealed)?;
         Ok((key.user, secret))
     }
 

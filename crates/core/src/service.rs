@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cairn_meta::tasks::{Task as TaskRow, TaskState};
 use cairn_meta::{Meta, Tx};
-use cairn_repo::{MasterKey, Repository};
+use cairn_repo::{Repository, RootKey};
 use cairn_source::Inventory;
 use cairn_types::{Clock, OperationLogId, ProjectId};
 use tokio::sync::{Notify, Semaphore};
@@ -58,8 +58,6 @@ pub struct Parts {
     pub inventory: Arc<Inventory>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Seals the secrets of access keys.
-    pub master_key: MasterKey,
     /// Tells the task engine that there is work.
     pub wake: Arc<Notify>,
     /// How much there may be of what.
@@ -103,8 +101,9 @@ impl Service {
         &self.parts.repository
     }
 
-    pub(crate) fn master_key(&self) -> &MasterKey {
-        &self.parts.master_key
+    /// Seals the secrets of access keys.
+    pub(crate) fn root_key(&self) -> &RootKey {
+        self.parts.repository.root_key()
     }
 
     pub(crate) fn quotas(&self) -> &Quotas {

@@ -199,7 +199,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     images.extend(images.last().cloned());
     std::fs::create_dir(&folder)?;
     let store = Arc::new(LocalStore::open(&folder.join("repository"))?);
-    let repository = Repository::create(store, MasterKey::generate()).await?;
+    let repository = Repository::create(store, &MasterKey::generate()).await?;
     let id = ProjectId::random();
     let project = repository.project(id).await?;
     let mut saved = Vec::new();

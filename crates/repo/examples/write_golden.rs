@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = folder.ok_or("usage: write_golden FOLDER")?;
     std::fs::create_dir(&folder)?;
     let store = Arc::new(LocalStore::open(&folder)?);
-    let repository = Repository::create(store, MasterKey::from_hex(content::MASTER)?).await?;
+    let repository = Repository::create(store, &MasterKey::from_hex(content::MASTER)?).await?;
     let id = ProjectId::random();
     let project = repository.project(id).await?;
     let mut parent = None;

@@ -1,4 +1,4 @@
-//! Frames: up to 1 MiB of chunks that are compressed and sealed together.
+//! Frames: up to 4 MiB of chunks that are compressed and sealed together.
 //!
 //! A frame describes itself: behind its chunks its plain bytes hold a table of
 //! their kinds and lengths. On the wire a frame is a header in clear (codec,
@@ -12,20 +12,27 @@ use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::{Malformed, Reader};
 use crate::error::{Error, Result};
 use crate::pack::{ChunkEntry, PackSeal};
-use crate::seal::{NotAuthentic, TAG_BYTES};
+use crate::seal::{NotAuthentic, Sealer, TAG_BYTES};
 
 /// Bytes of chunks in a frame at most.
-pub(crate) const FRAME_BYTES: usize = 1 << 20;
+pub(crate) const FRAME_BYTES: usize = 4 << 20;
 /// Chunks in a frame at most.
-pub(crate) const FRAME_CHUNKS_MAX: usize = 1024;
+pub(crate) const FRAME_CHUNKS_MAX: usize = 4096;
 /// Bytes of a frame's header.
 pub(crate) const HEADER_BYTES: usize = 9;
 /// Bytes of a stored frame at most.
 pub(crate) const STORED_BYTES_MAX: usize = HEADER_BYTES + PLAIN_BYTES_MAX + TAG_BYTES;
 
 const PLAIN_BYTES_MAX: usize = FRAME_BYTES + 4 * FRAME_CHUNKS_MAX + 2;
-/// zstd level; the measurements behind it are of 1 MiB frames of disk images.
+/// zstd level for what compresses well.
 const LEVEL: i32 = 3;
+/// zstd level for the rest, where a higher one takes three times as long for a
+/// hundredth of the bytes; what does not compress at all it finds out at once.
+const FAST_LEVEL: i32 = 1;
+/// A frame is tried by pieces of this size ...
+const SAMPLE_BYTES: usize = 16 << 10;
+/// ... at this many places.
+const SAMPLES: usize = 4;
 const CODEC_RAW: u8 = 0;
 const CODEC_ZSTD: u8 = 1;
 const KIND_NODE: u32 = 1 << 31;
@@ -111,6 +118,7 @@ impl FrameBuilder {
 /// Compresses, seals and opens frames, with memory that is used again.
 pub(crate) struct FrameCoder {
     compressor: CCtx<'static>,
+    fast_compressor: CCtx<'static>,
     decompressor: DCtx<'static>,
     sealed_text: Vec<u8>,
     plain: Vec<u8>,
@@ -118,27 +126,24 @@ pub(crate) struct FrameCoder {
 
 impl FrameCoder {
     pub fn new() -> Self {
-        let mut compressor = CCtx::create();
-        compressor
-            .set_parameter(CParameter::CompressionLevel(LEVEL))
-            .expect("the level is one of the codec's");
         Self {
-            compressor,
+            compressor: compressor(LEVEL),
+            fast_compressor: compressor(FAST_LEVEL),
             decompressor: DCtx::create(),
             sealed_text: Vec::new(),
             plain: Vec::new(),
         }
     }
 
-    /// Appends the frame to `out` as number `number` of its pack, having opened
-    /// it again and compared it with the plain bytes.
+    /// Appends the frame to `out` as the next of its pack, having opened it
+    /// again with `seal` and compared it with the plain bytes.
     ///
     /// Errors: `Corrupt` what was sealed does not open to the same bytes.
     pub fn seal(
         &mut self,
         frame: &mut FrameBuilder,
+        sealer: &mut Sealer,
         seal: &PackSeal,
-        number: u32,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         frame.close();
@@ -150,8 +155,9 @@ impl FrameCoder {
         header[0] = codec;
         header[1..5].copy_from_slice(&length_u32(frame.plain.len()).to_le_bytes());
         header[5..9].copy_from_slice(&length_u32(sealed_bytes).to_le_bytes());
+        let number = sealer.next();
         let bound = seal.bound_to_frame(number, header);
-        seal.key.seal(number, &bound, out, start + HEADER_BYTES);
+        sealer.seal(&bound, out, start + HEADER_BYTES);
         match self.open(seal, number, &out[start..]) {
             Ok(opened) if opened.plain == frame.plain => Ok(()),
             _ => Err(Error::FrameDiffers),
@@ -175,22 +181,23 @@ impl FrameCoder {
         Ok(Unsealed { header })
     }
 
-    /// Appends the frame that was unsealed last to `out` as number `number` of
-    /// another pack, having opened it again and compared.
+    /// Appends the frame that was unsealed last to `out` as the next of another
+    /// pack, having opened it again with `seal` and compared.
     ///
     /// Errors: `Corrupt` what was sealed does not open to the same bytes.
     pub fn seal_again(
         &mut self,
         Unsealed { header }: Unsealed,
+        sealer: &mut Sealer,
         seal: &PackSeal,
-        number: u32,
         out: &mut Vec<u8>,
     ) -> Result<()> {
         out.extend_from_slice(&header);
         let start = out.len();
         out.extend_from_slice(&self.sealed_text);
+        let number = sealer.next();
         let bound = seal.bound_to_frame(number, &header);
-        seal.key.seal(number, &bound, out, start);
+        sealer.seal(&bound, out, start);
         let opened = seal
             .key
             .open(number, &bound, &out[start..], &mut self.plain);
@@ -206,7 +213,12 @@ impl FrameCoder {
         let start = out.len();
         let limit = plain.len() - plain.len() / 32;
         out.resize(start + limit, 0);
-        match self.compressor.compress2(&mut out[start..], plain) {
+        let compressor = if self.compresses_well(plain, &mut out[start..]) {
+            &mut self.compressor
+        } else {
+            &mut self.fast_compressor
+        };
+        match compressor.compress2(&mut out[start..], plain) {
             Ok(length) => {
                 out.truncate(start + length);
                 CODEC_ZSTD
@@ -218,6 +230,20 @@ impl FrameCoder {
                 CODEC_RAW
             }
         }
+    }
+
+    /// Whether pieces of a frame become less than half as long.
+    fn compresses_well(&mut self, plain: &[u8], scratch: &mut [u8]) -> bool {
+        let step = plain.len() / SAMPLES;
+        if step < SAMPLE_BYTES {
+            return true;
+        }
+        let pieces = plain.chunks_exact(step).map(|part| {
+            let piece = &part[(step - SAMPLE_BYTES) / 2..][..SAMPLE_BYTES];
+            let packed = self.fast_compressor.compress2(scratch, piece);
+            packed.unwrap_or(SAMPLE_BYTES)
+        });
+        pieces.sum::<usize>() < SAMPLES * SAMPLE_BYTES / 2
     }
 
     /// Opens a stored frame.
@@ -269,6 +295,14 @@ fn split(stored: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     Ok((header, sealed))
 }
 
+fn compressor(level: i32) -> CCtx<'static> {
+    let mut compressor = CCtx::create();
+    compressor
+        .set_parameter(CParameter::CompressionLevel(level))
+        .expect("the level is one of the codec's");
+    compressor
+}
+
 fn length_u32(length: usize) -> u32 {
     u32::try_from(length).expect("a frame is far smaller than 4 GiB")
 }
@@ -276,14 +310,6 @@ fn length_u32(length: usize) -> u32 {
 /// The header of a frame whose seal is off; the coder has the rest.
 pub(crate) struct Unsealed {
     header: [u8; HEADER_BYTES],
-}
-
-impl Unsealed {
-    /// How many bytes the frame has in a pack.
-    pub fn stored_bytes(&self) -> usize {
-        let [.., a, b, c, d] = self.header;
-        HEADER_BYTES + u32::from_le_bytes([a, b, c, d]) as usize
-    }
 }
 
 /// An opened frame.

@@ -1,22 +1,25 @@
-//! The check of every frame of every pack, on all cores; used by verification
-//! and by repair.
+//! The check of every pack and every frame in it, on all cores; used by
+//! verification and by repair.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cairn_types::Kind;
 use tokio::runtime::Handle;
 
+use crate::check::Reading;
 use crate::chunk::ChunkKey;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::frame::FrameCoder;
+use crate::index::PackInfo;
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
 use crate::read::fetch_ahead;
+use crate::store::pack_path;
 use crate::workers::{self, Stop};
 
 /// Bytes that are read from a pack at a time.
@@ -25,20 +28,25 @@ const READ_BYTES: u64 = 4 << 20;
 /// A frame: its pack's number in the index, and its own in the pack.
 pub(crate) type FrameKey = (u32, u16);
 
-/// Frames of a pack that are read together; never none.
+/// What a check of frames found.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// Frames that do not hold what they should.
+    pub bad_frames: HashSet<FrameKey>,
+    /// Packs that are not as they were written, those of bad frames among them.
+    pub bad_packs: BTreeMap<u32, PackId>,
+    pub read_bytes: u64,
+}
+
+/// A part of a pack that is read at once; those of a pack follow each other from
+/// its first byte to its last.
 struct Request {
     pack: u32,
     id: PackId,
+    range: Range<u64>,
+    /// The frames in it.
     frames: Vec<(u16, FrameEntry)>,
-}
-
-impl Request {
-    fn range(&self) -> Range<u64> {
-        let end = self.frames.last().map_or(0, |(_, last)| last.range().end);
-        self.frames
-            .first()
-            .map_or(0, |(_, first)| first.range().start)..end
-    }
+    ends_pack: bool,
 }
 
 /// The check of every frame, on all cores.
@@ -52,68 +60,100 @@ pub(crate) struct FrameCheck {
 struct Session {
     check: FrameCheck,
     handle: Handle,
-    requests: Vec<Request>,
+    packs: Vec<u32>,
     next: AtomicUsize,
-    read_bytes: AtomicU64,
-    bad: Mutex<HashSet<FrameKey>>,
+    checked: Mutex<Checked>,
 }
 
 impl FrameCheck {
-    /// Opens every frame. Returns those that are damaged, and how many bytes were read.
-    pub async fn run(self) -> Result<(HashSet<FrameKey>, u64)> {
+    /// Reads every pack of the index from end to end, compares its hash, and opens every frame.
+    pub async fn run(self) -> Result<Checked> {
         let known = self.known.clone();
-        let requests = workers::one(move || requests(&known)).await?;
-        self.stop.progress().add_total(
-            requests
-                .iter()
-                .map(|r| r.range().end - r.range().start)
-                .sum(),
-        );
-        let (stop, count) = (self.stop.clone(), workers::count(requests.len() as u64));
+        let (packs, bytes) = workers::one(move || {
+            let (packs, mut bytes) = (known.index().packs(), 0);
+            for number in &packs {
+                let pack = known.index().pack(*number)?;
+                bytes += pack.map_or(0, |pack| pack.stored_bytes);
+            }
+            Ok((packs, bytes))
+        })
+        .await?;
+        self.stop.progress().add_total(bytes);
+        let (stop, count) = (self.stop.clone(), workers::count(packs.len() as u64));
         let session = Arc::new(Session {
             check: self,
             handle: Handle::current(),
-            requests,
+            packs,
             next: AtomicUsize::new(0),
-            read_bytes: AtomicU64::new(0),
-            bad: Mutex::default(),
+            checked: Mutex::default(),
         });
         let this = session.clone();
         workers::run(count, &stop, move || this.work()).await?;
-        let bad = std::mem::take(&mut *session.bad.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok((bad, session.read_bytes.load(Ordering::Relaxed)))
+        let checked = std::mem::take(&mut *session.checked());
+        Ok(checked)
     }
 }
 
 impl Session {
     fn work(&self) -> Result<()> {
-        let mut coder = FrameCoder::new();
+        let (mut coder, mut pack) = (FrameCoder::new(), Reading::default());
+        let (mut queue, mut failed) = (VecDeque::new(), Ok(()));
+        let project = self.check.project.place.project;
         fetch_ahead(
-            &self.check.project,
+            &self.check.project.objects,
             &self.handle,
-            || self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)),
-            |request| (request.id, request.range()),
+            || {
+                while queue.is_empty() {
+                    let number = *self.packs.get(self.next.fetch_add(1, Ordering::Relaxed))?;
+                    match self.check.known.index().pack(number) {
+                        Ok(Some(info)) => queue.extend(requests(number, &info)),
+                        // Removed since the check began.
+                        Ok(None) => {}
+                        Err(error) => {
+                            failed = Err(error);
+                            return None;
+                        }
+                    }
+                }
+                queue.pop_front()
+            },
+            |request| (pack_path(project, request.id), request.range.clone()),
             |request, stored| {
                 self.check.stop.check()?;
-                self.check(request, stored, &mut coder)
+                let stored = or_damaged(stored)?;
+                // A pack that a collection has taken away holds nothing that is needed.
+                let is_gone =
+                    || Ok::<_, Error>(self.check.known.index().pack(request.pack)?.is_none());
+                pack.add(stored.as_ref());
+                let whole = self.check(&request, stored, &mut coder)?;
+                let ended = request.ends_pack.then(|| std::mem::take(&mut pack));
+                if (!whole || ended.is_some_and(|pack| !pack.is_whole())) && !is_gone()? {
+                    self.checked().bad_packs.insert(request.pack, request.id);
+                }
+                Ok(())
             },
-        )
+        )?;
+        failed
     }
 
+    fn checked(&self) -> MutexGuard<'_, Checked> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all frames of a part are whole.
     fn check(
         &self,
         request: &Request,
-        stored: Result<Bytes>,
+        stored: Option<Bytes>,
         coder: &mut FrameCoder,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let project = &self.check.project;
         let seal = PackSeal::new(&project.keys, &project.place, request.id);
-        let range = request.range();
-        let stored = or_damaged(stored)?;
+        let mut all = true;
         for (number, frame) in &request.frames {
             let bytes = match &stored {
                 Some(stored) => {
-                    let start = (frame.range().start - range.start) as usize;
+                    let start = (frame.range().start - request.range.start) as usize;
                     Some(stored.slice(start..start + frame.length as usize))
                 }
                 // What cannot be read together may be readable alone.
@@ -124,16 +164,15 @@ impl Session {
                 Some(bytes) => self.frame_is_whole(place, &seal, &bytes, coder)?,
                 None => false,
             };
-            // A pack that a collection has taken away holds nothing that is needed.
             if !whole && self.check.known.index().pack(request.pack)?.is_some() {
-                let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-                bad.insert(place);
+                self.checked().bad_frames.insert(place);
+                all = false;
             }
         }
-        let length = range.end - range.start;
-        self.read_bytes.fetch_add(length, Ordering::Relaxed);
+        let length = request.range.end - request.range.start;
+        self.checked().read_bytes += length;
         self.check.stop.progress().advance(length);
-        Ok(())
+        Ok(all)
     }
 
     /// Whether the frame opens and holds as many chunks as the index says, each
@@ -172,39 +211,37 @@ impl Session {
 }
 
 /// Nothing where the bytes cannot be had; a store that stumbles stays an error.
-fn or_damaged(read: Result<Bytes>) -> Result<Option<Bytes>> {
+pub(crate) fn or_damaged(read: Result<Bytes>) -> Result<Option<Bytes>> {
     match read {
         Err(error) if error.kind() != Kind::Corrupt => Err(error),
         read => Ok(read.ok()),
     }
 }
 
-/// Every frame of every pack, in reads of a few MiB.
-fn requests(known: &Known) -> Result<Vec<Request>> {
+/// A pack in reads of a few MiB, each of whole frames.
+fn requests(number: u32, pack: &PackInfo) -> Vec<Request> {
     let mut requests = Vec::new();
-    for number in known.index().packs() {
-        let Some(info) = known.index().pack(number)? else {
-            continue;
+    let mut rest: Vec<(u16, FrameEntry)> = (0..).zip(pack.frames.iter().copied()).collect();
+    let mut start = 0;
+    loop {
+        let fits = |(_, frame): &&(u16, FrameEntry)| frame.range().end <= start + READ_BYTES;
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let later = rest.split_off(count);
+        let ends_pack = later.is_empty();
+        let end = match rest.last() {
+            Some((_, last)) if !ends_pack => last.range().end,
+            _ => pack.stored_bytes,
         };
-        let frames = (0..)
-            .zip(info.frames.iter().copied())
-            .collect::<Vec<(u16, _)>>();
-        let mut rest = &frames[..];
-        while let Some((_, first)) = rest.first() {
-            let limit = first.range().start + READ_BYTES;
-            let count = rest
-                .iter()
-                .take_while(|(_, f)| f.range().end <= limit)
-                .count()
-                .max(1);
-            let (now, later) = rest.split_at(count);
-            requests.push(Request {
-                pack: number,
-                id: info.id,
-                frames: now.to_vec(),
-            });
-            rest = later;
+        requests.push(Request {
+            pack: number,
+            id: pack.id,
+            range: start..end,
+            frames: rest,
+            ends_pack,
+        });
+        if ends_pack {
+            return requests;
         }
+        (start, rest) = (end, later);
     }
-    Ok(requests)
 }

@@ -1,13 +1,16 @@
-//! Keys: the master key, and what is derived from a project's data key.
+//! Keys: the master key, the root key, and what is derived from a project's data key.
 //!
-//! Every project has one random data key, which the master key wraps. All
-//! other keys are derived from it, one for each use, and live as long as the
-//! project is open. Nothing here prints a key.
+//! The master key opens one object, the repository's config, which holds the
+//! repository's random root key; so another master key takes one object that is
+//! written anew. The root key wraps the random data key of every project. All
+//! other keys are derived from these two, one for each use, and live as long as
+//! the repository is open. Nothing here prints a key.
 
 use cairn_types::ProjectId;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::chunk::Hasher;
+use crate::codec::{Malformed, Reader};
 use crate::error::{Error, Result};
 use crate::random;
 use crate::seal::{self, OpenError};
@@ -19,8 +22,9 @@ const CONFIG_MAGIC: [u8; 8] = *b"CAIRNCFG";
 /// A wrapped data key.
 const KEY_MAGIC: [u8; 8] = *b"CAIRNKEY";
 
-/// The key that wraps all others: 32 bytes, wiped from memory on drop.
-#[derive(ZeroizeOnDrop)]
+/// The key that its owner keeps: 32 bytes, wiped from memory on drop. It opens
+/// the repository's config, and nothing else.
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct MasterKey([u8; 32]);
 
 impl std::fmt::Debug for MasterKey {
@@ -49,64 +53,113 @@ impl MasterKey {
         Zeroizing::new(hex::encode(self.0))
     }
 
+    /// The object at the top of the repository.
+    pub(crate) fn seal_config(&self, config: &Config) -> Vec<u8> {
+        let plain = Zeroizing::new([config.id.0.as_slice(), &config.root.0].concat());
+        seal::seal_object(&self.config_secret(), CONFIG_MAGIC, b"", &plain)
+    }
+
+    pub(crate) fn open_config(&self, object: &[u8]) -> Result<Config> {
+        let name = "the repository's config";
+        let plain = seal::open_object(&self.config_secret(), CONFIG_MAGIC, b"", object)
+            .map(Zeroizing::new)
+            .map_err(|error| wrapped_error(name, error))?;
+        let damaged = |Malformed(problem)| Error::Damaged {
+            object: name.to_owned(),
+            problem,
+        };
+        let mut reader = Reader::new(&plain);
+        let id = RepositoryId(reader.array().map_err(damaged)?);
+        let root = RootKey(reader.array().map_err(damaged)?);
+        reader.finish().map_err(damaged)?;
+        Ok(Config { id, root })
+    }
+
+    fn config_secret(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(
+            "cairn master key: repository config",
+            &self.0,
+        ))
+    }
+}
+
+/// What a repository's config holds.
+pub(crate) struct Config {
+    pub id: RepositoryId,
+    pub root: RootKey,
+}
+
+impl Config {
+    /// That of a new repository.
+    pub fn random() -> Self {
+        Self {
+            id: RepositoryId(random::bytes()),
+            root: RootKey(random::bytes()),
+        }
+    }
+}
+
+/// The key of a repository for as long as there is one: 32 random bytes, wiped
+/// from memory on drop.
+#[derive(ZeroizeOnDrop)]
+pub struct RootKey([u8; 32]);
+
+impl std::fmt::Debug for RootKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RootKey")
+    }
+}
+
+impl RootKey {
     /// Seals a small secret of the catalogue; it opens under the same `context` only.
     pub fn seal(&self, context: &str, plain: &[u8]) -> Vec<u8> {
-        let secret = self.derive("cairn master key: secrets of the catalogue");
+        let secret = self.derive("cairn root key: secrets of the catalogue");
         seal::seal_object(&secret, SECRET_MAGIC, context.as_bytes(), plain)
     }
 
     /// Opens what `seal` made.
     ///
-    /// Errors: `Denied` another key or context; `Corrupt` no sealed secret.
+    /// Errors: `Denied` another repository's, or another context; `Corrupt` no sealed secret.
     pub fn open(&self, context: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>> {
-        let secret = self.derive("cairn master key: secrets of the catalogue");
+        let secret = self.derive("cairn root key: secrets of the catalogue");
         seal::open_object(&secret, SECRET_MAGIC, context.as_bytes(), sealed)
             .map(Zeroizing::new)
             .map_err(|error| wrapped_error("a sealed secret", error))
     }
 
-    /// The key that the audit trail is chained with.
-    pub fn audit_key(&self) -> Zeroizing<[u8; 32]> {
-        self.derive("cairn master key: audit trail")
-    }
-
     /// The secret that entries of the log are sealed with.
     pub(crate) fn log_secret(&self) -> Zeroizing<[u8; 32]> {
-        self.derive("cairn master key: log")
+        self.derive("cairn root key: log")
     }
 
-    /// The object at the top of the repository: it gives its id to who has the key.
-    pub(crate) fn seal_config(&self, repository: &RepositoryId) -> Vec<u8> {
-        let secret = self.derive("cairn master key: repository config");
-        seal::seal_object(&secret, CONFIG_MAGIC, b"", &repository.0)
-    }
-
-    pub(crate) fn open_config(&self, object: &[u8]) -> Result<RepositoryId> {
-        let secret = self.derive("cairn master key: repository config");
-        let plain = seal::open_object(&secret, CONFIG_MAGIC, b"", object)
-            .map_err(|error| wrapped_error("the repository's config", error))?;
-        let id = plain.try_into().map_err(|_| Error::Damaged {
-            object: "the repository's config".into(),
-            problem: "its length is wrong",
-        })?;
-        Ok(RepositoryId(id))
+    /// The key that the audit trail is chained with.
+    pub fn audit_key(&self) -> Zeroizing<[u8; 32]> {
+        self.derive("cairn root key: audit trail")
     }
 
     pub(crate) fn wrap(&self, place: &Place, data_key: &[u8; 32]) -> Vec<u8> {
-        let secret = self.derive("cairn master key: project keys");
+        let secret = self.derive("cairn root key: project keys");
         seal::seal_object(&secret, KEY_MAGIC, &place.bound("key"), data_key)
     }
 
     pub(crate) fn unwrap(&self, place: &Place, object: &[u8]) -> Result<Zeroizing<[u8; 32]>> {
-        let secret = self.derive("cairn master key: project keys");
-        let name = || format!("the key of project {}", place.project);
+        let secret = self.derive("cairn root key: project keys");
+        let object_name = || format!("the key of project {}", place.project);
+        let damaged = |problem| Error::Damaged {
+            object: object_name(),
+            problem,
+        };
         let plain = seal::open_object(&secret, KEY_MAGIC, &place.bound("key"), object)
             .map(Zeroizing::new)
-            .map_err(|error| wrapped_error(&name(), error))?;
-        let key: [u8; 32] = plain.as_slice().try_into().map_err(|_| Error::Damaged {
-            object: name(),
-            problem: "its length is wrong",
-        })?;
+            .map_err(|error| match error {
+                // The root key is the right one: the config says so.
+                OpenError::NotAuthentic => damaged("it is of another repository or project"),
+                error => wrapped_error(&object_name(), error),
+            })?;
+        let key: [u8; 32] = plain
+            .as_slice()
+            .try_into()
+            .map_err(|_| damaged("its length is wrong"))?;
         Ok(Zeroizing::new(key))
     }
 
@@ -115,8 +168,7 @@ impl MasterKey {
     }
 }
 
-/// An object under the master key that does not open was sealed by another
-/// key, as far as anyone can tell.
+/// An object that is whole and does not open was sealed by another key.
 fn wrapped_error(object: &str, error: OpenError) -> Error {
     let object = object.to_owned();
     match error {
@@ -133,12 +185,6 @@ fn wrapped_error(object: &str, error: OpenError) -> Error {
 /// The random name that a repository gets when it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RepositoryId(pub [u8; 16]);
-
-impl RepositoryId {
-    pub fn random() -> Self {
-        Self(random::bytes())
-    }
-}
 
 /// Where objects belong; every sealed object is bound to it, so that one that
 /// was moved to another repository, project or name does not open.
@@ -194,23 +240,42 @@ mod tests {
     fn a_master_key_survives_its_text_form() {
         let key = MasterKey::generate();
         let same = MasterKey::from_hex(&format!("{}\n", key.to_hex().as_str())).unwrap();
-        let sealed = key.seal("user 1", b"secret");
-        assert_eq!(same.open("user 1", &sealed).unwrap().as_slice(), b"secret");
+        let config = Config::random();
+        let opened = same.open_config(&key.seal_config(&config)).unwrap();
+        assert_eq!((opened.id, opened.root.0), (config.id, config.root.0));
         assert!(MasterKey::from_hex("00").is_err());
     }
 
     #[test]
     fn another_key_or_context_is_denied() {
-        let sealed = MasterKey::generate().seal("user 1", b"secret");
-        let error = MasterKey::generate().open("user 1", &sealed).unwrap_err();
+        let root = Config::random().root;
+        let sealed = root.seal("user 1", b"secret");
+        assert_eq!(root.open("user 1", &sealed).unwrap().as_slice(), b"secret");
+        assert_eq!(
+            root.open("user 2", &sealed).unwrap_err().kind(),
+            Kind::Denied
+        );
+        let other = Config::random().root;
+        let error = other.open("user 1", &sealed).unwrap_err();
         assert_eq!(error.kind(), Kind::Denied);
+        let config = MasterKey::generate().seal_config(&Config::random());
+        let error = MasterKey::generate().open_config(&config).map(drop);
+        assert_eq!(error.unwrap_err().kind(), Kind::Denied);
+    }
+
+    #[test]
+    fn damage_is_told_from_a_wrong_key() {
         let key = MasterKey::generate();
-        assert!(key.open("user 2", &key.seal("user 1", b"secret")).is_err());
+        let mut config = key.seal_config(&Config::random());
+        config[30] ^= 1;
+        let error = key.open_config(&config).map(drop).unwrap_err();
+        assert_eq!(error.kind(), Kind::Corrupt);
     }
 
     #[test]
     fn a_debug_print_shows_no_key() {
         let key = MasterKey([0xab; 32]);
         assert_eq!(format!("{key:?}"), "MasterKey");
+        assert_eq!(format!("{:?}", RootKey([0xab; 32])), "RootKey");
     }
 }

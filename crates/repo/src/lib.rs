@@ -4,13 +4,14 @@
 //! immutable packs over any object store, and gives disks back exactly as they
 //! were or not at all. `docs/FORMAT.md` describes every byte of it.
 //!
-//! The pure half (`chunk seal frame pack tree index manifest receipt`) does no
-//! I/O; the other half (`write read stored collect verify store`) does little else. A
+//! The pure half (`chunk whole seal frame pack tree index manifest receipt`) does no
+//! I/O; the other half (`write read stored collect verify check store`) does little else. A
 //! backup exists if and only if its receipt does: packs are written first, then
 //! the index, the manifest and the receipt, each durable before the next, and
 //! deletion goes backwards. What makes each pair of operations safe beside the
 //! other is in `docs/CONCURRENCY.md`.
 
+mod check;
 mod chunk;
 mod codec;
 mod collect;
@@ -41,13 +42,15 @@ mod store;
 mod stored;
 mod tree;
 mod verify;
+mod whole;
 mod workers;
 mod write;
 
+pub use check::{CheckReport, check_whole};
 pub use chunk::ChunkId;
 pub use collect::Collected;
 pub use error::{Error, Result};
-pub use keys::MasterKey;
+pub use keys::{MasterKey, RootKey};
 pub use manifest::Child;
 pub use pack::PackId;
 pub use project::{Listed, Project};

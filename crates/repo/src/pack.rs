@@ -2,21 +2,22 @@
 //!
 //! A pack is a header (magic, format, its id), its frames, a sealed table of
 //! the frames and the chunks in them, and a trailer that tells the table's
-//! length; so it can be read without any index. The pack's id, drawn at
-//! random, is the salt of its key.
+//! length and the hash of it all; so it can be read without any index. The
+//! pack's id, drawn at random, is the salt of its key.
 
 use std::fmt;
 use std::ops::Range;
 
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::{Malformed, Reader};
+use crate::error::Result;
 use crate::frame::{
-    FRAME_BYTES, FRAME_CHUNKS_MAX, HEADER_BYTES, STORED_BYTES_MAX, kind_and_length,
-    read_kind_and_length,
+    FRAME_BYTES, FRAME_CHUNKS_MAX, FrameBuilder, FrameCoder, HEADER_BYTES, STORED_BYTES_MAX,
+    Unsealed, kind_and_length, read_kind_and_length,
 };
 use crate::keys::{Place, ProjectKeys};
-use crate::random;
-use crate::seal::{FORMAT, OpenError, SealKey, TAG_BYTES, check_format};
+use crate::seal::{FORMAT, LAST_COUNTER, OpenError, SealKey, Sealer, TAG_BYTES, check_format};
+use crate::whole::HASH_BYTES;
 
 /// A pack gets no more frames once it has this size.
 pub(crate) const PACK_BYTES: u64 = 64 << 20;
@@ -24,8 +25,8 @@ pub(crate) const PACK_BYTES: u64 = 64 << 20;
 pub(crate) const PACK_CHUNKS: usize = 64 << 10;
 /// Bytes in front of the first frame.
 pub(crate) const PACK_HEADER_BYTES: usize = 8 + 2 + 16;
-/// Bytes behind the table.
-pub(crate) const TRAILER_BYTES: usize = 4 + 8;
+/// Bytes behind the table: its length, and the hash of all before.
+pub(crate) const TRAILER_BYTES: usize = 4 + HASH_BYTES;
 /// Bytes of a sealed table at most.
 pub(crate) const TABLE_BYTES_MAX: usize =
     4 + FRAMES_MAX * 10 + (PACK_CHUNKS + FRAME_CHUNKS_MAX) * 36 + TAG_BYTES;
@@ -33,19 +34,12 @@ pub(crate) const TABLE_BYTES_MAX: usize =
 /// Frames in a pack at most: their numbers have 16 bits in the index.
 const FRAMES_MAX: usize = 1 << 16;
 const HEADER_MAGIC: [u8; 8] = *b"CAIRNPAK";
-const TRAILER_MAGIC: [u8; 8] = *b"CAIRNEND";
-/// The nonce of the table; frames count up from 0 and never get there.
-const TABLE_COUNTER: u32 = u32::MAX;
 
 /// The random name of a pack.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackId(pub [u8; 16]);
 
 impl PackId {
-    pub(crate) fn random() -> Self {
-        Self(random::bytes())
-    }
-
     /// Reads the 32 hexadecimal digits that name a pack's object.
     pub(crate) fn from_hex(text: &str) -> Option<Self> {
         let mut id = [0; 16];
@@ -66,7 +60,7 @@ impl fmt::Debug for PackId {
     }
 }
 
-/// The key of a pack, and what its frames are bound to.
+/// The key of a pack for reading it, and what its pieces are bound to.
 pub(crate) struct PackSeal {
     pub key: SealKey,
     bound: Vec<u8>,
@@ -88,6 +82,103 @@ impl PackSeal {
 
     fn bound_to_table(&self) -> Vec<u8> {
         [&self.bound[..], b"table"].concat()
+    }
+}
+
+/// A pack that is being made: what its table says so far, and the hash of its bytes.
+///
+/// It hands its bytes out as they come, from the first on. Where one of its
+/// functions fails the pack is of no use any more.
+pub(crate) struct NewPack {
+    id: PackId,
+    sealer: Sealer,
+    /// Opens what was sealed, by the way that readers take.
+    seal: PackSeal,
+    table: PackTable,
+    hash: blake3::Hasher,
+}
+
+impl NewPack {
+    /// Begins a pack: `out` gets the bytes in front of its first frame.
+    pub fn begin(keys: &ProjectKeys, place: &Place, out: &mut Vec<u8>) -> Self {
+        let sealer = Sealer::new(&keys.packs);
+        let id = PackId(sealer.salt());
+        let header = header(id);
+        out.extend_from_slice(&header);
+        let mut hash = blake3::Hasher::new();
+        hash.update(&header);
+        Self {
+            id,
+            sealer,
+            seal: PackSeal::new(keys, place, id),
+            table: PackTable::default(),
+            hash,
+        }
+    }
+
+    pub fn id(&self) -> PackId {
+        self.id
+    }
+
+    /// Bytes of the pack so far.
+    pub fn length(&self) -> u64 {
+        self.hash.count()
+    }
+
+    /// Whether it is to take no more frames.
+    pub fn is_full(&self) -> bool {
+        self.length() >= PACK_BYTES || !self.table.has_room()
+    }
+
+    /// Adds the frame's chunks and empties it: `out` gets the bytes of the sealed frame.
+    ///
+    /// Errors: `Corrupt` what was sealed does not open to the same bytes.
+    pub fn append(
+        &mut self,
+        coder: &mut FrameCoder,
+        frame: &mut FrameBuilder,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (start, offset) = (out.len(), self.length());
+        coder.seal(frame, &mut self.sealer, &self.seal, out)?;
+        let stored = &out[start..];
+        self.table.push(offset, stored.len(), frame.chunks());
+        self.hash.update(stored);
+        frame.clear();
+        Ok(())
+    }
+
+    /// Adds the frame that `coder` has unsealed, with these chunks.
+    ///
+    /// Errors: as `append`.
+    pub fn append_again(
+        &mut self,
+        coder: &mut FrameCoder,
+        unsealed: Unsealed,
+        chunks: &[ChunkEntry],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (start, offset) = (out.len(), self.length());
+        coder.seal_again(unsealed, &mut self.sealer, &self.seal, out)?;
+        let stored = &out[start..];
+        self.table.push(offset, stored.len(), chunks);
+        self.hash.update(stored);
+        Ok(())
+    }
+
+    /// Ends the pack: `out` gets the table and the trailer. Returns what the pack
+    /// holds, and its length.
+    pub fn end(mut self, out: &mut Vec<u8>) -> (PackTable, u64) {
+        let start = out.len();
+        self.table.encode(out);
+        let bound = self.seal.bound_to_table();
+        self.sealer.seal_last(&bound, out, start);
+        let length =
+            u32::try_from(out.len() - start).expect("a table's frames and chunks are limited");
+        out.extend_from_slice(&length.to_le_bytes());
+        self.hash.update(&out[start..]);
+        out.extend_from_slice(self.hash.finalize().as_bytes());
+        (self.table, self.hash.count() + HASH_BYTES as u64)
     }
 }
 
@@ -218,7 +309,7 @@ impl PackTable {
 }
 
 /// The bytes in front of the first frame.
-pub(crate) fn header(pack: PackId) -> Vec<u8> {
+fn header(pack: PackId) -> Vec<u8> {
     [&HEADER_MAGIC[..], &FORMAT.to_le_bytes(), &pack.0].concat()
 }
 
@@ -235,25 +326,11 @@ pub(crate) fn check_header(pack: PackId, bytes: &[u8]) -> Result<(), OpenError> 
     Ok(())
 }
 
-/// The bytes behind the last frame: the sealed table and the trailer.
-pub(crate) fn ending(table: &PackTable, seal: &PackSeal) -> Vec<u8> {
-    let mut out = Vec::new();
-    table.encode(&mut out);
-    seal.key
-        .seal(TABLE_COUNTER, &seal.bound_to_table(), &mut out, 0);
-    let length = u32::try_from(out.len()).expect("a table's frames and chunks are limited");
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&TRAILER_MAGIC);
-    out
-}
-
 /// The length of the sealed table, from the trailer.
 pub(crate) fn read_trailer(bytes: &[u8]) -> Result<usize, Malformed> {
     let mut reader = Reader::new(bytes);
     let length = reader.length(TABLE_BYTES_MAX)?;
-    if reader.array()? != TRAILER_MAGIC {
-        return Err(Malformed("it has no trailer"));
-    }
+    reader.take(HASH_BYTES)?;
     reader.finish()?;
     Ok(length)
 }
@@ -266,7 +343,7 @@ pub(crate) fn open_table(
 ) -> Result<PackTable, Malformed> {
     let mut plain = Vec::new();
     seal.key
-        .open(TABLE_COUNTER, &seal.bound_to_table(), sealed, &mut plain)
+        .open(LAST_COUNTER, &seal.bound_to_table(), sealed, &mut plain)
         .map_err(|_| Malformed("its table's seal is broken"))?;
     let table = PackTable::decode(&plain)?;
     let frames: u64 = table

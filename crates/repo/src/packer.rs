@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder, Unsealed};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
 use crate::known::{Known, Session};
-use crate::pack::{self, ChunkEntry, PACK_BYTES, PackId, PackSeal, PackTable};
+use crate::pack::{ChunkEntry, NewPack};
 use crate::project::Inner;
 use crate::store::{Folder, Found, Objects, failed, object_path, pack_path};
 use crate::{random, seal, workers};
@@ -90,7 +90,7 @@ impl Packer {
         }
         self.new_bytes
             .fetch_add(frame.plain_bytes(), Ordering::Relaxed);
-        self.add(|pack| pack.append(coder, frame))
+        self.add(|pack, out| pack.append(coder, frame, out))
     }
 
     /// Stores the frame that `coder` has unsealed, with these chunks. Blocks.
@@ -100,21 +100,22 @@ impl Packer {
         unsealed: Unsealed,
         chunks: &[ChunkEntry],
     ) -> Result<()> {
-        self.add(|pack| pack.append_again(coder, unsealed, chunks))
+        self.add(|pack, out| pack.append_again(coder, unsealed, chunks, out))
     }
 
-    /// Lets `append` add a frame to an open pack.
-    fn add(&self, append: impl FnOnce(&mut OpenPack) -> Result<()>) -> Result<()> {
+    /// Lets `append` add a frame to an open pack, and its bytes to those on their way.
+    fn add(&self, append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>) -> Result<()> {
         let taken = lock(&self.open).pop();
-        let mut pack = taken.unwrap_or_else(|| OpenPack::new(&self.project));
-        if pack.table.frames.is_empty() {
-            self.known.begin_pack(self.session, pack.id);
-        }
+        let mut pack = taken.unwrap_or_else(|| {
+            let pack = OpenPack::new(&self.project);
+            self.known.begin_pack(self.session, pack.pack.id());
+            pack
+        });
         if let Err(error) = self.fill(&mut pack, append) {
-            self.handle.block_on(pack.abort());
+            self.handle.block_on(pack.upload.abort());
             return Err(error);
         }
-        if pack.is_full() {
+        if pack.pack.is_full() {
             self.finish_later(pack)
         } else {
             lock(&self.open).push(pack);
@@ -125,12 +126,13 @@ impl Packer {
     fn fill(
         &self,
         pack: &mut OpenPack,
-        append: impl FnOnce(&mut OpenPack) -> Result<()>,
+        append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
-        append(pack)?;
-        while pack.pending.len() >= PART_BYTES {
+        let OpenPack { pack, upload } = pack;
+        append(pack, &mut upload.pending)?;
+        while upload.pending.len() >= PART_BYTES {
             self.handle
-                .block_on(pack.send_part(&self.project.objects))?;
+                .block_on(upload.send_part(&self.project.objects))?;
         }
         Ok(())
     }
@@ -206,7 +208,7 @@ impl Packer {
         lock(&self.finishing).abort_all();
         let open = std::mem::take(&mut *lock(&self.open));
         for mut pack in open {
-            pack.abort().await;
+            pack.upload.abort().await;
         }
     }
 }
@@ -235,64 +237,57 @@ impl Inner {
 
 /// A pack that takes frames.
 struct OpenPack {
-    id: PackId,
-    path: Path,
-    seal: PackSeal,
-    table: PackTable,
-    /// Bytes of the pack so far.
-    length: u64,
-    /// Those of them that are not on their way to the store yet.
-    pending: Vec<u8>,
-    /// Begun with the first part; a small pack needs none.
-    upload: Option<Box<dyn MultipartUpload>>,
-    parts: JoinSet<object_store::Result<()>>,
+    pack: NewPack,
+    upload: PackUpload,
 }
 
 impl OpenPack {
     fn new(project: &Inner) -> Self {
-        let id = PackId::random();
-        let pending = pack::header(id);
-        Self {
-            id,
-            path: pack_path(project.place.project, id),
-            seal: PackSeal::new(&project.keys, &project.place, id),
-            table: PackTable::default(),
-            length: pending.len() as u64,
+        let mut pending = Vec::new();
+        let pack = NewPack::begin(&project.keys, &project.place, &mut pending);
+        let upload = PackUpload {
+            path: pack_path(project.place.project, pack.id()),
             pending,
-            upload: None,
+            begun: None,
             parts: JoinSet::new(),
+        };
+        Self { pack, upload }
+    }
+
+    /// Writes the table and returns when the whole pack is durable.
+    async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
+        let id = self.pack.id();
+        let (table, stored_bytes) = self.pack.end(&mut self.upload.pending);
+        if let Err(error) = self.upload.complete(&objects).await {
+            self.upload.abort().await;
+            return Err(error);
         }
+        let path = &self.upload.path;
+        if objects.size(path).await? != stored_bytes {
+            return Err(Error::Damaged {
+                object: path.to_string(),
+                problem: "the store cut it short",
+            });
+        }
+        Ok(IndexedPack {
+            id,
+            stored_bytes,
+            table,
+        })
     }
+}
 
-    fn is_full(&self) -> bool {
-        self.length >= PACK_BYTES || !self.table.has_room()
-    }
+/// A pack's way to the store.
+struct PackUpload {
+    path: Path,
+    /// Bytes that are not on their way yet.
+    pending: Vec<u8>,
+    /// Begun with the first part; a small pack needs none.
+    begun: Option<Box<dyn MultipartUpload>>,
+    parts: JoinSet<object_store::Result<()>>,
+}
 
-    fn append(&mut self, coder: &mut FrameCoder, frame: &mut FrameBuilder) -> Result<()> {
-        let number = u32::try_from(self.table.frames.len()).expect("a pack's frames are limited");
-        let before = self.pending.len();
-        coder.seal(frame, &self.seal, number, &mut self.pending)?;
-        let stored = self.pending.len() - before;
-        self.table.push(self.length, stored, frame.chunks());
-        self.length += stored as u64;
-        frame.clear();
-        Ok(())
-    }
-
-    fn append_again(
-        &mut self,
-        coder: &mut FrameCoder,
-        unsealed: Unsealed,
-        chunks: &[ChunkEntry],
-    ) -> Result<()> {
-        let number = u32::try_from(self.table.frames.len()).expect("a pack's frames are limited");
-        let stored = unsealed.stored_bytes();
-        coder.seal_again(unsealed, &self.seal, number, &mut self.pending)?;
-        self.table.push(self.length, stored, chunks);
-        self.length += stored as u64;
-        Ok(())
-    }
-
+impl PackUpload {
     /// Sends one part's worth of pending bytes, or all if there are fewer.
     async fn send_part(&mut self, objects: &Objects) -> Result<()> {
         let rest = self.pending.split_off(self.pending.len().min(PART_BYTES));
@@ -300,10 +295,10 @@ impl OpenPack {
         while self.parts.len() >= PARTS_IN_FLIGHT {
             self.join_part().await?;
         }
-        if self.upload.is_none() {
-            self.upload = Some(objects.upload(&self.path).await?);
+        if self.begun.is_none() {
+            self.begun = Some(objects.upload(&self.path).await?);
         }
-        let upload = self.upload.as_mut().expect("it was begun above");
+        let upload = self.begun.as_mut().expect("it was begun above");
         self.parts.spawn(upload.put_part(part.into()));
         Ok(())
     }
@@ -316,32 +311,8 @@ impl OpenPack {
         }
     }
 
-    /// Writes the table and returns when the whole pack is durable.
-    async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
-        let ending = pack::ending(&self.table, &self.seal);
-        self.length += ending.len() as u64;
-        self.pending.extend_from_slice(&ending);
-        if let Err(error) = self.complete(&objects).await {
-            self.abort().await;
-            return Err(error);
-        }
-        let found = objects.size(&self.path).await?;
-        if found != self.length {
-            let object = self.path.to_string();
-            return Err(Error::Damaged {
-                object,
-                problem: "the store cut it short",
-            });
-        }
-        Ok(IndexedPack {
-            id: self.id,
-            stored_bytes: self.length,
-            table: self.table,
-        })
-    }
-
     async fn complete(&mut self, objects: &Objects) -> Result<()> {
-        if self.upload.is_none() && self.pending.len() <= PART_BYTES {
+        if self.begun.is_none() && self.pending.len() <= PART_BYTES {
             return objects
                 .put(&self.path, std::mem::take(&mut self.pending))
                 .await;
@@ -352,7 +323,7 @@ impl OpenPack {
         while !self.parts.is_empty() {
             self.join_part().await?;
         }
-        let Some(upload) = self.upload.as_mut() else {
+        let Some(upload) = self.begun.as_mut() else {
             return Ok(());
         };
         let done = upload.complete().await;
@@ -362,10 +333,10 @@ impl OpenPack {
 
     async fn abort(&mut self) {
         self.parts.shutdown().await;
-        if let Some(upload) = self.upload.as_mut()
+        if let Some(upload) = self.begun.as_mut()
             && let Err(error) = upload.abort().await
         {
-            tracing::warn!(%error, pack.id = %self.id, "An unfinished upload stays in the store.");
+            tracing::warn!(%error, object = %self.path, "An unfinished upload stays in the store.");
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::store::{Folder, Found, Objects, manifest_name, manifest_path, pack_pa
 use crate::stored;
 use crate::tree::Root;
 use crate::verify::{self, VerifyLevel, VerifyReport};
+use crate::whole;
 use crate::workers;
 use crate::write::{self, WriteDisk, Written};
 
@@ -357,7 +358,7 @@ impl Inner {
             object: path.to_string(),
             problem,
         };
-        if *blake3::hash(&object).as_bytes() != receipt.manifest {
+        if whole::hash_of(&object) != Ok(receipt.manifest) {
             return Err(damaged("it is not the one its receipt names"));
         }
         let bound = self.place.bound(&backup.to_string());

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -16,7 +17,7 @@ use crate::index::{PackInfo, Place};
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
-use crate::store::pack_path;
+use crate::store::{Objects, pack_path};
 use crate::tree::{FANOUT, Geometry, decode_node};
 
 /// Frames that are kept after use: neighbouring nodes share them.
@@ -166,19 +167,15 @@ impl ChunkReader {
 
 /// Gives each request's bytes to `each`, having asked for the next one's before,
 /// so that the store works while the frames are opened.
-pub(crate) fn fetch_ahead<'r, R: 'r>(
-    project: &Inner,
+pub(crate) fn fetch_ahead<R>(
+    objects: &Objects,
     handle: &Handle,
-    mut next: impl FnMut() -> Option<&'r R>,
-    place: impl Fn(&R) -> (PackId, Range<u64>),
-    mut each: impl FnMut(&R, Result<Bytes>) -> Result<()>,
+    mut next: impl FnMut() -> Option<R>,
+    place: impl Fn(&R) -> (Path, Range<u64>),
+    mut each: impl FnMut(R, Result<Bytes>) -> Result<()>,
 ) -> Result<()> {
-    let start = |request: &'r R| {
-        let (pack, range) = place(request);
-        let (objects, path) = (
-            project.objects.clone(),
-            pack_path(project.place.project, pack),
-        );
+    let start = |request| {
+        let ((path, range), objects) = (place(&request), objects.clone());
         let mut fetch = JoinSet::new();
         fetch.spawn_on(async move { objects.get_range(&path, range).await }, handle);
         (request, fetch)

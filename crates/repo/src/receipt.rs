@@ -10,6 +10,7 @@ use crate::codec::Reader;
 use crate::keys::Place;
 use crate::seal::{FORMAT, OpenError, check_format};
 use crate::tree::Root;
+use crate::whole;
 
 const MAGIC: [u8; 8] = *b"CAIRNRCP";
 
@@ -19,7 +20,7 @@ pub(crate) struct Receipt {
     pub backup: BackupId,
     pub root: Root,
     pub size_bytes: u64,
-    /// The BLAKE3 hash of the manifest object as stored.
+    /// The hash that the manifest object ends in.
     pub manifest: [u8; 32],
     pub created_at: Timestamp,
 }
@@ -36,12 +37,14 @@ impl Receipt {
         out.extend_from_slice(&self.created_at.as_micros().to_le_bytes());
         let signature = signature(key, place, &out);
         out.extend_from_slice(&signature);
+        whole::append_hash(&mut out);
         out
     }
 
     /// Reads a receipt and checks its signature.
     pub fn read(key: &[u8; 32], place: &Place, object: &[u8]) -> Result<Self, OpenError> {
-        let mut reader = Reader::new(object);
+        let body = whole::check(object)?;
+        let mut reader = Reader::new(body);
         if reader.array()? != MAGIC {
             return Err(OpenError::Malformed("it is no receipt"));
         }
@@ -53,7 +56,7 @@ impl Receipt {
             manifest: reader.array()?,
             created_at: Timestamp::from_micros(reader.u64()?.cast_signed()),
         };
-        let signed = &object[..object.len() - reader.rest().len()];
+        let signed = &body[..body.len() - reader.rest().len()];
         let found: [u8; 32] = reader.array()?;
         reader.finish()?;
         if bool::from(signature(key, place, signed).ct_eq(&found)) {

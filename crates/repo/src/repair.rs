@@ -12,7 +12,7 @@ use std::sync::Arc;
 use cairn_types::Progress;
 
 use crate::error::Result;
-use crate::frames::{FrameCheck, FrameKey};
+use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::marks::Bits;
 use crate::pack::PackId;
@@ -44,10 +44,11 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
         known: known.clone(),
         stop: stop.clone(),
     };
-    let (bad, _) = check.run().await?;
-    let damaged = damaged_packs(project, &known, &bad).await?;
+    let checked = check.run().await?;
+    let damaged = damaged_packs(project, &known, &checked).await?;
     let this = known.clone();
-    let (copies, lost_chunks) = workers::one(move || quarantine(&this, &damaged, &bad)).await?;
+    let (copies, lost_chunks) =
+        workers::one(move || quarantine(&this, &damaged, &checked.bad_frames)).await?;
     let rewritten = rewrite::copy(project, &known, &stop, copies).await?;
     if !rewritten.packs.is_empty() {
         removal.condemn_and_remove(rewritten.packs.clone()).await?;
@@ -60,13 +61,9 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
     })
 }
 
-/// Packs of the index with a damaged frame, or whose own table cannot be read.
-async fn damaged_packs(
-    project: &Inner,
-    known: &Known,
-    bad: &HashSet<FrameKey>,
-) -> Result<BTreeSet<u32>> {
-    let mut damaged: BTreeSet<u32> = bad.iter().map(|(pack, _)| *pack).collect();
+/// Packs of the index that are not as they were written, or whose own table cannot be read.
+async fn damaged_packs(project: &Inner, known: &Known, checked: &Checked) -> Result<BTreeSet<u32>> {
+    let mut damaged: BTreeSet<u32> = checked.bad_packs.keys().copied().collect();
     for (id, size) in project.pack_sizes().await? {
         if or_corrupt(project.read_pack_table(id, size).await)?.is_none() {
             damaged.extend(known.index().number(id));

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::keys::{MasterKey, Place, ProjectKeys, RepositoryId};
+use crate::keys::{Config, MasterKey, Place, ProjectKeys, RootKey};
 use crate::log::Log;
 use crate::project::Project;
 use crate::random;
@@ -26,28 +26,29 @@ pub struct Repository {
 
 struct Inner {
     objects: Objects,
-    master: MasterKey,
-    id: RepositoryId,
+    config: Arc<Config>,
     /// Of a writer.
     log: Option<Arc<Log>>,
     projects: Mutex<HashMap<ProjectId, Project>>,
 }
 
 impl Repository {
-    /// Makes a new repository, and opens it for writing.
+    /// Makes a new repository, and becomes its writer.
     ///
     /// Errors: `Conflict` there is one already; `Corrupt` there was one and its config is lost.
-    pub async fn create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
-        let (objects, id) = (Objects::new(store), RepositoryId::random());
-        let config = config_path();
-        if !objects.projects().await?.is_empty() && objects.get(&config).await?.is_none() {
+    pub async fn create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
+        let (objects, config) = (Objects::new(store), Config::random());
+        let path = config_path();
+        if !objects.projects().await?.is_empty() && objects.get(&path).await?.is_none() {
             // With a new config nothing that is here could ever be opened.
             return Err(Error::Missing {
-                object: config.to_string(),
+                object: path.to_string(),
             });
         }
-        if objects.create(&config, master.seal_config(&id)).await? {
-            Self::new_writer(objects, master, id).await
+        if objects.create(&path, master.seal_config(&config)).await? {
+            Self::new(objects, Arc::new(config), None)
+                .for_writing()
+                .await
         } else {
             Err(Error::RepositoryExists)
         }
@@ -58,47 +59,65 @@ impl Repository {
     /// collects, packs that were there may be gone: then open it again.
     ///
     /// Errors: `NotFound` there is none; `Denied` another master key; `Invalid` a newer format.
-    pub async fn open(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+    pub async fn open(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store);
-        let id = open_config(&objects, &master).await?;
-        Ok(Self::new(objects, master, id, None))
+        let config = read_config(&objects, master).await?;
+        Ok(Self::new(objects, Arc::new(config), None))
     }
 
-    /// Opens a repository and becomes its writer; an earlier one, wherever it
-    /// may be, acknowledges nothing and removes nothing from then on.
+    /// Becomes the writer of the repository: an earlier one, wherever it may be,
+    /// acknowledges nothing and removes nothing from then on.
     ///
-    /// Errors: as `open`; `Conflict` another process is opening it, too.
-    pub async fn open_for_writing(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+    /// Errors: `Conflict` another process is becoming it, too; `Corrupt` the log is damaged.
+    pub async fn for_writing(&self) -> Result<Self> {
+        let (objects, config) = (self.inner.objects.clone(), self.inner.config.clone());
+        let log = Log::open(objects.clone(), config.root.log_secret(), config.id).await?;
+        Ok(Self::new(objects, config, Some(Arc::new(log))))
+    }
+
+    /// Gives a repository another master key: writes its config anew, and
+    /// nothing else. From then on `from` opens nothing. Until this returns,
+    /// either key may be the one that opens the repository.
+    ///
+    /// The caller sees to it that nobody else does the same meanwhile, as the
+    /// lock of a local store does.
+    ///
+    /// Errors: as `open`, of either key.
+    pub async fn rotate_master_key(
+        store: Arc<dyn ObjectStore>,
+        from: &MasterKey,
+        to: &MasterKey,
+    ) -> Result<()> {
         let objects = Objects::new(store);
-        let id = open_config(&objects, &master).await?;
-        Self::new_writer(objects, master, id).await
+        let config = read_config(&objects, from).await?;
+        objects.put(&config_path(), to.seal_config(&config)).await?;
+        read_config(&objects, to).await.map(drop)
     }
 
     /// Opens the repository for writing, or makes it where there is none.
-    pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Self> {
+    pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store.clone());
         match objects.get(&config_path()).await? {
-            Some(_) => Self::open_for_writing(store, master).await,
+            Some(_) => Self::open(store, master).await?.for_writing().await,
             None => Self::create(store, master).await,
         }
     }
 
     /// What tells this repository from every other, in hexadecimal.
     pub fn id(&self) -> String {
-        hex::encode(self.inner.id.0)
+        hex::encode(self.inner.config.id.0)
     }
 
-    async fn new_writer(objects: Objects, master: MasterKey, id: RepositoryId) -> Result<Self> {
-        let log = Log::open(objects.clone(), master.log_secret(), id).await?;
-        Ok(Self::new(objects, master, id, Some(Arc::new(log))))
+    /// Opens what belongs to the repository and lies elsewhere.
+    pub fn root_key(&self) -> &RootKey {
+        &self.inner.config.root
     }
 
-    fn new(objects: Objects, master: MasterKey, id: RepositoryId, log: Option<Arc<Log>>) -> Self {
+    fn new(objects: Objects, config: Arc<Config>, log: Option<Arc<Log>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 objects,
-                master,
-                id,
+                config,
                 log,
                 projects: Mutex::default(),
             }),
@@ -115,7 +134,7 @@ impl Repository {
         let path = key_path(project);
         let place = self.place(project);
         let data_key = match objects.get(&path).await? {
-            Some(wrapped) => self.inner.master.unwrap(&place, &wrapped)?,
+            Some(wrapped) => self.inner.config.root.unwrap(&place, &wrapped)?,
             None if objects.has_project(project).await? => {
                 // With a new key nothing that is here could ever be opened.
                 return Err(Error::Missing {
@@ -126,7 +145,7 @@ impl Repository {
             None => {
                 let fresh = Zeroizing::new(random::bytes());
                 if !objects
-                    .create(&path, self.inner.master.wrap(&place, &fresh))
+                    .create(&path, self.inner.config.root.wrap(&place, &fresh))
                     .await?
                 {
                     return Err(Error::RepositoryExists);
@@ -148,7 +167,7 @@ impl Repository {
         let place = self.place(project);
         let wrapped = self.inner.objects.get(&key_path(project)).await?;
         let wrapped = wrapped.ok_or(Error::NoProject { project })?;
-        let data_key = self.inner.master.unwrap(&place, &wrapped)?;
+        let data_key = self.inner.config.root.unwrap(&place, &wrapped)?;
         Ok(self.remember(&mut projects, place, &data_key))
     }
 
@@ -159,7 +178,7 @@ impl Repository {
 
     fn place(&self, project: ProjectId) -> Place {
         Place {
-            repository: self.inner.id,
+            repository: self.inner.config.id,
             project,
         }
     }
@@ -182,7 +201,7 @@ impl Repository {
     }
 }
 
-async fn open_config(objects: &Objects, master: &MasterKey) -> Result<RepositoryId> {
-    let config = objects.get(&config_path()).await?;
-    master.open_config(&config.ok_or(Error::NoRepository)?)
+async fn read_config(objects: &Objects, master: &MasterKey) -> Result<Config> {
+    let object = objects.get(&config_path()).await?;
+    master.open_config(&object.ok_or(Error::NoRepository)?)
 }

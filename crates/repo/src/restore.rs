@@ -24,6 +24,7 @@ use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
 use crate::read::{ChunkReader, MOVES_MAX, Visit, fetch_ahead};
 use crate::scan::Scan;
+use crate::store::pack_path;
 use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
 use crate::workers::{self, Stop, StopOnDrop};
 
@@ -232,10 +233,13 @@ impl Window<'_> {
         let work = move || {
             let mut coder = FrameCoder::new();
             fetch_ahead(
-                &this.project,
+                &this.project.objects,
                 &this.handle,
                 || requests.get(next.fetch_add(1, Ordering::Relaxed)),
-                |request| (request.pack, request.range.clone()),
+                |request| {
+                    let project = this.project.place.project;
+                    (pack_path(project, request.pack), request.range.clone())
+                },
                 |request, stored| {
                     this.stop.check()?;
                     match stored {

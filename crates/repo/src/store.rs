@@ -220,18 +220,18 @@ impl Objects {
     /// Every object in one of a project's folders, by path.
     pub async fn list(&self, project: ProjectId, folder: Folder) -> Result<Vec<Found>> {
         let prefix = Path::from(format!("{PROJECTS}/{project}/{}", folder.name()));
-        self.list_below(&prefix).await
+        self.list_in(&prefix).await
     }
 
     /// The slots of the log that hold an entry, in order.
     pub async fn log_slots(&self) -> Result<Vec<u64>> {
-        let found = self.list_below(&Path::from(LOG)).await?;
+        let found = self.list_in(&Path::from(LOG)).await?;
         let mut slots: Vec<u64> = found.iter().filter_map(|f| f.name.parse().ok()).collect();
         slots.sort_unstable();
         Ok(slots)
     }
 
-    async fn list_below(&self, prefix: &Path) -> Result<Vec<Found>> {
+    async fn list_in(&self, prefix: &Path) -> Result<Vec<Found>> {
         let listed = self.store.list(Some(prefix)).map_ok(|meta| Found {
             name: meta.location.filename().unwrap_or_default().to_owned(),
             path: meta.location,
@@ -243,6 +243,11 @@ impl Objects {
             .map_err(|source| failed("list", prefix, source))?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
+    }
+
+    /// Every object of the repository.
+    pub async fn list_all(&self) -> Result<Vec<Found>> {
+        self.list_in(&Path::default()).await
     }
 
     /// Whether a project has anything here.

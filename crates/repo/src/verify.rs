@@ -1,8 +1,9 @@
 //! Verification: which backups could not be restored.
 //!
-//! Quick reads every receipt, manifest, tree and pack table, and checks that
-//! every block of every backup has its place in a pack of the right length.
-//! Full also opens every frame and checks every chunk against its id. Damage is
+//! Both levels read every receipt, manifest and tree, read every pack from end
+//! to end, and check that it has the hash that it was written with and that every block
+//! of every backup has its place in one. Full also opens every frame and checks
+//! every chunk against its id. Damage is
 //! a finding, not an error; an error means that the store could not be asked.
 
 use std::collections::HashSet;
@@ -13,6 +14,7 @@ use cairn_types::{BackupId, Kind, Progress};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 
+use crate::check::WholeCheck;
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::frames::{FrameCheck, FrameKey};
@@ -26,9 +28,9 @@ use crate::workers::{self, Stop, StopOnDrop};
 /// How closely to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerifyLevel {
-    /// Everything but the contents of blocks.
+    /// Whether everything is there and as it was written.
     Quick,
-    /// Every byte.
+    /// Also whether it opens, and what is in it has the right id.
     Full,
 }
 
@@ -77,25 +79,28 @@ pub(crate) async fn verify(
     project.check_index(&mut report).await?;
     project.check_tables(&mut report).await?;
     let bad = match level {
-        VerifyLevel::Quick => HashSet::new(),
+        VerifyLevel::Quick => {
+            let packs = project.objects.list(project.place.project, Folder::Packs);
+            let check = WholeCheck::new(project.objects.clone(), packs.await?, stop.clone());
+            let checked = check.run().await?;
+            report.damaged.extend(checked.damaged);
+            report.read_bytes = checked.read_bytes;
+            HashSet::new()
+        }
         VerifyLevel::Full => {
-            let (project, known) = (project.clone(), known.clone());
             let check = FrameCheck {
-                project,
-                known,
+                project: project.clone(),
+                known: known.clone(),
                 stop: stop.clone(),
             };
-            let (bad, read_bytes) = check.run().await?;
-            report.read_bytes = read_bytes;
-            bad
+            let checked = check.run().await?;
+            let paths = checked.bad_packs.into_values();
+            let paths = paths.map(|pack| pack_path(project.place.project, pack).to_string());
+            report.damaged.extend(paths);
+            report.read_bytes = checked.read_bytes;
+            checked.bad_frames
         }
     };
-    for (pack, _) in &bad {
-        if let Some(pack) = known.index().pack(*pack)? {
-            let path = pack_path(project.place.project, pack.id);
-            report.damaged.push(path.to_string());
-        }
-    }
     let checks = Backups {
         project: project.clone(),
         known,

@@ -24,6 +24,7 @@ use crate::scan::{BlockRead, Piece, Scan};
 use crate::seal;
 use crate::store::receipt_path;
 use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
+use crate::whole;
 use crate::workers::{self, Stop, StopOnDrop};
 
 /// Blocks that may wait for other sessions to store them; more are stored again.
@@ -174,7 +175,7 @@ impl Inner {
             backup,
             root,
             size_bytes: manifest.content.size_bytes(),
-            manifest: *blake3::hash(&object).as_bytes(),
+            manifest: whole::hash_of(&object).expect("a sealed object ends in its hash"),
             created_at: manifest.info.created_at,
         };
         let receipt_bytes = receipt.sign(&self.keys.receipts, &self.place);

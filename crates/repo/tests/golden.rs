@@ -24,7 +24,7 @@ fn golden() -> PathBuf {
 async fn open(folder: &Path) -> Project {
     let store = Arc::new(LocalStore::open_read_only(folder).unwrap());
     let master = MasterKey::from_hex(content::MASTER).unwrap();
-    let repository = Repository::open(store, master).await.unwrap();
+    let repository = Repository::open(store, &master).await.unwrap();
     let projects = repository.projects().await.unwrap();
     repository.existing_project(projects[0]).await.unwrap()
 }

@@ -265,16 +265,16 @@ async fn a_restore_that_reads_back_as_something_else_is_an_error() {
 #[tokio::test]
 async fn a_repository_opens_with_its_own_key_only() {
     let world = World::new().await;
-    let denied = Repository::open(world.store.clone(), MasterKey::generate()).await;
+    let denied = Repository::open(world.store.clone(), &MasterKey::generate()).await;
     assert_eq!(kind(denied.map(|_| ())), Kind::Denied);
-    let exists = Repository::create(world.store.clone(), master()).await;
+    let exists = Repository::create(world.store.clone(), &master()).await;
     assert_eq!(kind(exists.map(|_| ())), Kind::Conflict);
     let empty = Arc::new(object_store::memory::InMemory::new());
     assert_eq!(
-        kind(Repository::open(empty, master()).await.map(|_| ())),
+        kind(Repository::open(empty, &master()).await.map(|_| ())),
         Kind::NotFound
     );
-    let repository = Repository::open(world.store.clone(), master())
+    let repository = Repository::open(world.store.clone(), &master())
         .await
         .unwrap();
     let stranger = repository.existing_project(ProjectId::random()).await;

@@ -193,7 +193,7 @@ async fn a_repository_in_a_folder_works_and_restores_with_folder_and_key_alone()
     };
     let before = tree(folder.path());
     let store = Arc::new(LocalStore::open_read_only(folder.path()).unwrap());
-    let repository = Repository::open(store.clone(), master()).await.unwrap();
+    let repository = Repository::open(store.clone(), &master()).await.unwrap();
     assert_eq!(repository.projects().await.unwrap(), [project_id]);
     let project = repository.existing_project(project_id).await.unwrap();
     assert_eq!(project.list().await.unwrap()[0].info.id, backup);

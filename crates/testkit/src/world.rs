@@ -88,8 +88,8 @@ impl World {
         };
         let inventory = Arc::new(Inventory::new(vec![source]).expect("the source is valid"));
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let master = || MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
-        let repository = Repository::create(Arc::clone(&store), master()).await;
+        let master = MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
+        let repository = Repository::create(Arc::clone(&store), &master).await;
         let repository = repository.expect("an empty store takes a repository");
         let url = format!(
             "sqlite:{}",
@@ -102,7 +102,6 @@ impl World {
             repository: repository.clone(),
             inventory: Arc::clone(&inventory),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            master_key: master(),
             wake: Arc::clone(&wake),
             quotas: Quotas::default(),
         });

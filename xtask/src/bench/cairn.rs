@@ -1,80 +1,194 @@
 //! Cairn itself: a server of its own, driven by the client verbs.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::process::peak_bytes;
+use super::compare::{changed_blocks, same};
+use super::figure::{Figure, Figures};
+use super::process::{peak_bytes, reset_peak, run};
+use super::{Generations, folder_bytes, place_image};
 use crate::server::Server;
 
-use super::{Figures, Images, folder_bytes, place_image, same};
-
 const CONFIG: &str = "[[source]]\nkind = \"images\"\nname = \"bench\"\npath = \"images\"\n";
+const BLOCK_BYTES: usize = 64 << 10;
 
-/// One round: full, incremental, restore onto an empty disk of the same size.
-pub fn measure(program: &Path, images: &Images, place: &Path) -> Result<Figures> {
-    let folder = place.join("images");
-    fs::create_dir(&folder)?;
-    let disk = folder.join("disk.img");
-    place_image(&images.first, &disk)?;
-    let server = Server::start(program, place, CONFIG)?;
-    let repository = place.join("data/repository");
-    server.call(&[
-        "vault",
-        "create",
-        "bench",
-        "--size",
-        "1000",
-        "--resource",
-        "disk.img",
-    ])?;
-    server.call(&["checkpoint", "create", "bench", "--name", "first", "--wait"])?;
-    let full_seconds = last_task(&server, "backup")?;
-    let full_bytes = folder_bytes(&repository)?;
-    place_image(&images.second, &disk)?;
-    server.call(&[
-        "checkpoint",
-        "create",
-        "bench",
-        "--name",
-        "second",
-        "--wait",
-    ])?;
-    let incremental_seconds = last_task(&server, "backup")?;
-    let incremental_bytes = folder_bytes(&repository)? - full_bytes;
-    fs::remove_file(&disk)?;
-    File::create(&disk)?.set_len(fs::metadata(&images.second)?.len())?;
-    server.call(&["restore", "second", "--wait"])?;
-    let restore_seconds = last_task(&server, "restore")?;
-    let peak_bytes = peak_bytes(server.id()).context("the server has gone")?;
-    ensure!(
-        same(&disk, &images.second)?,
-        "cairn restored something else"
-    );
-    Ok(Figures {
-        full_seconds,
-        full_bytes,
-        incremental_seconds,
-        incremental_bytes,
-        restore_seconds,
-        peak_bytes,
-    })
+/// One round with a disk: once with nothing to tell what has changed, and once
+/// more, in a repository of its own, with change files.
+pub fn disk(program: &Path, generations: &Generations, place: &Path) -> Result<Figures> {
+    let mut figures = Figures::new();
+    for (name, part) in [
+        (
+            "plain",
+            unhinted as fn(&mut Figures, &Bench, &Generations, &Path) -> Result<()>,
+        ),
+        ("hinted", hinted),
+    ] {
+        let place = place.join(name);
+        fs::create_dir_all(place.join("images"))?;
+        let bench = Bench::start(program, &place, CONFIG)?;
+        part(&mut figures, &bench, generations, &place)?;
+        drop(bench);
+        fs::remove_dir_all(&place)?;
+    }
+    Ok(figures)
 }
 
-/// How long the newest task of a type took, from the request to its end.
-fn last_task(server: &Server, operation: &str) -> Result<f64> {
-    let tasks = server.call(&["task", "list"])?;
-    let of_type = |task: &&Value| task["operation_type"] == operation;
-    let newest = tasks
-        .as_array()
-        .context("a list of tasks")?
-        .iter()
-        .find(of_type);
-    let newest = newest.context("the task is gone")?;
-    ensure!(newest["status"] == "success", "the task failed: {newest}");
-    Ok(seconds(&newest["ended_at"])? - seconds(&newest["created_at"])?)
+fn unhinted(
+    figures: &mut Figures,
+    bench: &Bench,
+    generations: &Generations,
+    place: &Path,
+) -> Result<()> {
+    let disk = place.join("images/disk.img");
+    let empty = bench.stored()?;
+    place_image(&generations.first, &disk)?;
+    bench.vault("disk.img")?;
+    bench.backup(figures, "first", (Figure::Full, Figure::FullPeak))?;
+    let full = bench.stored()?;
+    figures.insert(Figure::FullBytes, (full - empty) as f64);
+    place_image(&generations.second, &disk)?;
+    let second = (Figure::Incremental, Figure::IncrementalPeak);
+    bench.backup(figures, "second", second)?;
+    figures.insert(Figure::Growth, (bench.stored()? - full) as f64);
+    fs::remove_file(&disk)?;
+    File::create(&disk)?.set_len(fs::metadata(&generations.second)?.len())?;
+    bench.restore(figures, "second")?;
+    ensure!(
+        same(&disk, &generations.second)?,
+        "something else was restored"
+    );
+    bench.verify(figures)
+}
+
+fn hinted(
+    figures: &mut Figures,
+    bench: &Bench,
+    generations: &Generations,
+    place: &Path,
+) -> Result<()> {
+    let disk = place.join("images/disk.img");
+    let changes = place.join("images/disk.img.changes");
+    let changed = changed_blocks(&generations.first, &generations.second, BLOCK_BYTES)?;
+    let size = fs::metadata(&generations.first)?.len();
+    let mut unwanted = Figures::new();
+    place_image(&generations.first, &disk)?;
+    write_changes(&changes, ("-", "first"), size, &[])?;
+    bench.vault("disk.img")?;
+    bench.backup(&mut unwanted, "first", (Figure::Full, Figure::FullPeak))?;
+    place_image(&generations.second, &disk)?;
+    write_changes(&changes, ("first", "second"), size, &changed)?;
+    bench.backup(figures, "second", (Figure::Hinted, Figure::HintedPeak))?;
+    let before = bench.stored()?;
+    write_changes(&changes, ("second", "third"), size, &[])?;
+    let again = (Figure::HintedAgain, Figure::HintedAgainPeak);
+    bench.backup(figures, "third", again)?;
+    figures.insert(Figure::HintedAgainBytes, (bench.stored()? - before) as f64);
+    fs::remove_file(&disk)?;
+    File::create(&disk)?.set_len(size)?;
+    bench.restore(&mut unwanted, "third")?;
+    ensure!(
+        same(&disk, &generations.second)?,
+        "something else was restored"
+    );
+    Ok(())
+}
+
+/// Writes a change file as `docs/CHANGE-FILES.md` has it.
+fn write_changes(
+    path: &Path,
+    (from, to): (&str, &str),
+    size: u64,
+    changed: &[(u64, u64)],
+) -> Result<()> {
+    let mut file = File::create(path)?;
+    writeln!(file, "cairn-changes 1\nfrom {from}\nto {to}\nsize {size}")?;
+    for (offset, length) in changed {
+        writeln!(file, "{offset} {length}")?;
+    }
+    Ok(writeln!(file, "end")?)
+}
+
+/// A server with one vault.
+struct Bench {
+    server: Server,
+    program: PathBuf,
+    data: PathBuf,
+}
+
+impl Bench {
+    fn start(program: &Path, place: &Path, config: &str) -> Result<Self> {
+        Ok(Self {
+            server: Server::start(program, place, config)?,
+            program: program.to_owned(),
+            data: place.join("data"),
+        })
+    }
+
+    fn stored(&self) -> Result<u64> {
+        folder_bytes(&self.data.join("repository"))
+    }
+
+    fn vault(&self, resource: &str) -> Result<()> {
+        let size = ["--size", "1000", "--resource", resource];
+        let call = [&["vault", "create", "bench"][..], &size].concat();
+        self.server.call(&call).map(|_| ())
+    }
+
+    fn backup(
+        &self,
+        figures: &mut Figures,
+        name: &str,
+        (time, peak): (Figure, Figure),
+    ) -> Result<()> {
+        reset_peak(self.server.id())?;
+        let call = ["checkpoint", "create", "bench", "--name", name, "--wait"];
+        self.server.call(&call)?;
+        figures.insert(time, self.last_task("backup")?);
+        self.note_peak(figures, peak)
+    }
+
+    fn restore(&self, figures: &mut Figures, backup: &str) -> Result<()> {
+        reset_peak(self.server.id())?;
+        self.server.call(&["restore", backup, "--wait"])?;
+        figures.insert(Figure::Restore, self.last_task("restore")?);
+        self.note_peak(figures, Figure::RestorePeak)
+    }
+
+    fn verify(&self, figures: &mut Figures) -> Result<()> {
+        let took = run(Command::new(&self.program)
+            .args(["repo", "verify", "--full", "--repository"])
+            .arg(self.data.join("repository"))
+            .arg("--master-key-file")
+            .arg(self.data.join("master.key")))?;
+        figures.insert(Figure::Verify, took.seconds);
+        figures.insert(Figure::VerifyPeak, took.peak_bytes as f64);
+        Ok(())
+    }
+
+    fn note_peak(&self, figures: &mut Figures, peak: Figure) -> Result<()> {
+        let bytes = peak_bytes(self.server.id()).context("the server has gone")?;
+        figures.insert(peak, bytes as f64);
+        Ok(())
+    }
+
+    /// How long the newest task of a type took, from the request to its end.
+    fn last_task(&self, operation: &str) -> Result<f64> {
+        let tasks = self.server.call(&["task", "list"])?;
+        let of_type = |task: &&Value| task["operation_type"] == operation;
+        let newest = tasks
+            .as_array()
+            .context("a list of tasks")?
+            .iter()
+            .find(of_type);
+        let newest = newest.context("the task is gone")?;
+        ensure!(newest["status"] == "success", "the task failed: {newest}");
+        Ok(seconds(&newest["ended_at"])? - seconds(&newest["created_at"])?)
+    }
 }
 
 /// An instant of the wire, in seconds since midnight; a round that goes over

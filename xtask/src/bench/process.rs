@@ -1,6 +1,7 @@
 //! Running a process: how long it takes and the most memory it has.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -61,4 +62,15 @@ pub fn peak_bytes(id: u32) -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib << 10)
+}
+
+/// Makes a running process's largest memory what it has now.
+/// Source: proc(5), `/proc/PID/clear_refs`, value 5.
+pub fn reset_peak(id: u32) -> Result<()> {
+    let path = format!("/proc/{id}/clear_refs");
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is no file that could be lost"
+    )]
+    fs::write(Path::new(&path), "5").context("the kernel keeps the peak of a process")
 }

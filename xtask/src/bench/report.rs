@@ -1,84 +1,64 @@
-//! The table: each figure's median, and how many times as fast Cairn is.
+//! The tables: each figure's median by tool, and how many times as much of it
+//! the peers take.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
-use anyhow::Result;
-
-use super::{Figures, Images, Tool};
+use super::figure::{Figure, Figures, Unit};
+use super::{Tool, Workload};
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// A figure's column: its title and its value. Less is better in all of them.
-type Column = (&'static str, fn(&Figures) -> f64);
-
-const COLUMNS: [Column; 6] = [
-    ("full, s", |figures| figures.full_seconds),
-    ("incremental, s", |figures| figures.incremental_seconds),
-    ("restore, s", |figures| figures.restore_seconds),
-    ("repository, MiB", |figures| figures.full_bytes as f64 / MIB),
-    ("growth, MiB", |figures| {
-        figures.incremental_bytes as f64 / MIB
-    }),
-    ("peak memory, MiB", |figures| {
-        figures.peak_bytes as f64 / MIB
-    }),
-];
-
-/// Prints the medians, then each peer's figures over Cairn's of the same round.
-pub fn print(tools: &[Tool], rounds: &[Vec<Figures>], images: &Images) -> Result<()> {
-    for (name, path) in [("gen1", &images.first), ("gen2", &images.second)] {
-        let metadata = fs::metadata(path)?;
-        let allocated = metadata.blocks() as f64 * 512.0 / MIB;
-        println!(
-            "{name}: {:.0} MiB, {allocated:.0} MiB of it data",
-            metadata.len() as f64 / MIB
-        );
-    }
-    println!("medians of {} rounds\n", rounds.first().map_or(0, Vec::len));
-    let titles: Vec<&str> = COLUMNS.iter().map(|(title, _)| *title).collect();
+/// Prints a workload's table: a row for each figure, a column for each tool,
+/// and for each peer the median of its ratios to Cairn, round by round.
+pub fn print(workload: Workload, tools: &[Tool], rounds: &[Vec<Figures>]) {
     println!(
-        "| tool | {} |\n|---|{}",
-        titles.join(" | "),
-        "---|".repeat(COLUMNS.len())
+        "\n{workload:?}, medians of {} rounds\n",
+        rounds.first().map_or(0, Vec::len)
     );
-    for (tool, figures) in tools.iter().zip(rounds) {
-        row(
-            tool.name(),
-            |column| median(figures.iter().map(column).collect()),
-            2,
-        );
-    }
-    let Some(ours) = tools.iter().position(|tool| *tool == Tool::Cairn) else {
-        return Ok(());
-    };
-    for (tool, figures) in tools
-        .iter()
-        .zip(rounds)
-        .filter(|(tool, _)| **tool != Tool::Cairn)
-    {
-        let ratio = |column: fn(&Figures) -> f64| {
-            let pairs = figures.iter().zip(&rounds[ours]);
-            median(
-                pairs
-                    .map(|(theirs, ours)| column(theirs) / column(ours))
-                    .collect(),
-            )
-        };
-        row(&format!("{} / cairn", tool.name()), ratio, 2);
-    }
-    Ok(())
-}
-
-fn row(name: &str, value: impl Fn(fn(&Figures) -> f64) -> f64, digits: usize) {
-    let cells: Vec<String> = COLUMNS
-        .iter()
-        .map(|(_, column)| format!("{:.digits$}", value(*column)))
+    let ours = tools.iter().position(|tool| *tool == Tool::Cairn);
+    let ours = ours.map(|at| &rounds[at]);
+    let peers: Vec<usize> = (0..tools.len())
+        .filter(|at| tools[*at].is_peer() && ours.is_some())
         .collect();
-    println!("| {name} | {} |", cells.join(" | "));
+    let mut titles: Vec<String> = tools.iter().map(|tool| tool.name().to_owned()).collect();
+    titles.extend(
+        peers
+            .iter()
+            .map(|at| format!("{} / cairn", tools[*at].name())),
+    );
+    println!("| | {} |", titles.join(" | "));
+    println!("|---|{}", "---|".repeat(titles.len()));
+    let mut figures: Vec<Figure> = rounds
+        .iter()
+        .flatten()
+        .flat_map(|round| round.keys().copied())
+        .collect();
+    figures.sort_unstable();
+    figures.dedup();
+    for figure in figures {
+        let scale = match figure.unit() {
+            Unit::Seconds => 1.0,
+            Unit::Mebibytes => MIB,
+        };
+        let mut cells: Vec<String> = rounds
+            .iter()
+            .map(|tool| {
+                let values = tool.iter().filter_map(|round| round.get(&figure));
+                cell(values.map(|value| value / scale).collect())
+            })
+            .collect();
+        for peer in &peers {
+            let pairs = rounds[*peer].iter().zip(ours.into_iter().flatten());
+            let ratios =
+                pairs.filter_map(|(theirs, ours)| Some(theirs.get(&figure)? / ours.get(&figure)?));
+            cells.push(cell(ratios.collect()));
+        }
+        println!("| {} | {} |", figure.title(), cells.join(" | "));
+    }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+fn cell(mut values: Vec<f64>) -> String {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    match values.get(values.len() / 2) {
+        Some(median) => format!("{median:.2}"),
+        None => String::new(),
+    }
 }

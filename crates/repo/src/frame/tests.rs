@@ -4,13 +4,22 @@ use super::*;
 use crate::keys::{Place, ProjectKeys, RepositoryId};
 use crate::pack::PackId;
 
-fn seal_of(pack: u8) -> PackSeal {
-    let project = cairn_types::ProjectId::from_uuid(uuid::Uuid::from_bytes([1; 16]));
-    let place = Place {
+fn place() -> Place {
+    Place {
         repository: RepositoryId([2; 16]),
-        project,
-    };
-    PackSeal::new(&ProjectKeys::new(&[3; 32]), &place, PackId([pack; 16]))
+        project: cairn_types::ProjectId::from_uuid(uuid::Uuid::from_bytes([1; 16])),
+    }
+}
+
+fn seal_of(pack: PackId) -> PackSeal {
+    PackSeal::new(&ProjectKeys::new(&[3; 32]), &place(), pack)
+}
+
+/// What seals the frames of a new pack, and what opens them.
+fn new_pack() -> (Sealer, PackSeal) {
+    let sealer = Sealer::new(&ProjectKeys::new(&[3; 32]).packs);
+    let seal = seal_of(PackId(sealer.salt()));
+    (sealer, seal)
 }
 
 fn frame_of(chunks: &[Vec<u8>]) -> FrameBuilder {
@@ -36,9 +45,10 @@ proptest! {
             true => chunks.into_iter().map(|chunk| vec![7; chunk.len()]).collect(),
             false => chunks,
         };
-        let (mut coder, seal, mut stored) = (FrameCoder::new(), seal_of(0), b"front".to_vec());
-        coder.seal(&mut frame_of(&chunks), &seal, 9, &mut stored).unwrap();
-        let frame = coder.open(&seal, 9, &stored[5..]).unwrap().to_owned().unwrap();
+        let (mut coder, mut stored) = (FrameCoder::new(), b"front".to_vec());
+        let (mut sealer, seal) = new_pack();
+        coder.seal(&mut frame_of(&chunks), &mut sealer, &seal, &mut stored).unwrap();
+        let frame = coder.open(&seal, 0, &stored[5..]).unwrap().to_owned().unwrap();
         for (slot, chunk) in chunks.iter().enumerate() {
             prop_assert_eq!(frame.chunk(slot as u16).unwrap().1, &chunk[..]);
         }
@@ -47,25 +57,26 @@ proptest! {
 
     #[test]
     fn bytes_that_are_no_frame_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(FrameCoder::new().open(&seal_of(0), 0, &bytes).is_err());
+        prop_assert!(FrameCoder::new().open(&seal_of(PackId([0; 16])), 0, &bytes).is_err());
         let _ = chunk_table(&bytes);
     }
 }
 
 #[test]
 fn a_frame_opens_only_unchanged_and_in_its_place() {
-    let (mut coder, seal, mut stored) = (FrameCoder::new(), seal_of(0), Vec::new());
-    coder
-        .seal(
-            &mut frame_of(&[b"some bytes".repeat(20)]),
-            &seal,
-            1,
-            &mut stored,
-        )
-        .unwrap();
+    let (mut coder, mut stored) = (FrameCoder::new(), Vec::new());
+    let (mut sealer, seal) = new_pack();
+    for _ in 0..2 {
+        stored.clear();
+        let mut frame = frame_of(&[b"some bytes".repeat(20)]);
+        coder
+            .seal(&mut frame, &mut sealer, &seal, &mut stored)
+            .unwrap();
+    }
     assert!(coder.open(&seal, 1, &stored).is_ok());
     assert!(coder.open(&seal, 2, &stored).is_err(), "another number");
-    assert!(coder.open(&seal_of(1), 1, &stored).is_err(), "another pack");
+    let (_, other) = new_pack();
+    assert!(coder.open(&other, 1, &stored).is_err(), "another pack");
     for at in 0..stored.len() {
         let mut changed = stored.clone();
         changed[at] ^= 0x10;
@@ -76,17 +87,28 @@ fn a_frame_opens_only_unchanged_and_in_its_place() {
 
 #[test]
 fn what_does_not_compress_is_stored_as_it_is() {
-    let (mut coder, seal) = (FrameCoder::new(), seal_of(0));
+    let mut coder = FrameCoder::new();
+    let (mut sealer, seal) = new_pack();
     let mut noise = [0; 4096];
     blake3::Hasher::new().finalize_xof().fill(&mut noise);
     let mut stored = Vec::new();
     coder
-        .seal(&mut frame_of(&[noise.to_vec()]), &seal, 0, &mut stored)
+        .seal(
+            &mut frame_of(&[noise.to_vec()]),
+            &mut sealer,
+            &seal,
+            &mut stored,
+        )
         .unwrap();
     assert_eq!(stored.len(), HEADER_BYTES + noise.len() + 4 + 2 + TAG_BYTES);
     stored.clear();
     coder
-        .seal(&mut frame_of(&[vec![1; 4096]]), &seal, 0, &mut stored)
+        .seal(
+            &mut frame_of(&[vec![1; 4096]]),
+            &mut sealer,
+            &seal,
+            &mut stored,
+        )
         .unwrap();
     assert!(stored.len() < 200);
 }

@@ -35,7 +35,7 @@ impl World {
     }
 
     pub async fn open(store: Arc<dyn ObjectStore>, project_id: ProjectId) -> Result<Self> {
-        let repository = Repository::open_or_create(store.clone(), master()).await?;
+        let repository = Repository::open_or_create(store.clone(), &master()).await?;
         let project = repository.project(project_id).await?;
         Ok(Self {
             store,
@@ -65,7 +65,7 @@ impl World {
 
     /// As another process sees it that only reads.
     pub async fn look(&self) -> Self {
-        let repository = Repository::open(self.store.clone(), master()).await;
+        let repository = Repository::open(self.store.clone(), &master()).await;
         let repository = repository.unwrap();
         let project = repository.existing_project(self.project_id).await;
         Self {

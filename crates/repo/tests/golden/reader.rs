@@ -21,9 +21,9 @@ pub fn read(folder: &Path, master: &str) -> Vec<(Key, Vec<u8>)> {
         &config,
         b"",
     );
-    let place = [config, id].concat();
+    let place = [&config[..16], &id].concat();
     let wrapped = fs::read(project.join("keys/1")).unwrap();
-    let keys = blake3::derive_key("cairn master key: project keys", &master);
+    let keys = blake3::derive_key("cairn root key: project keys", &config[16..]);
     let data = open_object(&wrapped, b"CAIRNKEY", &keys, &[&place[..], b"key"].concat());
     let derive =
         |context: &str| blake3::derive_key(&format!("cairn repository format 1: {context}"), &data);
@@ -46,7 +46,7 @@ pub fn read(folder: &Path, master: &str) -> Vec<(Key, Vec<u8>)> {
         let (root, hash) = reader.read_receipt(&fs::read(path).unwrap(), &receipts);
         let manifest = format!("{name}-{}", hex::encode(&hash[..8]));
         let manifest = fs::read(project.join("manifests").join(manifest)).unwrap();
-        assert_eq!(*blake3::hash(&manifest).as_bytes(), hash);
+        assert_eq!(manifest[manifest.len() - 32..], hash);
         let bound = [&reader.place[..], name.as_bytes()].concat();
         let plain = open_object(&manifest, b"CAIRNMAN", &objects, &bound);
         let disk = reader.read_manifest(&plain);
@@ -68,12 +68,12 @@ struct Reader {
 
 impl Reader {
     fn read_pack(&mut self, pack: &[u8]) {
+        let pack = whole(pack);
         assert_eq!((&pack[..8], u16_at(pack, 8)), (&b"CAIRNPAK"[..], 1));
         let id: [u8; 16] = pack[10..26].try_into().unwrap();
         let key = *blake3::keyed_hash(&self.packs, &id).as_bytes();
         let bound = [&self.place[..], b"pack", &id].concat();
-        let (front, trailer) = pack.split_at(pack.len() - 12);
-        assert_eq!(&trailer[4..], b"CAIRNEND");
+        let (front, trailer) = pack.split_at(pack.len() - 4);
         let (front, table) = front.split_at(front.len() - u32_at(trailer, 0));
         let table = open(&key, u32::MAX, &[&bound[..], b"table"].concat(), table);
         let frames = u32_at(&table, 0);
@@ -138,6 +138,7 @@ impl Reader {
 
     /// The root, and the hash of the manifest.
     fn read_receipt(&self, receipt: &[u8], key: &Key) -> (Key, Key) {
+        let receipt = whole(receipt);
         assert_eq!(
             (&receipt[..8], u16_at(receipt, 8), receipt.len()),
             (&b"CAIRNRCP"[..], 1, 138)
@@ -197,6 +198,7 @@ impl Reader {
 }
 
 fn open_object(object: &[u8], magic: &[u8; 8], secret: &Key, binding: &[u8]) -> Vec<u8> {
+    let object = whole(object);
     assert_eq!((&object[..8], u16_at(object, 8)), (&magic[..], 1));
     let key = *blake3::keyed_hash(secret, &object[10..26]).as_bytes();
     open(&key, 0, &[&object[..26], binding].concat(), &object[26..])
@@ -211,6 +213,13 @@ fn open(key: &Key, counter: u32, bound: &[u8], sealed: &[u8]) -> Vec<u8> {
     key.open_in_place(nonce, Aad::from(bound), &mut text)
         .unwrap()
         .to_vec()
+}
+
+/// The bytes in front of an object's hash, which must be theirs.
+fn whole(object: &[u8]) -> &[u8] {
+    let (body, hash) = object.split_at(object.len() - 32);
+    assert_eq!(blake3::hash(body).as_bytes(), hash);
+    body
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
