@@ -239,6 +239,7 @@ impl std::fmt::Display for Config {
             if let Some(project) = source.project {
                 write!(f, "\nproject = \"{project}\"")?;
             }
+            write!(f, "\nreflinks = {}", source.reflinks)?;
             for server in &source.server {
                 write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
                 write!(f, "\ndisks = {:?}", server.disks)?;

@@ -12,7 +12,7 @@ use std::fmt;
 pub(crate) const BLOCK_BYTES: usize = 64 << 10;
 
 /// The name of a chunk: a keyed hash of its plain bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkId(pub [u8; 32]);
 
 /// The first half of an id, which memory keeps: 128 bits of a keyed hash tell chunks apart.

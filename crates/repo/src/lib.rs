@@ -11,6 +11,7 @@
 //! deletion goes backwards. What makes each pair of operations safe beside the
 //! other is in `docs/CONCURRENCY.md`.
 
+mod base;
 mod check;
 mod chunk;
 mod codec;

@@ -1,6 +1,7 @@
 //! Manifests: one sealed object per backup that says what it is a backup of
 //! and where its content starts.
 
+use cairn_types::disk::Point;
 use cairn_types::{BackupId, BackupInfo};
 
 use crate::chunk::{BLOCK_BYTES, ChunkId, Hasher};
@@ -30,8 +31,12 @@ pub(crate) enum Content {
     Disk {
         geometry: Geometry,
         top: ChunkId,
+        /// Bytes in blocks that are not zero.
+        data_bytes: u64,
         /// The backup that it was said to follow.
         parent: Option<BackupId>,
+        /// What the source calls the state that was read.
+        point: Option<Point>,
     },
     /// The disks of a server.
     Group(Vec<Child>),
@@ -98,16 +103,22 @@ impl Manifest {
             Content::Disk {
                 geometry,
                 top,
+                data_bytes,
                 parent,
+                point,
             } => {
                 out.push(CONTENT_DISK);
                 out.extend_from_slice(&geometry.size_bytes.to_le_bytes());
                 out.extend_from_slice(&geometry.block_bytes.to_le_bytes());
                 out.extend_from_slice(&top.0);
+                out.extend_from_slice(&data_bytes.to_le_bytes());
                 out.push(u8::from(parent.is_some()));
                 if let Some(parent) = parent {
                     out.extend_from_slice(parent.as_bytes());
                 }
+                let point = point.as_ref().map_or("", Point::as_str);
+                out.push(u8::try_from(point.len()).expect("a point's name is short"));
+                out.extend_from_slice(point.as_bytes());
             }
             Content::Group(children) => {
                 out.push(CONTENT_GROUP);
@@ -141,16 +152,28 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
         return Err(Malformed("its blocks have an unknown size"));
     }
     let top = ChunkId(reader.array()?);
+    let data_bytes = reader.u64()?;
     let parent = match reader.u8()? {
         0 => None,
         1 => Some(backup_id(reader)?),
         _ => return Err(Malformed("its parent is neither there nor not")),
     };
+    let point = match usize::from(reader.u8()?) {
+        0 => None,
+        length => Some(point(reader.take(length)?)?),
+    };
     Ok(Content::Disk {
         geometry,
         top,
+        data_bytes,
         parent,
+        point,
     })
+}
+
+fn point(name: &[u8]) -> Result<Point, Malformed> {
+    let name = std::str::from_utf8(name).ok().and_then(Point::new);
+    name.ok_or(Malformed("the point in time that it names cannot be one"))
 }
 
 fn encode_children(children: &[Child], out: &mut Vec<u8>) {

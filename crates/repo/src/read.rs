@@ -9,7 +9,7 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::chunk::{ChunkId, ChunkKind};
+use crate::chunk::{ChunkId, ChunkKind, Hasher};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::frame::{FrameCoder, OwnedFrame};
@@ -50,6 +50,11 @@ impl ChunkReader {
             coder,
             kept,
         }
+    }
+
+    /// The keys of the ids that it reads by.
+    pub fn hasher(&self) -> &Hasher {
+        &self.project.keys.hasher
     }
 
     /// The children of a node.

@@ -25,7 +25,7 @@ use crate::project::Inner;
 use crate::read::{ChunkReader, MOVES_MAX, Visit, fetch_ahead};
 use crate::scan::Scan;
 use crate::store::pack_path;
-use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
+use crate::tree::{FANOUT, Geometry, Root, TreeBuilder, encode_node};
 use crate::workers::{self, Stop, StopOnDrop};
 
 /// Blocks that are planned at a time: 32 GiB of disk in 24 MiB of memory.
@@ -133,7 +133,8 @@ impl Session {
         .await?;
         let tree = std::mem::take(&mut *tree.lock().unwrap_or_else(PoisonError::into_inner));
         let hasher = &self.project.keys.hasher;
-        let top = tree.build(self.geometry, hasher, |_, _| Ok::<_, Error>(()))?;
+        let nothing_below = |_, _| Ok::<_, Error>([ChunkId::ZERO; FANOUT]);
+        let top = tree.build(self.geometry, hasher, nothing_below, |_, _| Ok(()))?;
         Ok(self.geometry.root(hasher, top))
     }
 
@@ -141,7 +142,9 @@ impl Session {
         let hasher = &self.project.keys.hasher;
         let mut buffer = Vec::new();
         while let Some(piece) = scan.next_piece()? {
-            let ids = scan.read_piece(&piece, hasher, &self.stop, &mut buffer, |_| Ok(()))?;
+            let mut ids = [ChunkId::ZERO; FANOUT];
+            let with = (hasher, &*self.stop);
+            scan.read_piece(&piece, &mut ids, with, &mut buffer, |_| Ok(()))?;
             if let Some(encoded) = encode_node(1, &ids) {
                 let id = hasher.id(ChunkKind::Node, &encoded);
                 leaves

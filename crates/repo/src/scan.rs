@@ -14,11 +14,13 @@ use crate::workers::Stop;
 /// Blocks that are read at a time.
 const READ_BLOCKS: u64 = 16;
 
-/// A disk that several workers read, each the next piece that holds data.
+/// A disk that several workers read, each the next piece that there is something to read of.
 pub(crate) struct Scan {
     pub reader: Arc<dyn DiskReader>,
     pub geometry: Geometry,
-    /// Where the first piece may start that nobody has taken.
+    /// The blocks that may differ from what is known, sorted and apart; all, if nothing is known.
+    changed: Option<Vec<Range<u64>>>,
+    /// The first block that nobody has taken.
     next: Mutex<u64>,
 }
 
@@ -27,7 +29,9 @@ pub(crate) struct Scan {
 pub(crate) struct Piece {
     /// Its place in the line of such parts.
     pub index: u64,
-    /// Its blocks that may hold data, counted over the disk.
+    /// Its blocks that may differ from what is known, counted over the disk.
+    pub changed: Vec<Range<u64>>,
+    /// Those of them that may hold data.
     pub runs: Vec<Range<u64>>,
 }
 
@@ -41,44 +45,81 @@ pub(crate) struct BlockRead<'b> {
 }
 
 impl Scan {
+    /// Reads all data of a disk.
     pub fn new(reader: Arc<dyn DiskReader>, geometry: Geometry) -> Self {
         Self {
             reader,
             geometry,
+            changed: None,
             next: Mutex::new(0),
         }
     }
 
-    /// Takes the next piece that holds data; nothing when the disk is done.
+    /// Reads the data in these blocks, which are sorted and apart.
+    pub fn of_changed(
+        reader: Arc<dyn DiskReader>,
+        geometry: Geometry,
+        changed: Vec<Range<u64>>,
+    ) -> Self {
+        Self {
+            changed: Some(changed),
+            ..Self::new(reader, geometry)
+        }
+    }
+
+    /// Takes the next piece with data, or with changed blocks where these are
+    /// known; nothing when the disk is done.
     pub fn next_piece(&self) -> Result<Option<Piece>, DiskError> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((mut at, mut end)) = self.next_data(*next)? else {
-            *next = self.geometry.size_bytes;
+        let block_bytes = u64::from(self.geometry.block_bytes);
+        let first = match &self.changed {
+            None => self
+                .next_data(next.saturating_mul(block_bytes))?
+                .map(|(start, _)| start / block_bytes),
+            Some(changed) => {
+                let at = changed.partition_point(|range| range.end <= *next);
+                changed.get(at).map(|range| range.start.max(*next))
+            }
+        };
+        let Some(first) = first else {
+            *next = self.geometry.blocks();
             return Ok(None);
         };
-        let span = self.geometry.span(1);
-        let index = at / span;
-        let piece_end = (index + 1)
-            .saturating_mul(span)
-            .min(self.geometry.size_bytes);
-        let block_bytes = u64::from(self.geometry.block_bytes);
-        let mut runs: Vec<Range<u64>> = Vec::new();
-        loop {
-            let blocks = at / block_bytes..end.min(piece_end).div_ceil(block_bytes);
-            match runs.last_mut() {
-                Some(last) if blocks.start <= last.end => last.end = last.end.max(blocks.end),
-                _ => runs.push(blocks),
-            }
-            if end >= piece_end {
-                break;
-            }
-            match self.next_data(end)? {
-                Some((start, stop)) if start < piece_end => (at, end) = (start, stop),
-                _ => break,
-            }
+        let index = first / FANOUT as u64;
+        let whole = index * FANOUT as u64..self.geometry.blocks().min((index + 1) * FANOUT as u64);
+        *next = whole.end;
+        let changed = match &self.changed {
+            None => std::iter::once(whole).collect(),
+            Some(changed) => within(changed, &whole),
+        };
+        let mut runs = Vec::new();
+        for blocks in &changed {
+            self.add_data(blocks, &mut runs)?;
         }
-        *next = piece_end;
-        Ok(Some(Piece { index, runs }))
+        Ok(Some(Piece {
+            index,
+            changed,
+            runs,
+        }))
+    }
+
+    /// Adds those of these blocks that may hold data.
+    fn add_data(&self, blocks: &Range<u64>, runs: &mut Vec<Range<u64>>) -> Result<(), DiskError> {
+        let block_bytes = u64::from(self.geometry.block_bytes);
+        let range = blocks.start * block_bytes..self.geometry.block_range(blocks.end - 1).end;
+        let mut at = range.start;
+        while at < range.end
+            && let Some((start, end)) = self.next_data(at)?
+            && start < range.end
+        {
+            let found = start / block_bytes..end.min(range.end).div_ceil(block_bytes);
+            match runs.last_mut() {
+                Some(last) if found.start <= last.end => last.end = last.end.max(found.end),
+                _ => runs.push(found),
+            }
+            at = end;
+        }
+        Ok(())
     }
 
     /// The first run of data from a place on, without the part before it.
@@ -96,8 +137,16 @@ impl Scan {
         Ok(None)
     }
 
-    /// How many bytes of data the disk may hold, by its extents.
-    pub fn data_bytes(&self) -> Result<u64, DiskError> {
+    /// How many bytes there may be to read: of data by the disk's extents, or
+    /// of changed blocks, holes among them, where these are known.
+    pub fn bytes_to_read(&self) -> Result<u64, DiskError> {
+        if let Some(changed) = &self.changed {
+            let bytes = |blocks: &Range<u64>| {
+                self.geometry.block_range(blocks.end - 1).end
+                    - self.geometry.block_range(blocks.start).start
+            };
+            return Ok(changed.iter().map(bytes).sum());
+        }
         let (mut sum, mut at) = (0, 0);
         while let Some((start, end)) = self.next_data(at)? {
             sum += end - start;
@@ -106,16 +155,20 @@ impl Scan {
         Ok(sum)
     }
 
-    /// Reads a piece, gives the blocks of each read that are not zero to `each`, and returns the ids of all.
+    /// Reads a piece, puts the ids of its changed blocks in their places, and
+    /// gives those of each read that are not zero to `each`. Returns how much was read.
     pub fn read_piece(
         &self,
         piece: &Piece,
-        hasher: &Hasher,
-        stop: &Stop,
+        ids: &mut [ChunkId; FANOUT],
+        (hasher, stop): (&Hasher, &Stop),
         buffer: &mut Vec<u8>,
         mut each: impl FnMut(&[BlockRead<'_>]) -> Result<()>,
-    ) -> Result<[ChunkId; FANOUT]> {
-        let mut ids = [ChunkId::ZERO; FANOUT];
+    ) -> Result<u64> {
+        for block in piece.changed.iter().cloned().flatten() {
+            ids[slot_of(block)] = ChunkId::ZERO;
+        }
+        let mut read_bytes = 0;
         for run in &piece.runs {
             let mut start = run.start;
             while start < run.end {
@@ -127,15 +180,16 @@ impl Scan {
                 for (block, plain) in blocks.zip(bytes.chunks(self.geometry.block_bytes as usize)) {
                     if !is_zero(plain) {
                         let id = hasher.id(ChunkKind::Block, plain);
-                        ids[(block % FANOUT as u64) as usize] = id;
+                        ids[slot_of(block)] = id;
                         read.push(BlockRead { block, id, plain });
                     }
                 }
                 each(&read)?;
                 stop.progress().advance(bytes.len() as u64);
+                read_bytes += bytes.len() as u64;
             }
         }
-        Ok(ids)
+        Ok(read_bytes)
     }
 
     /// Reads blocks that follow each other.
@@ -151,6 +205,21 @@ impl Scan {
         self.reader.read_at(start, buffer)?;
         Ok(buffer)
     }
+}
+
+/// A block's place under its node of level 1.
+pub(crate) fn slot_of(block: u64) -> usize {
+    (block % FANOUT as u64) as usize
+}
+
+/// The parts of sorted ranges that lie within another.
+fn within(ranges: &[Range<u64>], whole: &Range<u64>) -> Vec<Range<u64>> {
+    let first = ranges.partition_point(|range| range.end <= whole.start);
+    ranges[first..]
+        .iter()
+        .take_while(|range| range.start < whole.end)
+        .map(|range| range.start.max(whole.start)..range.end.min(whole.end))
+        .collect()
 }
 
 #[cfg(test)]

@@ -83,6 +83,17 @@ impl Geometry {
         start..(start + u64::from(self.block_bytes)).min(self.size_bytes)
     }
 
+    /// Bytes in those of the blocks under the node of level 1 at a place in the
+    /// line of such nodes that are not zero.
+    pub fn data_bytes(&self, index: u64, ids: &[ChunkId; FANOUT]) -> u64 {
+        let blocks = (index * FANOUT as u64..).zip(ids);
+        let data = blocks.filter(|(_, id)| !id.is_zero()).map(|(block, _)| {
+            let range = self.block_range(block);
+            range.end - range.start
+        });
+        data.sum()
+    }
+
     /// The name of the disk with this top node.
     pub fn root(&self, hasher: &Hasher, top: ChunkId) -> Root {
         let mut description = b"disk".to_vec();
@@ -134,48 +145,85 @@ pub(crate) fn decode_node(level: u8, bytes: &[u8]) -> Result<[ChunkId; FANOUT], 
     }
 }
 
-/// Gathers the nodes of level 1 and builds the tree above them.
+/// Gathers the nodes of level 1 that are new, and builds the tree above them.
 #[derive(Debug, Default)]
 pub(crate) struct TreeBuilder {
+    /// The top of the tree that this one is a change of; zero if it is none.
+    base: ChunkId,
     leaves: BTreeMap<u64, ChunkId>,
 }
 
 impl TreeBuilder {
-    /// Sets the node of level 1 at this place in the line of such nodes.
-    pub fn set_leaf(&mut self, index: u64, id: ChunkId) {
-        if !id.is_zero() {
-            self.leaves.insert(index, id);
+    /// A tree that is the one with this top wherever no leaf is set.
+    pub fn on(base: ChunkId) -> Self {
+        Self {
+            base,
+            ..Self::default()
         }
     }
 
-    /// Builds the nodes above, gives each to `emit`, and returns the top.
+    /// Sets the node of level 1 at this place in the line of such nodes.
+    pub fn set_leaf(&mut self, index: u64, id: ChunkId) {
+        self.leaves.insert(index, id);
+    }
+
+    /// Builds the nodes above, gives each that the base has not in its place to
+    /// `emit`, and returns the top. Asks `children` for the children of the
+    /// base's nodes that have a leaf set below them, and for no others.
     pub fn build<E>(
         self,
         geometry: Geometry,
         hasher: &Hasher,
+        mut children: impl FnMut(u8, ChunkId) -> Result<[ChunkId; FANOUT], E>,
         mut emit: impl FnMut(ChunkId, &[u8]) -> Result<(), E>,
     ) -> Result<ChunkId, E> {
-        let place_of = |index: u64| (index / FANOUT as u64, (index % FANOUT as u64) as usize);
-        let mut line = self.leaves;
-        for level in 2..=geometry.height() {
-            let mut below = std::mem::take(&mut line).into_iter().peekable();
-            while let Some((index, id)) = below.next() {
-                let mut children = [ChunkId::ZERO; FANOUT];
-                let (place, slot) = place_of(index);
-                children[slot] = id;
-                while let Some((index, id)) =
-                    below.next_if(|(index, _)| place_of(*index).0 == place)
-                {
-                    children[place_of(index).1] = id;
-                }
-                let encoded =
-                    encode_node(level, &children).expect("it has a child that is not zero");
-                let id = hasher.id(ChunkKind::Node, &encoded);
-                emit(id, &encoded)?;
-                line.insert(place, id);
-            }
+        let leaves: Vec<_> = self.leaves.into_iter().collect();
+        let mut build = Build {
+            hasher,
+            children: &mut children,
+            emit: &mut emit,
+        };
+        build.node(geometry.height(), self.base, &leaves)
+    }
+}
+
+type Children<'a, E> = dyn FnMut(u8, ChunkId) -> Result<[ChunkId; FANOUT], E> + 'a;
+type Emit<'a, E> = dyn FnMut(ChunkId, &[u8]) -> Result<(), E> + 'a;
+
+/// A tree being built.
+struct Build<'a, E> {
+    hasher: &'a Hasher,
+    children: &'a mut Children<'a, E>,
+    emit: &'a mut Emit<'a, E>,
+}
+
+impl<E> Build<'_, E> {
+    /// The node that was `base` before these leaves below it were set.
+    fn node(&mut self, level: u8, base: ChunkId, leaves: &[(u64, ChunkId)]) -> Result<ChunkId, E> {
+        let Some((_, first)) = leaves.first() else {
+            return Ok(base);
+        };
+        if level == 1 {
+            return Ok(*first);
         }
-        Ok(line.pop_first().map_or(ChunkId::ZERO, |(_, top)| top))
+        let mut children = match base.is_zero() {
+            true => [ChunkId::ZERO; FANOUT],
+            false => (self.children)(level, base)?,
+        };
+        // Leaves below one child.
+        let span = (FANOUT as u64).pow(u32::from(level) - 2);
+        for below in leaves.chunk_by(|(one, _), (two, _)| one / span == two / span) {
+            let child = &mut children[(below[0].0 / span % FANOUT as u64) as usize];
+            *child = self.node(level - 1, *child, below)?;
+        }
+        let Some(encoded) = encode_node(level, &children) else {
+            return Ok(ChunkId::ZERO);
+        };
+        let id = self.hasher.id(ChunkKind::Node, &encoded);
+        if id != base {
+            (self.emit)(id, &encoded)?;
+        }
+        Ok(id)
     }
 }
 

@@ -9,9 +9,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_types::disk::DiskReader;
+use cairn_types::disk::{DiskReader, NoChangeMap};
 use cairn_types::{BackupId, BackupInfo, Progress};
 
+use crate::base::Base;
 use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
@@ -19,11 +20,12 @@ use crate::known::{Known, Standing};
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
 use crate::project::Inner;
+use crate::read::ChunkReader;
 use crate::receipt::Receipt;
 use crate::scan::{BlockRead, Piece, Scan};
 use crate::seal;
 use crate::store::receipt_path;
-use crate::tree::{Geometry, Root, TreeBuilder, encode_node};
+use crate::tree::{FANOUT, Geometry, Root, TreeBuilder, encode_node};
 use crate::whole;
 use crate::workers::{self, Stop, StopOnDrop};
 
@@ -34,30 +36,34 @@ const DEFERRED_MAX: usize = 1 << 20;
 pub struct WriteDisk {
     /// What the backup is of; its id must be new.
     pub info: BackupInfo,
-    /// The backup of the same disk that it follows: kept in the manifest.
+    /// The backup of the same disk that it follows: kept in the manifest, and
+    /// what is unchanged since, as the disk itself says, is taken over from it.
     pub parent: Option<BackupId>,
     /// The disk.
     pub reader: Arc<dyn DiskReader>,
     /// How far it is, and the wish to stop.
     pub progress: Arc<Progress>,
-    /// Read all data even where the disk can tell what has changed since the
-    /// parent. No disk can yet: every backup reads all data and stores what is new.
+    /// Read all data even where the disk can tell what has changed since the parent.
     pub reread_all: bool,
 }
 
 /// A backup that exists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The name of its content.
     pub root: Root,
     /// The size of the disk, or of all disks of a group.
     pub size_bytes: u64,
-    /// Bytes that were read.
+    /// Bytes in blocks that are not zero.
     pub data_bytes: u64,
+    /// Bytes that were read.
+    pub read_bytes: u64,
     /// Plain bytes of chunks that the repository did not hold.
     pub new_bytes: u64,
     /// By how much the repository has grown.
     pub stored_bytes: u64,
+    /// Whether only what had changed since the parent was read, or why all data was.
+    pub by_change_map: Result<(), NoChangeMap>,
 }
 
 /// What the workers of one backup share.
@@ -66,10 +72,13 @@ struct Session {
     known: Arc<Known>,
     packer: Packer,
     scan: Scan,
+    /// What is taken over from an earlier backup, or why nothing is.
+    base: Result<Base, NoChangeMap>,
     stop: Arc<Stop>,
     tree: Mutex<TreeBuilder>,
     deferred: Mutex<Vec<Deferred>>,
     data_bytes: AtomicU64,
+    read_bytes: AtomicU64,
 }
 
 /// A block that another session was storing when this one met it.
@@ -83,39 +92,19 @@ pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<W
     project.log()?;
     let _mine = project.reserve(job.info.id)?;
     project.must_be_new(job.info.id).await?;
-    let known = project.known().await?;
-    let stop = Stop::new(job.progress);
-    let _stop = StopOnDrop(stop.clone());
     let geometry = Geometry::new(job.reader.size_bytes());
-    let session = Arc::new(Session {
-        packer: Packer::new(project.clone(), known.clone()),
-        project: project.clone(),
-        known,
-        scan: Scan::new(job.reader, geometry),
-        stop,
-        tree: Mutex::default(),
-        deferred: Mutex::default(),
-        data_bytes: AtomicU64::new(0),
-    });
-    match session.store_all().await {
-        Ok(top) => {
-            let content = Content::Disk {
-                geometry,
-                top,
-                parent: job.parent,
-            };
-            let manifest = Manifest {
-                info: job.info,
-                content,
-            };
-            let (root, stored) = project.acknowledge(&manifest).await?;
-            session.packer.count_stored(stored as u64);
-            session.stop.complete();
-            Ok(session.written(root))
-        }
-        Err(error) => {
-            session.packer.abandon().await;
-            Err(error)
+    let mut base = Base::find(project, &job, geometry).await;
+    loop {
+        let stop = Stop::new(job.progress.clone());
+        let _stop = StopOnDrop(stop.clone());
+        let session = Session::start(project, &job, (base, stop)).await?;
+        match session.store_all().await {
+            Ok(top) => return session.acknowledge(job, top).await,
+            Err(error) => {
+                session.packer.abandon().await;
+                let doubt = session.base.as_ref().ok().and_then(Base::doubted);
+                base = Err(doubt.cloned().ok_or(error)?);
+            }
         }
     }
 }
@@ -150,8 +139,10 @@ pub(crate) async fn write_group(
         root,
         size_bytes,
         data_bytes: 0,
+        read_bytes: 0,
         new_bytes: 0,
         stored_bytes: stored as u64,
+        by_change_map: Ok(()),
     })
 }
 
@@ -199,13 +190,46 @@ impl Inner {
 }
 
 impl Session {
+    async fn start(
+        project: &Arc<Inner>,
+        job: &WriteDisk,
+        (base, stop): (Result<Base, NoChangeMap>, Arc<Stop>),
+    ) -> Result<Arc<Self>> {
+        let known = project.known().await?;
+        let reader = job.reader.clone();
+        let geometry = Geometry::new(reader.size_bytes());
+        let (scan, top, data_bytes) = match &base {
+            Ok(base) => {
+                let scan = Scan::of_changed(reader, geometry, base.changed.clone());
+                (scan, base.top, base.data_bytes)
+            }
+            Err(_) => (Scan::new(reader, geometry), ChunkId::ZERO, 0),
+        };
+        Ok(Arc::new(Self {
+            packer: Packer::new(project.clone(), known.clone()),
+            project: project.clone(),
+            known,
+            scan,
+            base,
+            stop,
+            tree: Mutex::new(TreeBuilder::on(top)),
+            deferred: Mutex::default(),
+            data_bytes: AtomicU64::new(data_bytes),
+            read_bytes: AtomicU64::new(0),
+        }))
+    }
+
     /// Stores all of the disk and returns its top node once everything is durable and indexed.
     async fn store_all(self: &Arc<Self>) -> Result<ChunkId> {
         let this = self.clone();
-        let data_bytes = workers::one(move || Ok(this.scan.data_bytes()?)).await?;
-        self.stop.progress().add_total(data_bytes);
+        let bytes = workers::one(move || {
+            this.check_base()?;
+            Ok(this.scan.bytes_to_read()?)
+        })
+        .await?;
+        self.stop.progress().add_total(bytes);
         let this = self.clone();
-        let pieces = data_bytes.div_ceil(self.scan.geometry.span(1));
+        let pieces = bytes.div_ceil(self.scan.geometry.span(1));
         workers::run(workers::count(pieces), &self.stop, move || {
             Worker::new(&this).run()
         })
@@ -221,13 +245,53 @@ impl Session {
         Ok(top)
     }
 
+    /// Holds some of what is taken over against the disk.
+    fn check_base(&self) -> Result<()> {
+        let Ok(base) = &self.base else {
+            return Ok(());
+        };
+        let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
+        let read_bytes = base.check_samples(&self.scan, &mut reader)?;
+        self.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes the backup exist.
+    async fn acknowledge(&self, job: WriteDisk, top: ChunkId) -> Result<Written> {
+        let manifest = Manifest {
+            info: job.info,
+            content: Content::Disk {
+                geometry: self.scan.geometry,
+                top,
+                data_bytes: self.data_bytes.load(Ordering::Relaxed),
+                parent: job.parent,
+                point: job.reader.point(),
+            },
+        };
+        let (root, stored) = self.project.acknowledge(&manifest).await?;
+        self.packer.count_stored(stored as u64);
+        self.stop.complete();
+        workers::one(move || {
+            job.reader.keep_point();
+            Ok(())
+        })
+        .await?;
+        Ok(self.written(root))
+    }
+
     /// Builds the tree above the nodes of level 1 and stores its new nodes.
     fn close_tree(&self) -> Result<ChunkId> {
         let tree = std::mem::take(&mut *self.tree.lock().unwrap_or_else(PoisonError::into_inner));
         let mut worker = Worker::new(self);
+        let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
+        let children = |level, id| match &self.base {
+            Ok(base) => base.children(&mut reader, level, id),
+            Err(_) => Ok([ChunkId::ZERO; FANOUT]),
+        };
         let top = tree.build(
             self.scan.geometry,
             &self.project.keys.hasher,
+            children,
             |id, encoded| worker.store_node(id, encoded),
         )?;
         worker.flush()?;
@@ -286,8 +350,10 @@ impl Session {
             root,
             size_bytes: self.scan.geometry.size_bytes,
             data_bytes: self.data_bytes.load(Ordering::Relaxed),
+            read_bytes: self.read_bytes.load(Ordering::Relaxed),
             new_bytes: self.packer.new_bytes(),
             stored_bytes: self.packer.stored_bytes(),
+            by_change_map: self.base.as_ref().map(|_| ()).map_err(Clone::clone),
         }
     }
 }
@@ -298,6 +364,8 @@ struct Worker<'s> {
     coder: FrameCoder,
     blocks: FrameBuilder,
     nodes: FrameBuilder,
+    /// Reads the nodes of the base.
+    reader: ChunkReader,
 }
 
 impl<'s> Worker<'s> {
@@ -308,6 +376,7 @@ impl<'s> Worker<'s> {
             coder: FrameCoder::new(),
             blocks,
             nodes,
+            reader: ChunkReader::new(session.project.clone(), session.known.clone()),
         }
     }
 
@@ -322,20 +391,64 @@ impl<'s> Worker<'s> {
 
     fn store_piece(&mut self, piece: &Piece, buffer: &mut Vec<u8>) -> Result<()> {
         let session = self.session;
-        let hasher = &session.project.keys.hasher;
-        let scan = &session.scan;
-        let ids = scan.read_piece(piece, hasher, &session.stop, buffer, |blocks| {
+        let (hasher, scan) = (&session.project.keys.hasher, &session.scan);
+        let mut ids = [ChunkId::ZERO; FANOUT];
+        let mut bytes_before = 0;
+        if let Ok(base) = &session.base {
+            ids = base.leaf(&mut self.reader, piece.index)?;
+            bytes_before = base.geometry.data_bytes(piece.index, &ids);
+            self.store_missing(base, piece, &ids, buffer)?;
+        }
+        let with = (hasher, &*session.stop);
+        let read_bytes = scan.read_piece(piece, &mut ids, with, buffer, |blocks| {
             self.store_blocks(blocks)
         })?;
-        let read = piece.runs.iter().map(|run| {
-            scan.geometry.block_range(run.end - 1).end - scan.geometry.block_range(run.start).start
-        });
-        session.data_bytes.fetch_add(read.sum(), Ordering::Relaxed);
-        if let Some(encoded) = encode_node(1, &ids) {
-            let id = hasher.id(ChunkKind::Node, &encoded);
-            self.store_node(id, &encoded)?;
-            let mut tree = session.tree.lock().unwrap_or_else(PoisonError::into_inner);
-            tree.set_leaf(piece.index, id);
+        session.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
+        let bytes = scan.geometry.data_bytes(piece.index, &ids);
+        // Both together never go below zero: what a base holds is counted from the start.
+        session.data_bytes.fetch_add(bytes, Ordering::Relaxed);
+        session
+            .data_bytes
+            .fetch_sub(bytes_before, Ordering::Relaxed);
+        let leaf = match encode_node(1, &ids) {
+            None => ChunkId::ZERO,
+            Some(encoded) => {
+                let id = hasher.id(ChunkKind::Node, &encoded);
+                self.store_node(id, &encoded)?;
+                id
+            }
+        };
+        let mut tree = session.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        tree.set_leaf(piece.index, leaf);
+        Ok(())
+    }
+
+    /// Reads and stores the unchanged blocks beside changed ones that are in no pack any more.
+    fn store_missing(
+        &mut self,
+        base: &Base,
+        piece: &Piece,
+        ids: &[ChunkId; FANOUT],
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        let session = self.session;
+        let is_changed = |block| piece.changed.iter().any(|range| range.contains(&block));
+        let blocks = (piece.index * FANOUT as u64..).zip(*ids);
+        let unchanged: Vec<_> = blocks
+            .filter(|(block, id)| !id.is_zero() && !is_changed(*block))
+            .collect();
+        let keys: Vec<_> = unchanged.iter().map(|(_, id)| id.key()).collect();
+        let places = session.known.index().get_many(&keys)?;
+        for ((block, id), place) in unchanged.into_iter().zip(places) {
+            if place.is_some() {
+                continue;
+            }
+            let plain = session.scan.read_blocks(block..block + 1, buffer)?;
+            session
+                .read_bytes
+                .fetch_add(plain.len() as u64, Ordering::Relaxed);
+            base.compare(&self.reader, (block, id), plain)?;
+            self.store_blocks(&[BlockRead { block, id, plain }])?;
         }
         Ok(())
     }

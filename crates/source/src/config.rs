@@ -30,9 +30,17 @@ pub struct ImagesConfig {
     /// The project whose resources these are; the first project if unset.
     #[serde(default)]
     pub project: Option<ProjectId>,
+    /// Whether backups of raw images on XFS and Btrfs read a reflink, and one of each
+    /// image is kept to tell later what has changed.
+    #[serde(default = "yes")]
+    pub reflinks: bool,
     /// Groups of volumes that are protected together.
     #[serde(default)]
     pub server: Vec<ServerConfig>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// A named group of volumes, protected as one server.

@@ -1,6 +1,5 @@
 //! What the configured folders hold, and how it is opened.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_types::disk::{DiskReader, DiskWriter};
@@ -70,15 +69,20 @@ impl Inventory {
         found.cloned().ok_or(Error::NotFound { id })
     }
 
-    /// Opens a volume at one point in time: until the reader is dropped, no
-    /// QEMU can open the image for writing.
+    /// Opens a volume at one point in time, for a backup: until the reader is
+    /// dropped, no QEMU can open the image for writing, unless a reflink of
+    /// it is read.
     ///
     /// Errors: `NotFound` no such volume, or its file is missing; `Conflict`
     /// somebody has it open for writing; `Invalid` a server, or no image.
     pub fn open_reader(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
-        let (name, path, format) = self.locate(volume)?;
+        let (source, name, format) = self.locate(volume)?;
+        let path = source.path.join(&name);
         match format {
-            ImageFormat::Raw => Ok(Arc::new(RawDisk::open(&name, &path, Access::Read)?)),
+            ImageFormat::Raw => {
+                let disk = RawDisk::open(&name, &path, Access::Read)?;
+                Ok(Arc::new(disk.with_change_map(source, volume, &path)?))
+            }
             ImageFormat::Qcow2 => Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Read)?)),
         }
     }
@@ -91,7 +95,8 @@ impl Inventory {
     /// Errors: as [`open_reader`](Self::open_reader), and `Conflict` if
     /// anybody has it open; `Denied` it may not be written.
     pub fn open_writer(&self, volume: ResourceId, size_bytes: u64) -> Result<Arc<dyn DiskWriter>> {
-        let (name, path, format) = self.locate(volume)?;
+        let (source, name, format) = self.locate(volume)?;
+        let path = source.path.join(&name);
         match format {
             ImageFormat::Raw => {
                 let mut disk = RawDisk::open(&name, &path, Access::Write)?;
@@ -109,25 +114,23 @@ impl Inventory {
     ///
     /// Errors: as [`open_writer`](Self::open_writer).
     pub fn check_writable(&self, volume: ResourceId) -> Result<()> {
-        let (name, path, _) = self.locate(volume)?;
+        let (source, name, _) = self.locate(volume)?;
         // Whatever the format, locks and permissions are the file's.
-        raw::open_locked(&name, &path, Access::Write).map(drop)
+        raw::open_locked(&name, &source.path.join(&name), Access::Write).map(drop)
     }
 
-    fn locate(&self, id: ResourceId) -> Result<(String, PathBuf, ImageFormat)> {
+    /// The source of a volume, its path below the source's folder, and its format.
+    fn locate(&self, id: ResourceId) -> Result<(&ImagesConfig, String, ImageFormat)> {
         let found = self.find(id)?;
         let Some(format) = found.format else {
             return Err(Error::NotAVolume { server: found.name });
         };
-        let folder = self
+        let source = self
             .sources
             .iter()
             .find(|source| source.name == found.source);
-        let folder = &folder
-            .expect("every protectable comes from one of the sources")
-            .path;
-        let path = folder.join(&found.name);
-        Ok((found.name, path, format))
+        let source = source.expect("every protectable comes from one of the sources");
+        Ok((source, found.name, format))
     }
 }
 

@@ -14,6 +14,7 @@
 //! Every call blocks. `core` calls it from its blocking threads; the tests of
 //! `repo` and `core` use its disks through the traits of `types`.
 
+mod change_map;
 mod config;
 mod error;
 mod fingerprint;
@@ -27,7 +28,7 @@ mod raw;
 mod scan;
 #[allow(
     unsafe_code,
-    reason = "two system calls that no safe wrapper offers; nothing else lives there"
+    reason = "system calls that no safe wrapper offers; nothing else lives there"
 )]
 mod sys;
 

@@ -2,16 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
-use cairn_types::disk::{DiskError, DiskOperation, DiskReader, DiskWriter, Extent};
+use cairn_types::ResourceId;
+use cairn_types::disk::{
+    DiskError, DiskOperation, DiskReader, DiskWriter, Extent, NoChangeMap, Point,
+};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::change_map::ChangeMap;
 use crate::fingerprint::Fingerprint;
 use crate::lock::{Access, LockedFile};
-use crate::{Error, Result};
+use crate::{Error, ImagesConfig, Result};
 
 /// Zeros are written in buffers of this size where space cannot be given back.
 const ZERO_BUFFER_BYTES: usize = 1 << 20;
@@ -20,10 +25,14 @@ const ZERO_BUFFER_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct RawDisk {
     name: String,
-    locked: LockedFile,
+    /// What is read and written: the image, or a reflink of it.
+    file: File,
+    /// Nothing where a reflink is read: the image may change then.
+    lock: Option<LockedFile>,
     size_bytes: u64,
     access: Access,
     fingerprint: Fingerprint,
+    changes: ChangeMap,
 }
 
 impl RawDisk {
@@ -41,11 +50,36 @@ impl RawDisk {
         let size_bytes = locked.file().seek(SeekFrom::End(0)).map_err(failed)?;
         Ok(Self {
             name: name.to_owned(),
-            locked,
+            file: locked.file().try_clone().map_err(failed)?,
+            lock: Some(locked),
             size_bytes,
             access,
             fingerprint,
+            changes: ChangeMap::none(),
         })
+    }
+
+    /// Lets the disk say what has changed on it; it may then be read from a reflink.
+    ///
+    /// Errors: as [`open`](Self::open).
+    pub(crate) fn with_change_map(
+        mut self,
+        source: &ImagesConfig,
+        volume: ResourceId,
+        path: &Path,
+    ) -> Result<Self> {
+        let failed = |source| Error::Open {
+            volume: self.name.clone(),
+            source,
+        };
+        let changes = ChangeMap::of_raw(source, volume, (path, &self.file), self.size_bytes);
+        if let ChangeMap::Reflink(reflink) = &changes {
+            self.file = reflink.file.try_clone().map_err(failed)?;
+            self.size_bytes = reflink.file.metadata().map_err(failed)?.len();
+            self.lock = None;
+        }
+        self.changes = changes;
+        Ok(self)
     }
 
     /// Makes a new image of zeros at `path` and opens it for writing.
@@ -69,7 +103,7 @@ impl RawDisk {
 
     /// Cuts an image file that is larger to this size.
     pub(crate) fn shrink_to(&mut self, size_bytes: u64) -> Result<()> {
-        let file = self.locked.file();
+        let file = &self.file;
         let failed = |source| Error::Open {
             volume: self.name.clone(),
             source,
@@ -102,12 +136,12 @@ impl RawDisk {
         let zeros = vec![0; ZERO_BUFFER_BYTES];
         let (mut at, end) = (offset, offset + length);
         while at < end {
-            let extent = extent_of(self.locked.file(), self.size_bytes, at)?;
+            let extent = extent_of(&self.file, self.size_bytes, at)?;
             let stop = extent.end().min(end);
             while extent.data && at < stop {
                 let step = (stop - at).min(ZERO_BUFFER_BYTES as u64);
                 let step_bytes = usize::try_from(step).expect("no more than the buffer");
-                self.locked.file().write_all_at(&zeros[..step_bytes], at)?;
+                self.file.write_all_at(&zeros[..step_bytes], at)?;
                 at += step;
             }
             at = stop;
@@ -174,25 +208,36 @@ impl DiskReader for RawDisk {
     }
 
     fn extent_at(&self, offset: u64) -> std::result::Result<Extent, DiskError> {
-        extent_of(self.locked.file(), self.size_bytes, offset)
+        extent_of(&self.file, self.size_bytes, offset)
             .map_err(|source| self.error(DiskOperation::Map, (offset, 0), source))
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::result::Result<(), DiskError> {
-        self.locked
-            .file()
-            .read_exact_at(buffer, offset)
-            .map_err(|source| {
-                self.error(DiskOperation::Read, (offset, buffer.len() as u64), source)
-            })
+        self.file.read_exact_at(buffer, offset).map_err(|source| {
+            self.error(DiskOperation::Read, (offset, buffer.len() as u64), source)
+        })
     }
 
     fn check_unchanged(&self) -> std::result::Result<(), DiskError> {
         let checked = match self.access {
+            // Nobody writes to a reflink.
+            Access::Read if self.lock.is_none() => Ok(()),
             Access::Read => self.fingerprint.check(),
             Access::Write => self.fingerprint.check_same_file(),
         };
         checked.map_err(|source| self.error(DiskOperation::Read, (0, self.size_bytes), source))
+    }
+
+    fn point(&self) -> Option<Point> {
+        self.changes.point()
+    }
+
+    fn changes_since(&self, earlier: &Point) -> std::result::Result<Vec<Range<u64>>, NoChangeMap> {
+        self.changes.changes_since(earlier)
+    }
+
+    fn keep_point(&self) {
+        self.changes.keep_point();
     }
 }
 
@@ -202,8 +247,7 @@ impl DiskWriter for RawDisk {
         if !fits(self.size_bytes, place) {
             return Err(self.error(DiskOperation::Write, place, Errno::INVAL));
         }
-        self.locked
-            .file()
+        self.file
             .write_all_at(data, offset)
             .map_err(|source| self.error(DiskOperation::Write, place, source))
     }
@@ -217,7 +261,7 @@ impl DiskWriter for RawDisk {
             return Ok(());
         }
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(self.locked.file(), punch, offset, length) {
+        match rustix::fs::fallocate(&self.file, punch, offset, length) {
             Ok(()) => Ok(()),
             // A file system without holes, or a device that only clears whole sectors.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => self
@@ -228,8 +272,7 @@ impl DiskWriter for RawDisk {
     }
 
     fn flush(&self) -> std::result::Result<(), DiskError> {
-        self.locked
-            .file()
+        self.file
             .sync_data()
             .map_err(|source| self.error(DiskOperation::Flush, (0, self.size_bytes), source))
     }

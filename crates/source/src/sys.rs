@@ -1,5 +1,5 @@
-//! The two system calls that no safe wrapper offers: byte-range locks that
-//! belong to an open file, and a child that dies with its parent.
+//! The system calls that no safe wrapper offers: byte-range locks that
+//! belong to an open file, a child that dies with its parent, where a file lies.
 
 use std::fs::File;
 use std::io;
@@ -61,5 +61,97 @@ pub(crate) fn die_with_parent(command: &mut Command) {
             }
             Err(io::Error::from_raw_os_error(libc::ESRCH))
         });
+    }
+}
+
+/// Where a part of a file lies on its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MappedExtent {
+    /// Where it starts in the file, in bytes.
+    pub(crate) logical: u64,
+    /// Where it starts on the device.
+    pub(crate) physical: u64,
+    /// How long it is, in bytes.
+    pub(crate) length: u64,
+    /// The bytes on the device are the file's: not compressed, inline or yet to be written.
+    pub(crate) is_plain: bool,
+}
+
+impl MappedExtent {
+    /// The first byte of the file behind it.
+    pub(crate) const fn end(&self) -> u64 {
+        self.logical + self.length
+    }
+}
+
+/// Source: `linux/fiemap.h`, as all of the following.
+#[repr(C)]
+struct FiemapExtent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved: [u64; 2],
+    flags: u32,
+    reserved_too: [u32; 3],
+}
+
+#[repr(C)]
+struct Fiemap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped_extents: u32,
+    extent_count: u32,
+    reserved: u32,
+    extents: [FiemapExtent; EXTENTS_A_CALL],
+}
+
+/// Extents that are asked for at a time.
+const EXTENTS_A_CALL: usize = 512;
+const FS_IOC_FIEMAP: libc::Ioctl = 0xc020_660b_u32 as libc::Ioctl;
+/// Writes what is in memory to the device before it answers.
+const FIEMAP_FLAG_SYNC: u32 = 1;
+const FIEMAP_EXTENT_LAST: u32 = 1;
+/// `FIEMAP_EXTENT_SHARED`, `_MERGED` and `_LAST`: all that a plain extent may be said to be.
+const PLAIN_FLAGS: u32 = 0x2000 | 0x1000 | FIEMAP_EXTENT_LAST;
+
+/// Where all of a file lies, in order; nothing if it has more extents than `limit`.
+pub(crate) fn extents(file: &File, limit: usize) -> io::Result<Option<Vec<MappedExtent>>> {
+    // SAFETY: `Fiemap` is a plain C structure of integers for which all zeros is a value.
+    let mut map: Box<Fiemap> = Box::new(unsafe { std::mem::zeroed() });
+    let mut found: Vec<MappedExtent> = Vec::new();
+    loop {
+        map.start = found.last().map_or(0, MappedExtent::end);
+        map.length = u64::MAX - map.start;
+        map.flags = FIEMAP_FLAG_SYNC;
+        (map.mapped_extents, map.extent_count) = (0, EXTENTS_A_CALL as u32);
+        // SAFETY: the descriptor is open while `file` is borrowed, and the kernel fills at
+        // most the `extent_count` extents that the structure has.
+        let done = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut *map) };
+        if done == -1 {
+            return Err(io::Error::last_os_error());
+        }
+        let mapped = &map.extents[..EXTENTS_A_CALL.min(map.mapped_extents as usize)];
+        for extent in mapped {
+            let behind = found.last().is_none_or(|last| last.end() <= extent.logical);
+            let fits = extent.logical.checked_add(extent.length).is_some()
+                && extent.physical.checked_add(extent.length).is_some();
+            if !behind || !fits || extent.length == 0 {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            if found.len() == limit {
+                return Ok(None);
+            }
+            found.push(MappedExtent {
+                logical: extent.logical,
+                physical: extent.physical,
+                length: extent.length,
+                is_plain: extent.flags & !PLAIN_FLAGS == 0,
+            });
+        }
+        let is_last = |extent: &FiemapExtent| extent.flags & FIEMAP_EXTENT_LAST != 0;
+        if mapped.last().is_none_or(is_last) {
+            return Ok(Some(found));
+        }
     }
 }

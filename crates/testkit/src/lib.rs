@@ -5,6 +5,7 @@ mod clock;
 mod disk;
 mod faulty;
 mod gated;
+mod mapped;
 #[cfg(feature = "vendor-contract")]
 pub mod own_contract;
 mod saboteur;
@@ -16,6 +17,7 @@ pub use clock::FakeClock;
 pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
 pub use gated::{Ending, GatedDisk};
+pub use mapped::MappedDisk;
 pub use saboteur::{Moment, Sabotage, Saboteur};
 pub use world::World;
 

@@ -84,6 +84,7 @@ impl World {
             name: "lab".to_owned(),
             path: images,
             project: None,
+            reflinks: true,
             server: vec![server],
         };
         let inventory = Arc::new(Inventory::new(vec![source]).expect("the source is valid"));

@@ -1,7 +1,9 @@
 //! A disk as the data plane sees it: a line of bytes with a fixed size, some
 //! of it data, the rest zero. The real disks live in `source`.
 
+use std::fmt;
 use std::io;
+use std::ops::Range;
 
 /// A run of a disk that is all data or all zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +61,38 @@ pub struct DiskError {
     pub source: io::Error,
 }
 
+/// The name that a source gives to one state of a disk, so that it can say
+/// later what has changed since then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Point(String);
+
+impl Point {
+    /// Bytes of a name at most.
+    pub const BYTES_MAX: usize = 128;
+
+    /// A name of 1 to [`BYTES_MAX`](Self::BYTES_MAX) visible ASCII characters, or nothing.
+    pub fn new(name: &str) -> Option<Self> {
+        let fits = (1..=Self::BYTES_MAX).contains(&name.len());
+        (fits && name.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a source cannot say what has changed on a disk, in half a sentence for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoChangeMap(pub String);
+
 /// A disk at one point in time, open for reading from many threads at once.
 pub trait DiskReader: Send + Sync {
     /// The size in bytes; any number, 0 included, of no particular multiple.
@@ -75,6 +109,24 @@ pub trait DiskReader: Send + Sync {
     /// Called once after the last read: an error if what was read may not be
     /// one point in time (somebody wrote to the disk meanwhile).
     fn check_unchanged(&self) -> Result<(), DiskError>;
+
+    /// The name of the state that is read, if the source may be able to say
+    /// later what has changed since.
+    fn point(&self) -> Option<Point> {
+        None
+    }
+
+    /// The byte ranges where this state may differ from an earlier one; every
+    /// byte outside of them that both have is the same. They may reach behind
+    /// the disk's end.
+    fn changes_since(&self, _earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
+        Err(NoChangeMap("its source keeps no change map".to_owned()))
+    }
+
+    /// Called once a backup of this state is acknowledged: from now on changes
+    /// are asked for since this state only. Where it is not called the source
+    /// drops this state, with the reader, and keeps the one before.
+    fn keep_point(&self) {}
 }
 
 /// A disk open for a restore. What it held before may be read too.

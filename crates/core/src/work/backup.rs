@@ -162,6 +162,15 @@ impl<'a> BackUp<'a> {
             reread_all,
         };
         let written = repository.write_disk(job).await?;
+        let all_read_because = written.by_change_map.as_ref().err();
+        tracing::info!(
+            backup.id = %backup.id,
+            data_bytes = written.data_bytes,
+            read_bytes = written.read_bytes,
+            new_bytes = written.new_bytes,
+            all_read_because = all_read_because.map(tracing::field::display),
+            "A disk is in the repository."
+        );
         self.record(backup, &written).await
     }
 

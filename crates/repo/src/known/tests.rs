@@ -108,7 +108,9 @@ fn what_ends_during_a_collection_is_remembered() {
     let content = Content::Disk {
         geometry: Geometry::new(1),
         top: id(7),
+        data_bytes: 1,
         parent: None,
+        point: None,
     };
     let backup = BackupId::random();
     let collecting = known.begin_collection();

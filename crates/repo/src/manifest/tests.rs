@@ -10,7 +10,9 @@ fn disk(parent: Option<BackupId>) -> Content {
     Content::Disk {
         geometry: Geometry::new(123_456),
         top: ChunkId([7; 32]),
+        data_bytes: 65_536,
         parent,
+        point: parent.and_then(|parent| Point::new(&parent.to_string())),
     }
 }
 

@@ -27,19 +27,22 @@ fn holes_are_jumped_over_and_blocks_read_whole() {
     disk.write(300 * BLOCK, b"c");
     disk.write((16 << 40) - 1, b"d");
     let scan = scan(disk);
-    assert_eq!(scan.data_bytes().unwrap(), 4 * 4096 + 2 * BLOCK);
+    assert_eq!(scan.bytes_to_read().unwrap(), 4 * 4096 + 2 * BLOCK);
     let last = (16 << 40) / BLOCK - 1;
     let expected = [
         Piece {
             index: 0,
+            changed: vec![0..256],
             runs: vec![3..5, 7..9],
         },
         Piece {
             index: 1,
+            changed: vec![256..512],
             runs: vec![300..301],
         },
         Piece {
             index: last / 256,
+            changed: vec![last - 255..last + 1],
             runs: vec![last..last + 1],
         },
     ];
@@ -67,14 +70,22 @@ fn zeros_that_were_written_have_no_id() {
     let piece = scan.next_piece().unwrap().unwrap();
     let stop = Stop::new(Arc::new(Progress::default()));
     let mut seen = Vec::new();
-    let ids = scan
-        .read_piece(&piece, &hasher, &stop, &mut Vec::new(), |blocks| {
-            seen.extend(blocks.iter().map(|b| (b.block, b.id, b.plain.to_vec())));
-            Ok(())
-        })
+    let mut ids = [ChunkId::ZERO; FANOUT];
+    let read_bytes = scan
+        .read_piece(
+            &piece,
+            &mut ids,
+            (&hasher, &stop),
+            &mut Vec::new(),
+            |blocks| {
+                seen.extend(blocks.iter().map(|b| (b.block, b.id, b.plain.to_vec())));
+                Ok(())
+            },
+        )
         .unwrap();
     let tail = hasher.id(ChunkKind::Block, b"\0\0x");
     assert_eq!(seen, [(2, tail, b"\0\0x".to_vec())]);
     assert_eq!(ids[..3], [ChunkId::ZERO, ChunkId::ZERO, tail]);
     assert_eq!(stop.progress().done(), 2 * BLOCK + 3);
+    assert_eq!(read_bytes, 2 * BLOCK + 3);
 }

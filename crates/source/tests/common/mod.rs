@@ -33,6 +33,7 @@ impl Lab {
             name: "lab".to_owned(),
             path: self.folder.path().to_owned(),
             project: None,
+            reflinks: true,
             server: Vec::new(),
         }
     }

@@ -1,0 +1,329 @@
+//! Backups of a disk whose source says what has changed: nothing else is read,
+//! and the result is the one of reading everything.
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of changes may hold one"
+)]
+
+mod common;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cairn_repo::{Result, WriteDisk, Written};
+use cairn_testkit::{MappedDisk, MemoryDisk};
+use cairn_types::disk::NoChangeMap;
+use cairn_types::{BackupId, Progress, ResourceId};
+use common::{BLOCK, World, noise, text};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use proptest::prelude::*;
+
+/// Bytes that a node of level 1 covers.
+const NODE: usize = 256 * BLOCK;
+
+/// A disk that is backed up again and again.
+struct Line {
+    world: World,
+    resource: ResourceId,
+    disk: Arc<MemoryDisk>,
+    parent: Option<BackupId>,
+    count: u32,
+}
+
+impl Line {
+    async fn new(disk: MemoryDisk) -> Self {
+        let world = World::new().await;
+        let resource = world.info(1).resource;
+        Self {
+            world,
+            resource,
+            disk: Arc::new(disk),
+            parent: None,
+            count: 0,
+        }
+    }
+
+    /// A backup of a disk that has changed in these places since the last, or so its source says.
+    async fn back_up(&mut self, changes: Vec<Range<u64>>) -> Result<Written> {
+        let (before, now) = (self.count, self.count + 1);
+        let disk = MappedDisk::new(&self.disk, &format!("point-{now}"));
+        let disk = Arc::new(disk.changed_since(&format!("point-{before}"), changes));
+        let job = self.job(disk.clone());
+        let written = self.world.project.write_disk(job).await;
+        assert_eq!(disk.is_kept(), written.is_ok());
+        if written.is_ok() {
+            self.count = now;
+        }
+        written
+    }
+
+    fn job(&mut self, reader: Arc<MappedDisk>) -> WriteDisk {
+        let mut info = self.world.info(1 + i64::from(self.count));
+        info.resource = self.resource;
+        let parent = self.parent.replace(info.id);
+        WriteDisk {
+            info,
+            parent,
+            reader,
+            progress: Arc::new(Progress::default()),
+            reread_all: false,
+        }
+    }
+
+    /// The disk's backup by reading all of it, which becomes no parent.
+    async fn read_all(&mut self) -> Written {
+        let parent = self.parent;
+        let reader = Arc::new(MappedDisk::new(&self.disk, "other"));
+        let mut job = self.job(reader);
+        self.parent = parent;
+        job.reread_all = true;
+        self.world.project.write_disk(job).await.unwrap()
+    }
+
+    async fn assert_restores(&self) {
+        let (bytes, _) = self.world.restore(self.parent.unwrap()).await.unwrap();
+        assert!(bytes == self.disk.bytes());
+    }
+}
+
+fn why(written: &Written) -> &str {
+    let NoChangeMap(why) = written.by_change_map.as_ref().unwrap_err();
+    why
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_changed_is_read_and_the_rest_is_taken_over() {
+    let mut line = Line::new(MemoryDisk::new(5 * NODE as u64)).await;
+    line.disk.write(0, &text(1, NODE));
+    line.disk.write(3 * NODE as u64, &noise(2, NODE / 2));
+    let full = line.back_up(Vec::new()).await.unwrap();
+    assert_eq!(why(&full), "there is no earlier backup of the disk");
+    assert_eq!(
+        (full.data_bytes, full.read_bytes),
+        ((NODE + NODE / 2) as u64, (NODE + NODE / 2) as u64)
+    );
+
+    let before = line.disk.read_bytes();
+    let same = line.back_up(Vec::new()).await.unwrap();
+    assert_eq!(same.by_change_map, Ok(()));
+    assert_eq!(
+        (same.root, same.data_bytes, same.new_bytes),
+        (full.root, full.data_bytes, 0)
+    );
+    // Two samples of 1280 blocks.
+    assert!(same.read_bytes <= 2 * BLOCK as u64, "{same:?}");
+    assert_eq!(line.disk.read_bytes() - before, same.read_bytes);
+    assert!(same.stored_bytes < 4096, "{same:?}");
+
+    // New data in a hole, data over data, zeros over data.
+    let (hole, over, zeros) = (NODE as u64 + 5, 3 * NODE as u64 + 9, 3 * BLOCK as u64);
+    line.disk.write(hole, &noise(3, 100));
+    line.disk.write(over, &noise(4, 100));
+    line.disk.write(zeros, &vec![0; BLOCK]);
+    let changes = vec![
+        over..over + 100,
+        hole..hole + 100,
+        zeros..zeros + BLOCK as u64,
+    ];
+    let changed = line.back_up(changes).await.unwrap();
+    assert_eq!(changed.by_change_map, Ok(()));
+    assert!(changed.read_bytes <= 5 * BLOCK as u64, "{changed:?}");
+    let all = line.read_all().await;
+    assert_eq!(
+        (changed.root, changed.data_bytes),
+        (all.root, all.data_bytes)
+    );
+    assert_eq!(changed.data_bytes, full.data_bytes);
+    line.assert_restores().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_has_grown_is_read_from_its_old_end_on() {
+    for (size, grown) in [
+        (5 * BLOCK + 7, 5 * BLOCK + 9),
+        (NODE, NODE + 1),
+        (3 * BLOCK, 260 * NODE),
+        (260 * NODE - 3, 260 * NODE),
+    ] {
+        let mut line = Line::new(MemoryDisk::new(size as u64)).await;
+        line.disk.write(0, &noise(1, 2 * BLOCK));
+        line.disk.write(size as u64 - 3, b"end");
+        line.back_up(Vec::new()).await.unwrap();
+        let larger = MemoryDisk::new(grown as u64);
+        larger.write(0, &noise(1, 2 * BLOCK));
+        larger.write(size as u64 - 3, b"end");
+        larger.write(grown as u64 - 1, b"!");
+        line.disk = Arc::new(larger);
+        let written = line.back_up(Vec::new()).await.unwrap();
+        assert_eq!(written.by_change_map, Ok(()), "{size} to {grown}");
+        let all = line.read_all().await;
+        assert_eq!(
+            (written.root, written.data_bytes),
+            (all.root, all.data_bytes),
+            "{size} to {grown}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_hint_is_known_for_is_read_in_full_with_a_reason() {
+    let mut line = Line::new(MemoryDisk::with(&noise(1, 4 * BLOCK))).await;
+    line.back_up(Vec::new()).await.unwrap();
+    line.count = 7;
+    let unknown = line.back_up(Vec::new()).await.unwrap();
+    assert_eq!(why(&unknown), "nothing is known of point-1");
+    line.disk = Arc::new(MemoryDisk::with(&noise(1, 3 * BLOCK)));
+    let smaller = line.back_up(Vec::new()).await.unwrap();
+    assert_eq!(why(&smaller), "the disk is smaller than it was");
+    let all = line.read_all().await;
+    assert_eq!(why(&all), "a backup of all data was asked for");
+    let parent = line.parent;
+    line.resource = line.world.info(1).resource;
+    let other = line.back_up(Vec::new()).await.unwrap();
+    assert_eq!(why(&other), "the earlier backup is one of another disk");
+    line.parent = parent;
+    line.world.project.delete(parent.unwrap()).await.unwrap();
+    let gone = line.back_up(Vec::new()).await.unwrap();
+    assert!(why(&gone).starts_with("there is no backup"), "{gone:?}");
+    line.assert_restores().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_that_a_sample_disproves_is_dropped_and_all_is_read() {
+    let mut line = Line::new(MemoryDisk::with(&noise(1, 40 * BLOCK))).await;
+    line.back_up(Vec::new()).await.unwrap();
+    // Every sample meets a change.
+    line.disk.write(0, &noise(2, 40 * BLOCK));
+    let written = line.back_up(vec![0..BLOCK as u64]).await.unwrap();
+    assert_eq!(
+        why(&written),
+        "a block that its source says is unchanged has changed"
+    );
+    assert_eq!(written.root, line.read_all().await.root);
+    assert_eq!(written.data_bytes, 40 * BLOCK as u64);
+    line.assert_restores().await;
+}
+
+/// The paths of all packs.
+async fn packs(world: &World) -> Vec<object_store::path::Path> {
+    let mut found: Vec<_> = world.store.list(None).try_collect().await.unwrap();
+    found.sort_by_key(|object| object.last_modified);
+    let paths = found.into_iter().map(|object| object.location);
+    paths
+        .filter(|path| path.as_ref().contains("/packs/"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_over_while_packs_are_missing() {
+    let mut line = Line::new(MemoryDisk::with(&noise(1, 4 * NODE))).await;
+    line.back_up(Vec::new()).await.unwrap();
+    for path in packs(&line.world).await {
+        line.world.store.delete(&path).await.unwrap();
+    }
+    line.world = line.world.reopen().await;
+    let healed = line.back_up(Vec::new()).await.unwrap();
+    assert!(healed.by_change_map.is_err());
+    line.assert_restores().await;
+}
+
+/// What happens to a disk between two backups.
+#[derive(Debug, Clone)]
+struct Change {
+    at: usize,
+    length: usize,
+    seed: u64,
+    /// Whether the source says so.
+    told: bool,
+}
+
+const DISK: usize = 2 * NODE + 40 * BLOCK + 11;
+
+fn change(lies: bool) -> impl Strategy<Value = Change> {
+    let told = if lies {
+        prop::bool::weighted(0.7).boxed()
+    } else {
+        Just(true).boxed()
+    };
+    (0..DISK, 1..3 * BLOCK, 0..6u64, told).prop_map(|(at, length, seed, told)| Change {
+        at,
+        length: length.min(DISK - at),
+        seed,
+        told,
+    })
+}
+
+async fn apply(line: &Line, changes: &[Change]) -> Vec<Range<u64>> {
+    for change in changes {
+        let bytes = match change.seed {
+            0 => vec![0; change.length],
+            seed => noise(seed, change.length),
+        };
+        line.disk.write(change.at as u64, &bytes);
+    }
+    let told = changes.iter().filter(|change| change.told);
+    told.map(|change| change.at as u64..(change.at + change.length) as u64)
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn true_hints_come_to_what_reading_all_comes_to(
+        rounds in prop::collection::vec(prop::collection::vec(change(false), 0..12), 1..5),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let mut line = Line::new(MemoryDisk::new(DISK as u64)).await;
+            line.back_up(Vec::new()).await.unwrap();
+            for changes in rounds {
+                let told = apply(&line, &changes).await;
+                let written = line.back_up(told).await.unwrap();
+                let all = line.read_all().await;
+                prop_assert_eq!(&written.by_change_map, &Ok(()));
+                prop_assert_eq!(written.root, all.root);
+                prop_assert_eq!(written.data_bytes, all.data_bytes);
+            }
+            line.assert_restores().await;
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn false_hints_are_found_or_harm_their_own_backups_alone(
+        rounds in prop::collection::vec(prop::collection::vec(change(true), 0..12), 1..5),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(async {
+            let mut line = Line::new(MemoryDisk::new(DISK as u64)).await;
+            let first = (line.back_up(Vec::new()).await.unwrap().root, line.parent.unwrap());
+            let mut whole = vec![(first, line.disk.bytes())];
+            for changes in rounds {
+                let told = apply(&line, &changes).await;
+                let written = line.back_up(told).await.unwrap();
+                let mut job = line.job(Arc::new(MappedDisk::new(&line.disk, "x")));
+                line.parent = job.parent;
+                job.reread_all = true;
+                let id = job.info.id;
+                let all = line.world.project.write_disk(job).await.unwrap();
+                whole.push(((all.root, id), line.disk.bytes()));
+                if written.by_change_map.is_err() {
+                    prop_assert_eq!(written.root, all.root);
+                }
+                // Whatever it holds, it is whole.
+                let (_, restored) = line.world.restore(line.parent.unwrap()).await.unwrap();
+                prop_assert_eq!(restored.root, written.root);
+            }
+            for ((root, id), bytes) in whole {
+                let (restored, read_back) = line.world.restore(id).await.unwrap();
+                prop_assert!(restored == bytes);
+                prop_assert_eq!(read_back.root, root);
+            }
+            Ok(())
+        })?;
+    }
+}
