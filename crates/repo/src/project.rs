@@ -109,7 +109,8 @@ impl Project {
     ///
     /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
     pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
-        write::write_disk(&self.inner, job).await
+        let written = write::write_disk(&self.inner, job).await;
+        self.inner.or_fenced(written).await
     }
 
     /// Saves the backup of a server: the names of its disks' backups.
@@ -131,7 +132,8 @@ impl Project {
         target: Arc<dyn DiskWriter>,
         progress: Arc<Progress>,
     ) -> Result<Restored> {
-        restore::restore_disk(&self.inner, backup, target, progress).await
+        let restored = restore::restore_disk(&self.inner, backup, target, progress).await;
+        self.inner.or_fenced(restored).await
     }
 
     /// Opens a disk's backup for reading at any place, from any thread that may
@@ -165,6 +167,15 @@ impl Project {
         self.inner.listed(backup).await
     }
 
+    /// As `find`, of a backup of which nothing is missing: it reads all of its
+    /// tree, but no blocks. For a backup that this process has not acknowledged
+    /// itself: its writer may have been none any more, and it may lack data.
+    ///
+    /// Errors: `NotFound`; `Corrupt` something is missing.
+    pub async fn find_whole(&self, backup: BackupId) -> Result<Listed> {
+        verify::find_whole(&self.inner, backup).await
+    }
+
     /// Deletes a backup: from the moment its receipt is gone it does not exist.
     /// What only it needed stays until the next collection. A backup that is
     /// not there is fine.
@@ -189,7 +200,8 @@ impl Project {
         available: &[BackupId],
         progress: Arc<Progress>,
     ) -> Result<Collected> {
-        collect::collect(&self.inner, available, progress).await
+        let collected = collect::collect(&self.inner, available, progress).await;
+        self.inner.or_fenced(collected).await
     }
 
     /// Takes damaged packs out of use: copies what is whole out of them and
@@ -198,7 +210,8 @@ impl Project {
     ///
     /// Errors: `Conflict` another process is the writer now; `Cancelled`.
     pub async fn repair(&self, progress: Arc<Progress>) -> Result<Repaired> {
-        repair::repair(&self.inner, progress).await
+        let repaired = repair::repair(&self.inner, progress).await;
+        self.inner.or_fenced(repaired).await
     }
 
     /// Finds out which backups could not be restored, and names exactly those.
@@ -230,6 +243,18 @@ impl Inner {
     /// Errors: `Denied` it is open for reading only.
     pub fn log(&self) -> Result<&Arc<Log>> {
         self.log.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// Tells damage from what it looks like that another process is the writer
+    /// now and has taken packs away.
+    async fn or_fenced<T>(&self, done: Result<T>) -> Result<T> {
+        match (done, &self.log) {
+            (Err(error), Some(log)) if error.kind() == Kind::Corrupt => {
+                log.check().await?;
+                Err(error)
+            }
+            (done, _) => done,
+        }
     }
 
     fn backups(&self) -> MutexGuard<'_, Backups> {
@@ -351,9 +376,15 @@ impl Inner {
             .ok_or(Error::NoBackup { backup })?;
         let path = self.manifest_path(&receipt);
         let object = self.objects.get(&path).await?;
-        let object = object.ok_or_else(|| Error::Missing {
-            object: path.to_string(),
-        })?;
+        let Some(object) = object else {
+            // The receipt goes first: it may have been deleted in between.
+            return Err(match self.is_gone(backup).await? {
+                true => Error::NoBackup { backup },
+                false => Error::Missing {
+                    object: path.to_string(),
+                },
+            });
+        };
         let damaged = |problem| Error::Damaged {
             object: path.to_string(),
             problem,

@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::manifest::{Child, Content};
-use crate::project::{Inner, READS};
+use crate::project::{Inner, Listed, READS};
 use crate::read::{ChunkReader, Visit};
-use crate::store::{Folder, pack_path};
+use crate::store::{Folder, pack_path, receipt_path};
 use crate::workers::{self, Stop, StopOnDrop};
 
 /// How closely to look.
@@ -112,6 +112,30 @@ pub(crate) async fn verify(
     report.damaged.dedup();
     checks.stop.complete();
     Ok(report)
+}
+
+/// A backup of which nothing is missing, as far as can be told without reading
+/// its blocks.
+pub(crate) async fn find_whole(project: &Arc<Inner>, backup: BackupId) -> Result<Listed> {
+    let (_, _, _pin) = project.pin(backup).await?;
+    let stop = Stop::new(Arc::default());
+    let _stop = StopOnDrop(stop.clone());
+    let check = Backups {
+        project: project.clone(),
+        known: project.known().await?,
+        stop,
+        bad: Arc::default(),
+    };
+    let children = check.check(backup, &mut HashSet::new()).await?;
+    if let Some(problem) = check.group_problem(&children, &[]).await? {
+        tracing::warn!(backup.id = %backup, problem, "A group is not whole.");
+        let object = receipt_path(project.place.project, backup).to_string();
+        return Err(Error::Damaged {
+            object,
+            problem: "not all of its disks are there",
+        });
+    }
+    project.listed(backup).await
 }
 
 impl Inner {
@@ -285,7 +309,10 @@ impl TreeCheck {
         if self.bad.is_empty() {
             return Ok(());
         }
-        let pack = index.pack(place.pack)?.ok_or(Error::NoChunk { id })?;
+        let Some(pack) = index.pack(place.pack)? else {
+            // It has moved just now, and what moves is whole.
+            return Ok(());
+        };
         if self
             .bad
             .contains(&(place.pack, pack.frame_of(place.chunk).0))

@@ -8,6 +8,7 @@ mod gated;
 mod mapped;
 #[cfg(feature = "vendor-contract")]
 pub mod own_contract;
+mod paused;
 mod saboteur;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;
@@ -18,6 +19,7 @@ pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
 pub use gated::{Ending, GatedDisk};
 pub use mapped::MappedDisk;
+pub use paused::PausedStore;
 pub use saboteur::{Moment, Sabotage, Saboteur};
 pub use world::World;
 
