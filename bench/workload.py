@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Makes the disk images that Cairn's speed is measured on. No root.
+"""Makes the disk images and the file trees that Cairn's speed is measured on. No root.
 
-    bench/workload.py FOLDER [--size-mib 4096] [--seed 1]
+    bench/workload.py FOLDER [--size-mib 4096] [--tree-mib 1600] [--seed 1]
 
 gen1.img  a GPT disk with an ext4 root at 1 MiB: libraries and programs of this
           machine, 1/8 incompressible media, 1/16 a paged database, a log, and
@@ -9,6 +9,11 @@ gen1.img  a GPT disk with an ext4 root at 1 MiB: libraries and programs of this
 gen2.img  the same disk a day later: upgraded files, new logs, 4 KiB pages of
           the database overwritten in place, one upload, one deletion; about
           5 % of its 64 KiB blocks differ
+tree1     headers, documents, scripts, programs and libraries of this machine:
+          some 64,000 files
+tree2     the same tree a day later: of a hundred files one was rebuilt, of a
+          thousand three are gone and four have come; the others are the same
+          files by hard links
 stats.json  what became of these shares
 
 The same seed on the same machine makes the same files and the same changes;
@@ -47,6 +52,11 @@ LOG_FORMS = (
 HOST_FOLDERS = ("/usr/lib", "/usr/bin", "/usr/share", "/usr/include")
 SAFE_NAME = re.compile(r"[A-Za-z0-9._+/-]+")
 LARGEST_FILE = 64 * MIB
+# What the tree is made of, the smallest files first.
+TREE_FOLDERS = (
+    "/usr/include", "/usr/share", "/usr/lib/python3", "/usr/lib/python3.11", "/usr/lib/git-core",
+    "/usr/bin", "/usr/lib/x86_64-linux-gnu",
+)
 
 
 def run(*command, **kwargs):
@@ -57,9 +67,9 @@ def run(*command, **kwargs):
     return done.stdout
 
 
-def host_files():
+def host_files(tops=HOST_FOLDERS):
     """Regular files of this machine in a fixed order, with their sizes."""
-    for top in HOST_FOLDERS:
+    for top in tops:
         for folder, folders, names in os.walk(top):
             folders.sort()
             for name in sorted(names):
@@ -288,10 +298,51 @@ def changed(old, new, block):
     return count
 
 
+def make_tree1(tree, limit):
+    """Copies files of this machine until they take `limit` bytes; returns how many."""
+    shutil.rmtree(tree, ignore_errors=True)
+    count = 0
+    for path, size in host_files(TREE_FOLDERS):
+        if limit <= 0:
+            break
+        target = tree / path[1:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+        limit -= size
+        count += 1
+    return count
+
+
+def make_tree2(old, tree, seed):
+    """Builds the second tree: the first one after a day of work. Returns how many files changed."""
+    rng = random.Random(f"tree2 {seed}")
+    shutil.rmtree(tree, ignore_errors=True)
+    count = 0
+    for folder, folders, names in os.walk(old):
+        folders.sort()
+        new = tree / Path(folder).relative_to(old)
+        new.mkdir(parents=True)
+        for name in sorted(names):
+            source, lot = Path(folder) / name, rng.random()
+            count += lot < 0.013
+            if lot < 0.003:
+                continue
+            if lot < 0.013 and source.stat().st_size <= 8 * MIB:
+                (new / name).write_bytes(rebuilt(source.read_bytes(), rng))
+            else:
+                os.link(source, new / name)
+            if 0.5 < lot < 0.504:
+                (new / f"{name}.new").write_bytes(rng.randbytes(rng.randrange(200, 40000)))
+                count += 1
+        shutil.copystat(folder, new)
+    return count
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size-mib", type=int, default=4096)
+    parser.add_argument("--tree-mib", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.size_mib < 64:
@@ -299,7 +350,7 @@ def main():
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     options.folder.mkdir(parents=True, exist_ok=True)
     stats = options.folder / "stats.json"
-    wanted = {"size_mib": options.size_mib, "seed": options.seed}
+    wanted = {"size_mib": options.size_mib, "tree_mib": options.tree_mib, "seed": options.seed}
     if stats.exists() and wanted.items() <= json.loads(stats.read_text()).items():
         return
     gen1, gen2 = options.folder / "gen1.img", options.folder / "gen2.img"
@@ -307,12 +358,17 @@ def main():
     make_gen2(gen1, gen2, options.seed, files)
     size = gen1.stat().st_size
     blocks = changed(gen1, gen2, BLOCK)
+    tree1, tree2 = options.folder / "tree1", options.folder / "tree2"
+    tree_files = make_tree1(tree1, options.tree_mib * MIB)
+    tree_changes = make_tree2(tree1, tree2, options.seed)
     told = {
         **wanted,
         "allocated_mib": gen1.stat().st_blocks * 512 // MIB,
         "holes_percent": round(100 - gen1.stat().st_blocks * 512 * 100 / size, 1),
         "changed_64k_blocks": blocks,
         "changed_percent": round(blocks * BLOCK * 100 / size, 2),
+        "tree_files": tree_files,
+        "tree_changes": tree_changes,
     }
     stats.write_text(json.dumps(told, indent=2) + "\n")
     print(json.dumps(told))

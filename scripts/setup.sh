@@ -64,6 +64,7 @@ install_python() {
 }
 
 [ -z "$requirements" ] || install_python "$requirements" .venv
+[ "$target" != test ] || install_python tools/requirements.txt .venv
 [ "$target" != test ] || install_python tests/requirements-openstack.txt .venv/openstack
 
 # The package of Debian's newest suite, from the mirror that this machine uses, unpacked and not

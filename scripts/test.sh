@@ -12,8 +12,8 @@ step "lints"
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 step "documentation"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked --quiet
-step "tests of the crates, on SQLite and PostgreSQL"
-scripts/with_postgres.sh cargo test --workspace --locked --quiet
+step "tests of the crates, beside PostgreSQL and an S3 server"
+scripts/with_postgres.sh scripts/with_s3.sh cargo test --workspace --locked --quiet
 step "release build"
 cargo build --release --locked --package cairn
 step "tests of the program"

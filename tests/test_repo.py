@@ -110,6 +110,45 @@ def test_a_failed_restore_leaves_no_image(kept, tmp_path):
     assert target.read_bytes() == b"mine"
 
 
+def test_another_master_key_opens_everything_and_the_old_one_nothing(kept, tmp_path):
+    refused = repo(kept, "rotate-key", check=False)
+    assert refused.returncode == 1
+    assert "another process" in refused.stderr, refused.stderr
+    assert kept.stop() == 0
+    key, old, before = kept.data / "master.key", tmp_path / "old.key", kept.objects()
+    old.write_bytes(key.read_bytes())
+    repo(kept, "rotate-key")
+    assert kept.objects() == before
+    assert key.read_bytes() != old.read_bytes()
+    place = ("--repository", kept.data / "repository", "--master-key-file", old)
+    assert "does not open" in run(CAIRN, "repo", "list", *place, check=False).stderr
+
+    # As if the machine had stopped before the new key took the old one's place.
+    new = key.with_name("master.key.new")
+    key.rename(new)
+    key.write_bytes(old.read_bytes())
+    assert kept.backup["id"] in repo(kept, "list").stdout
+    kept.start()
+    assert not new.exists()
+    assert key.read_bytes() != old.read_bytes()
+    content = kept.disk.content()
+    kept.disk.wreck(seed=3)
+    kept.restore(kept.backup)
+    assert kept.disk.content() == content
+    run(CAIRN, "audit", "verify", "--config", kept.config, "--data-dir", kept.data)
+    assert kept.stop() == 0
+    assert "no problems" in repo(kept, "verify", "--full").stdout
+
+
+def test_damage_is_found_without_a_key(kept):
+    place = ("--repository", kept.data / "repository")
+    assert "each as it was written" in run(CAIRN, "repo", "check", *place).stdout
+    pack = damage(kept)
+    found = run(CAIRN, "repo", "check", *place, "-o", "json", check=False)
+    assert found.returncode == 1
+    assert json.loads(found.stdout)["damaged"] == [pack]
+
+
 def test_programs_get_json(kept):
     listed = json.loads(repo(kept, "list", "-o", "json").stdout)
     assert listed == json.loads(repo(kept, "list", "--json").stdout)

@@ -2,7 +2,7 @@
 //!
 //! The trail is a folder of files of JSON lines that are only ever appended to.
 //! Each line carries a code (HMAC-SHA256, by a key that is derived from the
-//! master key) over its own text and the code of the line before, so that
+//! repository's root key) over its own text and the code of the line before, so that
 //! nobody without the key can change, insert, reorder or remove a line and have
 //! [`verify()`] not notice. What it cannot see by itself is that the newest lines
 //! were cut off: for that, keep the head that it prints somewhere else, and

@@ -1,10 +1,7 @@
 //! `cairn audit`: the trail of who asked for what.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result, bail};
 use cairn_audit::{Head, TrailKey};
-use cairn_repo::LocalStore;
 use clap::Subcommand;
 
 use crate::ServerArguments;
@@ -33,9 +30,9 @@ pub async fn run(command: AuditCommand) -> Result<()> {
     if !folder.is_dir() {
         bail!("{} holds no audit trail", config.data_dir.display());
     }
-    let store = LocalStore::open_read_only(&config.repository());
+    let store = config.repository.open_read_only().await;
     let store = store.context("the trail's key lies in the repository, which cannot be opened")?;
-    let (repository, _) = master_key::open(Arc::new(store), &config.master_key_file()).await?;
+    let (repository, _) = master_key::open(store, &config.master_key_file()).await?;
     let key = TrailKey::new(&repository.root_key().audit_key());
     let verified = cairn_audit::verify(&folder, &key, head, drop)?;
     match verified.traces {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cairn_core::Quotas;
-use cairn_source::{ImagesConfig, SourceConfig};
+use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
 use crate::ServerArguments;
+use crate::store::{StoreConfig, StoreSection};
 
 /// How long running tasks may take to end by themselves when the server stops.
 const DRAIN_SECONDS: u64 = 5;
@@ -28,8 +29,8 @@ pub struct Config {
     pub region: String,
     /// The catalogue's database; a file in `data_dir` if not given.
     pub database_url: Option<String>,
-    /// The repository's folder; one in `data_dir` if not given.
-    pub repository: Option<PathBuf>,
+    /// Where the repository is; a folder in `data_dir` if nothing is said.
+    pub repository: StoreConfig,
     /// The file that holds the master key; one in `data_dir` if not given.
     pub master_key_file: Option<PathBuf>,
     /// Tasks at work at the same time.
@@ -39,7 +40,7 @@ pub struct Config {
     /// How much there may be of what.
     pub quotas: Quotas,
     /// What can be protected.
-    pub sources: Vec<ImagesConfig>,
+    pub sources: Vec<SourceConfig>,
 }
 
 /// The file as it is written.
@@ -53,7 +54,7 @@ struct File {
     #[serde(default)]
     catalogue: Catalogue,
     #[serde(default)]
-    repository: Repository,
+    repository: StoreSection,
     #[serde(default)]
     tasks: Tasks,
     #[serde(default)]
@@ -67,13 +68,6 @@ struct File {
 struct Catalogue {
     url: Option<String>,
     url_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Repository {
-    path: Option<PathBuf>,
-    master_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -107,9 +101,10 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         (url, None) => url,
     };
     let mut sources = Vec::new();
-    for SourceConfig::Images(mut images) in file.source {
-        images.path = std::path::absolute(inside(images.path)).context("a source's path")?;
-        sources.push(images);
+    for mut source in file.source {
+        let path = inside(source.path().to_owned());
+        source.set_path(std::path::absolute(path).context("a source's path")?);
+        sources.push(source);
     }
     let tasks = file.tasks.concurrent.unwrap_or(TASKS);
     if !(1..=64).contains(&tasks) {
@@ -124,8 +119,11 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         bail!("region: it takes letters, digits and hyphens");
     }
     let data_dir = arguments.data_dir.clone().or(file.data_dir.map(inside));
+    let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("cairn-data"));
+    let master_key_file = file.repository.master_key_file.clone().map(inside);
+    let folder = data_dir.join("repository");
     Ok(Config {
-        data_dir: data_dir.unwrap_or_else(|| PathBuf::from("cairn-data")),
+        data_dir,
         listen: arguments
             .listen
             .or(file.listen)
@@ -135,8 +133,8 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
             .map(|url| url.trim_end_matches('/').to_owned()),
         region,
         database_url,
-        repository: file.repository.path.map(inside),
-        master_key_file: file.repository.master_key_file.map(inside),
+        repository: file.repository.resolve(&base, folder)?,
+        master_key_file,
         tasks,
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
         quotas: file.quotas,
@@ -149,9 +147,9 @@ pub fn check(config: &Config) -> Result<()> {
     cairn_source::Inventory::new(config.sources.clone())?;
     println!("{config}");
     for source in &config.sources {
-        if !source.path.is_dir() {
-            let path = source.path.display();
-            bail!("source {:?}: there is no folder {path}", source.name);
+        if !source.path().is_dir() {
+            let path = source.path().display();
+            bail!("source {:?}: there is no folder {path}", source.name());
         }
     }
     Ok(())
@@ -182,11 +180,9 @@ impl Config {
         self.database_url.is_none()
     }
 
-    /// The repository's folder.
-    pub fn repository(&self) -> PathBuf {
-        self.repository
-            .clone()
-            .unwrap_or_else(|| self.data_dir.join("repository"))
+    /// The folder of the local index, which is a cache.
+    pub fn index(&self) -> PathBuf {
+        self.data_dir.join("index")
     }
 
     /// The folder of the audit trail.
@@ -223,28 +219,49 @@ impl std::fmt::Display for Config {
             "(hidden)".to_owned()
         };
         writeln!(f, "\n[catalogue]\nurl = {url:?}")?;
-        writeln!(f, "\n[repository]\npath = {:?}", self.repository())?;
+        writeln!(f, "\n[repository]")?;
+        if let Some(path) = self.repository.path() {
+            writeln!(f, "path = {path:?}")?;
+        }
         writeln!(f, "master_key_file = {:?}", self.master_key_file())?;
+        write!(f, "{}", self.repository)?;
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
         writeln!(f, "drain_seconds = {}", self.drain_seconds)?;
         let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
         write!(f, "\n[quotas]\n{}", quotas.trim_end())?;
         for source in &self.sources {
-            write!(
-                f,
-                "\n\n[[source]]\nkind = \"images\"\nname = {:?}",
-                source.name
-            )?;
-            write!(f, "\npath = {:?}", source.path)?;
-            if let Some(project) = source.project {
-                write!(f, "\nproject = \"{project}\"")?;
-            }
-            write!(f, "\nreflinks = {}", source.reflinks)?;
-            for server in &source.server {
-                write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
-                write!(f, "\ndisks = {:?}", server.disks)?;
+            match source {
+                SourceConfig::Images(images) => show_images(images, f)?,
+                SourceConfig::Share(share) => show_share(share, f)?,
             }
         }
         Ok(())
     }
+}
+
+fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"images\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\npath = {:?}", source.path)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\nreflinks = {}", source.reflinks)?;
+    write!(f, "\nbitmaps = {}", source.bitmaps)?;
+    for server in &source.server {
+        write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
+        write!(f, "\ndisks = {:?}", server.disks)?;
+    }
+    Ok(())
+}
+
+fn show_share(source: &ShareConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"share\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\npath = {:?}", source.path)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\nexclude = {:?}", source.exclude)?;
+    write!(f, "\ncross_file_systems = {}", source.cross_file_systems)
 }

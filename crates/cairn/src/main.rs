@@ -10,9 +10,10 @@ mod memory;
 mod project;
 mod repo;
 mod server;
+mod store;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -41,7 +42,7 @@ enum Command {
     /// Checks the audit trail.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Works on a repository folder with its master key alone: no server, no catalogue.
+    /// Works on a repository with its master key alone: no server, no catalogue.
     #[command(subcommand)]
     Repo(repo::RepoCommand),
     #[command(flatten)]
@@ -60,6 +61,17 @@ struct ServerArguments {
     /// Where to listen; port 0 takes a free one.
     #[arg(long)]
     listen: Option<std::net::SocketAddr>,
+}
+
+impl ServerArguments {
+    /// What a configuration says, and nothing over it.
+    fn of(config: &Path) -> Self {
+        Self {
+            config: Some(config.to_owned()),
+            data_dir: None,
+            listen: None,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

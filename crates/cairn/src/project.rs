@@ -1,11 +1,8 @@
 //! `cairn project`: tenants and their users, worked on in the catalogue itself.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
 use cairn_audit::{Stage, Trace};
 use cairn_core::{FirstCredentials, Service};
-use cairn_repo::LocalStore;
 use cairn_types::{Clock, ProjectId, Role};
 use clap::{Subcommand, ValueEnum};
 
@@ -89,8 +86,8 @@ pub async fn run(command: ProjectCommand) -> Result<()> {
         text.with_context(|| format!("{} holds no server's data", config.data_dir.display()))?;
     let admin: Credentials = serde_json::from_str(&text)?;
     // A server may be running: it alone writes to the repository.
-    let store = LocalStore::open_read_only(&config.repository())?;
-    let (repository, _) = master_key::open(Arc::new(store), &config.master_key_file()).await?;
+    let store = config.repository.open_read_only().await?;
+    let (repository, _) = master_key::open(store, &config.master_key_file()).await?;
     let meta = crate::server::open_catalogue(&config).await?;
     let trail = crate::server::open_trail(&config, &repository)?;
     let service = Service::new(crate::server::open_parts(

@@ -1,22 +1,23 @@
-//! `cairn repo`: a repository folder and its master key are enough to list,
+//! `cairn repo`: a repository and its master key are enough to list,
 //! verify, repair and restore everything in it.
 
+mod verify;
+
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_cli::Format;
-use cairn_repo::{Listed, LocalStore, Project, Repaired, Repository, VerifyLevel, VerifyReport};
+use cairn_repo::{Listed, Project, Repaired, Repository, RestoreTree, TreeSummary};
+use cairn_source::{Folder, FolderOptions};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use clap::{Args, Subcommand};
+use object_store::ObjectStore;
 
 use crate::master_key::{self, Opener};
-
-/// How often a verification looks before it takes what it finds for damage.
-const LOOKS: usize = 3;
-/// How long it leaves a running server to get on between two looks.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+use crate::store::StoreConfig;
+use crate::{ServerArguments, config};
 
 /// What can be done with a repository alone.
 #[derive(Debug, Subcommand)]
@@ -41,6 +42,15 @@ pub enum RepoCommand {
         #[arg(long)]
         full: bool,
     },
+    /// Checks that every object is as it was written. Needs no key.
+    ///
+    /// Whoever holds only a copy of the repository can do this. It does not see that an
+    /// object is gone: that is for `verify`. A server may be running.
+    Check {
+        /// The repository's folder.
+        #[arg(long, default_value = "cairn-data/repository")]
+        repository: PathBuf,
+    },
     /// Takes damaged packs out of use, so that the next backup stores anew what was lost.
     ///
     /// The server must be stopped. What is whole in a damaged pack is kept. Back up again
@@ -64,25 +74,40 @@ pub enum RepoCommand {
         #[arg(long)]
         new_master_key_file: Option<PathBuf>,
     },
-    /// Writes a disk's backup into a new raw image, which is removed if that fails.
+    /// Writes a disk's backup into a new raw image, or a share's into a folder.
+    ///
+    /// An image is removed if that fails. A folder is made if it is not there; what it
+    /// holds stays, but for entries that the backup has others of.
     Restore {
         #[command(flatten)]
         place: Place,
-        /// The backup of a disk.
+        /// The backup of a disk or a share.
         backup: BackupId,
-        /// The image to make.
+        /// The image to make, or the folder.
         target: PathBuf,
+        /// Of a share only the entry with this path, and what is below it.
+        #[arg(long)]
+        path: Option<PathBuf>,
     },
 }
 
 /// Where the repository is, and what opens it.
 #[derive(Debug, Args)]
 pub struct Place {
+    /// The server's configuration, which names both; needed for a bucket.
+    #[arg(long, conflicts_with = "repository")]
+    config: Option<PathBuf>,
     /// The repository's folder.
     #[arg(long, default_value = "cairn-data/repository")]
     repository: PathBuf,
     /// The file that holds the master key.
-    #[arg(long, default_value = "cairn-data/master.key")]
+    #[arg(long)]
+    master_key_file: Option<PathBuf>,
+}
+
+/// A place, found.
+struct Found {
+    store: StoreConfig,
     master_key_file: PathBuf,
 }
 
@@ -91,7 +116,8 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
     match command {
         RepoCommand::List { place, json: true } => list(&place, Format::Json).await,
         RepoCommand::List { place, .. } => list(&place, output).await,
-        RepoCommand::Verify { place, full } => verify(&place, full, output).await,
+        RepoCommand::Verify { place, full } => verify::verify(&place, full, output).await,
+        RepoCommand::Check { repository } => verify::check(&repository, output).await,
         RepoCommand::Repair { place } => repair(&place, output).await,
         RepoCommand::RotateKey {
             place,
@@ -101,29 +127,53 @@ pub async fn run(command: RepoCommand, output: Format) -> Result<()> {
             place,
             backup,
             target,
-        } => restore(&place, backup, &target).await,
+            path,
+        } => restore(&place, backup, &target, path.as_deref()).await,
     }
 }
 
 impl Place {
+    fn find(&self) -> Result<Found> {
+        let (store, key) = match &self.config {
+            Some(path) => {
+                let config = config::load(&ServerArguments::of(path))?;
+                (config.repository.clone(), config.master_key_file())
+            }
+            None => {
+                let store = StoreConfig::folder(self.repository.clone());
+                (store, PathBuf::from("cairn-data/master.key"))
+            }
+        };
+        Ok(Found {
+            store,
+            master_key_file: self.master_key_file.clone().unwrap_or(key),
+        })
+    }
+
     /// Opens the repository for reading only, beside a server or without one.
     async fn open_read_only(&self) -> Result<Repository> {
-        self.open(LocalStore::open_read_only(&self.repository))
-            .await
+        let found = self.find()?;
+        found.opened(found.store.open_read_only().await?).await
     }
 
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
-        // Opening a folder for writing makes it: what is no repository is found out before.
-        self.open_read_only().await?;
-        let opened = self.open(LocalStore::open(&self.repository)).await?;
-        Ok(opened.for_writing().await?)
+        let (found, store) = self.store_for_writing().await?;
+        Ok(found.opened(store).await?.for_writing().await?)
     }
 
-    async fn open(&self, store: cairn_repo::Result<LocalStore>) -> Result<Repository> {
-        let store = store.with_context(|| format!("cannot open {}", self.repository.display()))?;
-        let opened = master_key::open(Arc::new(store), &self.master_key_file).await;
-        let (repository, opener) = opened?;
+    async fn store_for_writing(&self) -> Result<(Found, Arc<dyn ObjectStore>)> {
+        // Opening a folder for writing makes it: what is no repository is found out before.
+        self.open_read_only().await?;
+        let found = self.find()?;
+        let store = found.store.open().await?;
+        Ok((found, store))
+    }
+}
+
+impl Found {
+    async fn opened(&self, store: Arc<dyn ObjectStore>) -> Result<Repository> {
+        let (repository, opener) = master_key::open(store, &self.master_key_file).await?;
         if opener == Opener::New {
             eprintln!(
                 "cairn: a rotation of the master key was interrupted; its new key opens the repository"
@@ -174,113 +224,24 @@ fn row(backup: &Listed) -> serde_json::Value {
         "created_at": backup.info.created_at.to_string(),
         "size_bytes": backup.size_bytes,
         "root": backup.root.to_string(),
+        "tree": backup.tree.as_ref().map(tree_row),
+    })
+}
+
+fn tree_row(tree: &TreeSummary) -> serde_json::Value {
+    let listed = tree.listed.iter().map(ToString::to_string);
+    serde_json::json!({
+        "files": tree.files,
+        "directories": tree.directories,
+        "others": tree.others,
+        "problems": tree.problems,
+        "listed": listed.collect::<Vec<_>>(),
     })
 }
 
 fn print_json(rows: &Vec<serde_json::Value>) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(rows)?);
     Ok(())
-}
-
-type Reports = Vec<(ProjectId, VerifyReport)>;
-
-async fn verify(place: &Place, full: bool, output: Format) -> Result<()> {
-    let level = if full {
-        VerifyLevel::Full
-    } else {
-        VerifyLevel::Quick
-    };
-    let reports = verify_until_sure(place, level).await?;
-    match output {
-        Format::Json => print_json(&reports.iter().map(report_row).collect())?,
-        Format::Table => reports.iter().for_each(print_report),
-    }
-    let backups = reports.iter().map(|(_, report)| report.backups).sum();
-    let backups = counted(backups, "backup");
-    match problems(&reports).len() as u64 {
-        0 if output == Format::Table => println!("{backups}, no problems"),
-        0 => {}
-        found => bail!("{} in {backups}", counted(found, "problem")),
-    }
-    Ok(())
-}
-
-/// Looks until there is no problem, or the same ones were found twice: a running
-/// server takes packs away, and never the same ones again.
-async fn verify_until_sure(place: &Place, level: VerifyLevel) -> Result<Reports> {
-    let mut reports = verify_once(place, level).await?;
-    for _ in 1..LOOKS {
-        let found = problems(&reports);
-        if found.is_empty() {
-            break;
-        }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
-        let again = verify_once(place, level).await?;
-        let agreed = problems(&again) == found;
-        reports = again;
-        if agreed {
-            break;
-        }
-    }
-    Ok(reports)
-}
-
-/// One look, by a repository that remembers nothing of an earlier one.
-async fn verify_once(place: &Place, level: VerifyLevel) -> Result<Reports> {
-    let mut reports = Vec::new();
-    for (id, project) in projects(&place.open_read_only().await?).await? {
-        reports.push((id, project.verify(level, Arc::default()).await?));
-    }
-    Ok(reports)
-}
-
-/// Everything in the reports that should not be.
-fn problems(reports: &Reports) -> Vec<String> {
-    let problems = reports.iter().flat_map(|(_, report)| {
-        let hurt = report
-            .hurt
-            .iter()
-            .map(|hurt| format!("{} {}", hurt.backup, hurt.problem));
-        hurt.chain(report.damaged.iter().cloned())
-    });
-    problems.collect()
-}
-
-fn print_report((project, report): &(ProjectId, VerifyReport)) {
-    println!(
-        "project {project}: {}, {}, {} read",
-        counted(report.backups, "backup"),
-        counted(report.packs, "pack"),
-        counted(report.read_bytes, "byte"),
-    );
-    for hurt in &report.hurt {
-        println!(
-            "  backup {} cannot be restored: {}",
-            hurt.backup, hurt.problem
-        );
-    }
-    for object in &report.damaged {
-        println!("  damaged: {object}");
-    }
-    for backup in &report.unacknowledged {
-        println!("  unfinished, the next collection removes it: {backup}");
-    }
-}
-
-fn report_row((project, report): &(ProjectId, VerifyReport)) -> serde_json::Value {
-    let hurt = report.hurt.iter().map(
-        |hurt| serde_json::json!({ "backup": hurt.backup.to_string(), "problem": hurt.problem }),
-    );
-    let unacknowledged = report.unacknowledged.iter().map(BackupId::to_string);
-    serde_json::json!({
-        "project": project.to_string(),
-        "backups": report.backups,
-        "packs": report.packs,
-        "read_bytes": report.read_bytes,
-        "hurt": hurt.collect::<Vec<_>>(),
-        "damaged": report.damaged,
-        "unacknowledged": unacknowledged.collect::<Vec<_>>(),
-    })
 }
 
 /// A number of things, in words.
@@ -327,11 +288,9 @@ fn repaired_row(project: ProjectId, repaired: &Repaired) -> serde_json::Value {
 }
 
 async fn rotate_key(place: &Place, given: Option<&Path>) -> Result<()> {
-    // Opening a folder for writing makes it: what is no repository is found out before.
-    place.open_read_only().await?;
-    let store = LocalStore::open(&place.repository).context("the server must be stopped")?;
-    let file = &place.master_key_file;
-    let rotated = master_key::rotate(Arc::new(store), file, given).await;
+    let (found, store) = place.store_for_writing().await?;
+    let file = &found.master_key_file;
+    let rotated = master_key::rotate(store, file, given).await;
     rotated.context("the rotation is not finished: do it again")?;
     println!(
         "{} holds the new master key: keep a copy of it elsewhere",
@@ -340,7 +299,12 @@ async fn rotate_key(place: &Place, given: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
+async fn restore(
+    place: &Place,
+    backup: BackupId,
+    target: &Path,
+    path: Option<&Path>,
+) -> Result<()> {
     for (_, project) in projects(&place.open_read_only().await?).await? {
         let found = match project.find(backup).await {
             Err(error) if error.kind() == Kind::NotFound => continue,
@@ -348,6 +312,12 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
         };
         if !found.children.is_empty() {
             bail!("{backup} is a server's backup: restore its disks, each by its own id");
+        }
+        if found.tree.is_some() {
+            return restore_tree(&project, backup, target, path).await;
+        }
+        if path.is_some() {
+            bail!("{backup} is a disk's backup: --path is for the backup of a share");
         }
         let disk = cairn_source::create_raw(target, found.size_bytes)?;
         // From here on the image is this command's own.
@@ -363,8 +333,48 @@ async fn restore(place: &Place, backup: BackupId, target: &Path) -> Result<()> {
     }
     bail!(
         "there is no backup {backup} in {}",
-        place.repository.display()
+        place.find()?.store.shown()
     )
+}
+
+/// Writes a share's backup, or a part of it, into a folder.
+async fn restore_tree(
+    project: &Project,
+    backup: BackupId,
+    target: &Path,
+    path: Option<&Path>,
+) -> Result<()> {
+    let folder = target.display();
+    std::fs::create_dir_all(target).with_context(|| format!("cannot make {folder}"))?;
+    let opened = Folder::open(target, FolderOptions::default());
+    let opened = opened.with_context(|| format!("cannot open {folder}"))?;
+    let path = path.unwrap_or(Path::new("")).as_os_str().as_bytes();
+    let job = RestoreTree {
+        backup,
+        path: path.to_vec(),
+        target: Arc::new(opened),
+        progress: Arc::new(Progress::default()),
+    };
+    let restored = project.restore_tree(job).await?;
+    for problem in &restored.listed {
+        eprintln!("cairn: {problem}");
+    }
+    println!(
+        "restored {}, {} bytes",
+        counted(restored.files, "file"),
+        restored.size_bytes
+    );
+    match restored.problems {
+        0 => Ok(()),
+        found => bail!("{} could not be given all that they had", entries(found)),
+    }
+}
+
+fn entries(count: u64) -> String {
+    match count {
+        1 => "1 entry".to_owned(),
+        _ => format!("{count} entries"),
+    }
 }
 
 /// Removes an image that holds a part of a disk, which somebody could take for all of it.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{FirstCredentials, FirstNames, Parts, Service, Worker};
 use cairn_meta::Meta;
-use cairn_repo::{LocalStore, Repository};
+use cairn_repo::Repository;
 use cairn_server::{App, Site};
 use cairn_source::Inventory;
 use cairn_task::Engine;
@@ -96,11 +96,10 @@ pub async fn open_catalogue(config: &Config) -> Result<Meta> {
 /// The two belong together from the first start on: with another repository,
 /// or none, the catalogue would promise what is not there.
 async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
-    let folder = config.repository();
-    let shown = folder.display();
+    let shown = config.repository.shown();
     let known = meta.read().await?.repository_id().await?;
     let file = config.master_key_file();
-    let store = Arc::new(LocalStore::open(&folder).context("cannot open the repository")?);
+    let store = config.repository.open().await?;
     if let Some(known) = known {
         let opened = master_key::open(store, &file).await;
         let (repository, opener) =
@@ -116,10 +115,11 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
             bail!("{shown} is not the repository that the catalogue belongs to");
         }
         let repository = repository.for_writing().await;
-        return repository.context("cannot become the repository's writer");
+        let repository = repository.context("cannot become the repository's writer")?;
+        return Ok(repository.with_index_in(config.index()));
     }
     // A repository without its key is never given another.
-    let key = if folder.join("config").exists() {
+    let key = if Repository::exists(&store).await? {
         master_key::read(&file)?
     } else {
         master_key::read_or_make(&file)?
@@ -135,7 +135,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
     let mut tx = meta.begin().await?;
     tx.insert_repository_id(&repository.id()).await?;
     tx.commit().await?;
-    Ok(repository)
+    Ok(repository.with_index_in(config.index()))
 }
 
 /// Opens the audit trail: without one, nothing is served.
@@ -187,8 +187,12 @@ async fn first_start(
 
 /// A folder may be on a disk that comes later, so that this is no error.
 fn warn_of_missing_folders(config: &Config) {
-    for source in config.sources.iter().filter(|source| !source.path.is_dir()) {
-        tracing::warn!(source = source.name, path = ?source.path, "a source's folder is not there");
+    for source in config
+        .sources
+        .iter()
+        .filter(|source| !source.path().is_dir())
+    {
+        tracing::warn!(source = source.name(), path = ?source.path(), "a source's folder is not there");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use cairn_meta::{Backup, Tx};
 use cairn_source::{Protectable, ProtectableStatus};
+use cairn_types::tree::is_name;
 use cairn_types::{
     BackupId, BackupStatus, BackupStep, ByteCount, Kind, OperationLogId, OperationType, ResourceId,
     ResourceType,
@@ -19,6 +20,11 @@ pub struct RestoreTarget {
     pub volume: Option<ResourceId>,
     /// For a server: the server.
     pub server: Option<ResourceId>,
+    /// For a share: the share, its own or another one of the project.
+    pub share: Option<ResourceId>,
+    /// For a share: the folder below it, which is made if it is not there; the
+    /// share itself, if unset.
+    pub folder: Option<String>,
     /// For a server: which disk's backup goes onto which disk; each onto its own, if empty.
     pub mappings: Vec<DiskMapping>,
 }
@@ -28,7 +34,7 @@ pub struct RestoreTarget {
 pub struct DiskMapping {
     /// The disk's backup: a child of the server's, or a disk's own.
     pub backup: BackupId,
-    /// The disk to overwrite.
+    /// The disk to overwrite, or the share to restore into.
     pub volume: ResourceId,
 }
 
@@ -45,6 +51,8 @@ impl Service {
         target: &RestoreTarget,
     ) -> Result<OperationLogId> {
         let resource = self.restorable(caller, id, target).await?;
+        let folder = target.folder.as_deref().unwrap_or_default();
+        check_folder(folder)?;
         let protectable = self.own_protectable(caller.project, resource).await?;
         let held = self.held_disks(&protectable).await?;
         let mut tx = self.meta().begin().await?;
@@ -67,6 +75,7 @@ impl Service {
         let children = tx.children_of(&[id]).await?;
         let mappings = match backup.resource_type {
             ResourceType::Volume => map_volume(&backup, &protectable, &target.mappings)?,
+            ResourceType::Turbo => map_share(&backup, &protectable, &target.mappings)?,
             _ => map_server(&children, &protectable, &target.mappings)?,
         };
         refuse_busy_resource(&mut tx, &backup, &mappings).await?;
@@ -84,6 +93,7 @@ impl Service {
             project: caller.project,
             backup: id,
             mappings,
+            folder: folder.to_owned(),
         };
         let operation = NewOperation {
             id: log,
@@ -148,10 +158,13 @@ impl Service {
         }
         let (named, key) = match backup.resource_type {
             ResourceType::Volume => (target.volume, "volume_id"),
+            ResourceType::Turbo => (target.share, "resource_id"),
             _ => (target.server, "server_id"),
         };
         match named {
             Some(resource) if resource == backup.resource => Ok(resource),
+            // What is not there any more can be put beside what took its place.
+            Some(resource) if backup.resource_type == ResourceType::Turbo => Ok(resource),
             Some(_) => Err(Refusal::RestoreElsewhere.into()),
             None => {
                 let kind = backup.resource_type;
@@ -177,6 +190,35 @@ fn map_volume(
         return Err(Refusal::UnknownMapping.into());
     }
     Ok(vec![own])
+}
+
+/// A share goes where the target says, which must be a share.
+fn map_share(
+    backup: &Backup,
+    share: &Protectable,
+    wishes: &[DiskMapping],
+) -> Result<Vec<DiskMapping>> {
+    if share.resource_type != ResourceType::Turbo || !wishes.is_empty() {
+        return Err(Refusal::UnknownMapping.into());
+    }
+    if share.status != ProtectableStatus::Available {
+        let (id, state) = (share.id, share.status.to_string());
+        return Err(Refusal::DiskState { id, state }.into());
+    }
+    Ok(vec![DiskMapping {
+        backup: backup.id,
+        volume: share.id,
+    }])
+}
+
+/// A folder is named by a path that leads downwards only.
+fn check_folder(folder: &str) -> Result<()> {
+    let mut names = folder.split('/').filter(|name| !name.is_empty());
+    if names.all(|name| is_name(name.as_bytes())) {
+        return Ok(());
+    }
+    let text = "restore.details.destination_path: it leads out of the share";
+    Err(Refusal::Invalid(text.to_owned()).into())
 }
 
 fn map_server(

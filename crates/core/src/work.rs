@@ -40,6 +40,9 @@ pub(crate) enum Task {
         project: ProjectId,
         backup: BackupId,
         mappings: Vec<DiskMapping>,
+        /// For a share: the folder below it.
+        #[serde(default)]
+        folder: String,
     },
     /// Deletes a backup.
     DeleteBackup {
@@ -145,12 +148,14 @@ impl Worker {
                 project,
                 backup,
                 mappings,
+                folder,
             } => {
                 let work = restore::Restore {
                     worker: self,
                     project,
                     backup,
                     mappings: &mappings,
+                    folder: &folder,
                 };
                 work.run(step, progress).await
             }
@@ -199,12 +204,14 @@ impl Worker {
                 project,
                 backup,
                 mappings,
+                folder,
             } => {
                 let work = restore::Restore {
                     worker: self,
                     project,
                     backup,
                     mappings: &mappings,
+                    folder: &folder,
                 };
                 work.undo(step).await
             }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use cairn_repo::{MasterKey, Project, Repository, WriteDisk, Written};
-use cairn_source::{ImagesConfig, Inventory};
+use cairn_source::{ImagesConfig, Inventory, SourceConfig};
 use cairn_testkit::{MemoryDisk, backup_info};
 use cairn_types::disk::NoChangeMap;
 use cairn_types::{BackupId, Progress, ProjectId, ResourceId};
@@ -38,13 +38,14 @@ impl Lab {
     }
 
     fn inventory(&self) -> Inventory {
-        Inventory::new(vec![ImagesConfig {
+        Inventory::new(vec![SourceConfig::Images(ImagesConfig {
             name: "lab".to_owned(),
             path: self.folder.clone(),
             project: None,
             reflinks: true,
+            bitmaps: true,
             server: Vec::new(),
-        }])
+        })])
         .unwrap()
     }
 
@@ -295,4 +296,184 @@ async fn elsewhere_nothing_is_left_beside_an_image() {
         return;
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+fn qemu(program: &str, arguments: &[&str], path: &Path) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .arg(path)
+        .output()
+        .expect("package qemu-utils is installed");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A new image that is one file, open nowhere.
+fn qcow2(folder: &Path, size: &str) -> PathBuf {
+    let path = folder.join("disk.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .args([path.as_os_str(), size.as_ref()])
+        .status();
+    assert!(made.unwrap().success());
+    path
+}
+
+/// Writes as a guest would; with `sigraise 9` behind QEMU is killed after it.
+fn write(path: &Path, commands: &[&str]) {
+    let arguments = commands.iter().flat_map(|command| ["-c", command]);
+    let output = Command::new("qemu-io")
+        .args(["-f", "qcow2"])
+        .args(arguments)
+        .arg(path)
+        .output();
+    let killed = commands.contains(&"sigraise 9");
+    assert_eq!(output.unwrap().status.success(), !killed);
+}
+
+/// The names of an image's bitmaps that Cairn did not make, and how many it made.
+fn bitmaps(path: &Path) -> (Vec<String>, usize) {
+    let said = qemu("qemu-img", &["info", "--output=json"], path);
+    let info: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let bitmaps = info["format-specific"]["data"]["bitmaps"]
+        .as_array()
+        .cloned();
+    let names = bitmaps.unwrap_or_default().into_iter();
+    let names = names.map(|bitmap| bitmap["name"].as_str().unwrap().to_owned());
+    let (ours, others): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("cairn-"));
+    (others, ours.len())
+}
+
+fn content(path: &Path) -> Vec<u8> {
+    let raw = path.with_extension("converted");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-f", "qcow2", "-O", "raw"])
+        .args([path, &raw])
+        .status();
+    assert!(converted.unwrap().success());
+    let bytes = fs::read(&raw).unwrap();
+    fs::remove_file(raw).unwrap();
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bitmaps_of_qcow2_images_tell_what_to_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Lab::new(folder.path()).await;
+    let path = qcow2(folder.path(), "256M");
+    let add = Command::new("qemu-img")
+        .args(["bitmap", "--add", "-f", "qcow2"])
+        .args([path.as_os_str(), "theirs".as_ref()])
+        .status();
+    assert!(add.unwrap().success());
+    write(&path, &["write -P 1 0 20M"]);
+    lab.back_up().await;
+    assert_eq!(bitmaps(&path), (vec!["theirs".to_owned()], 1));
+
+    let same = lab.back_up().await;
+    assert_eq!(same.by_change_map, Ok(()));
+    assert!(same.read_bytes <= 5 << 16, "{same:?}");
+
+    write(
+        &path,
+        &[
+            "write -P 2 3M 100k",
+            "write -z 5M 64k",
+            "write -P 3 255M 1M",
+        ],
+    );
+    let changed = lab.back_up().await;
+    assert_eq!(changed.by_change_map, Ok(()));
+    assert!(changed.read_bytes < 2 * MIB, "{changed:?}");
+    assert!(lab.restored().await == content(&path));
+    assert_eq!(bitmaps(&path), (vec!["theirs".to_owned()], 1));
+
+    // A restore is a change as well.
+    let writer = lab.inventory().open_writer(lab.volume(), u64::MAX).unwrap();
+    writer.write_at(9 * MIB, &noise(1, 5000)).unwrap();
+    writer.flush().unwrap();
+    drop(writer);
+    let after = lab.back_up().await;
+    assert_eq!(after.by_change_map, Ok(()));
+    assert!(lab.restored().await == content(&path));
+
+    // A backup that is given up takes its bitmap away again.
+    let parent = lab.parent;
+    drop(lab.job());
+    lab.parent = parent;
+    assert_eq!(bitmaps(&path), (vec!["theirs".to_owned()], 1));
+}
+
+/// What virtnbdbackup's users met (issues 237, 258, 266 there): a chain of
+/// bitmaps that broke, was believed all the same, or could not be gone on with.
+#[tokio::test(flavor = "multi_thread")]
+async fn bitmaps_that_a_killed_qemu_left_are_not_believed_and_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Lab::new(folder.path()).await;
+    let path = qcow2(folder.path(), "64M");
+    write(&path, &["write -P 1 0 20M"]);
+    lab.back_up().await;
+
+    // It is killed before it has saved what it noted.
+    write(&path, &["write -P 2 3M 100k", "flush", "sigraise 9"]);
+    let killed = lab.back_up().await;
+    let why = "the bitmap of the earlier backup was not saved in full";
+    let gone = "the bitmap of the earlier backup is gone";
+    let reason = killed.by_change_map.unwrap_err();
+    assert!([why, gone].contains(&reason.0.as_str()), "{reason}");
+    assert!(lab.restored().await == content(&path));
+    assert_eq!(bitmaps(&path).1, 1);
+
+    write(&path, &["write -P 4 7M 100k"]);
+    let next = lab.back_up().await;
+    assert_eq!(next.by_change_map, Ok(()));
+    assert!(lab.restored().await == content(&path));
+
+    // Backups that were killed left theirs.
+    for number in ["0000000090", "0000000091", "0000000092", "0000000093"] {
+        let name = format!("cairn-{number}-abc");
+        let add = Command::new("qemu-img")
+            .args(["bitmap", "--add", "-f", "qcow2"])
+            .args([path.as_os_str(), name.as_ref()])
+            .status();
+        assert!(add.unwrap().success());
+    }
+    write(&path, &["write -P 5 9M 100k"]);
+    let next = lab.back_up().await;
+    assert_eq!(next.by_change_map, Ok(()));
+    assert!(lab.restored().await == content(&path));
+    assert_eq!(bitmaps(&path).1, 1);
+
+    // Somebody takes all bitmaps away.
+    let clean = qcow2_copy_without_bitmaps(&path);
+    fs::rename(clean, &path).unwrap();
+    let lost = lab.back_up().await;
+    assert_eq!(lost.by_change_map, Err(NoChangeMap(gone.to_owned())));
+    assert!(lab.restored().await == content(&path));
+}
+
+fn qcow2_copy_without_bitmaps(path: &Path) -> PathBuf {
+    let copy = path.with_extension("copy");
+    let converted = Command::new("qemu-img")
+        .args(["convert", "-f", "qcow2", "-O", "qcow2"])
+        .args([path, &copy])
+        .status();
+    assert!(converted.unwrap().success());
+    copy
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_with_snapshots_within_is_given_no_bitmap() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Lab::new(folder.path()).await;
+    let path = qcow2(folder.path(), "64M");
+    write(&path, &["write -P 1 0 1M"]);
+    lab.back_up().await;
+    qemu("qemu-img", &["snapshot", "-c", "before"], &path);
+    let written = lab.back_up().await;
+    let why = "its image has a backing file or snapshots within";
+    assert_eq!(written.by_change_map, Err(NoChangeMap(why.to_owned())));
+    // The one from before stays until a backup has a better one.
+    assert_eq!(bitmaps(&path), (Vec::new(), 1));
 }

@@ -20,10 +20,11 @@ const MOMENTS: [Moment; 5] = [
     Moment::CrashAfter,
 ];
 
-/// A checkpoint of the disk or the server, worked off; the backup's id.
+/// A checkpoint of the disk, the server or the share, worked off; the backup's id.
 async fn back_up(world: &World, object_type: ObjectType, sabotage: Option<Sabotage>) -> BackupId {
     let resource = match object_type {
         ObjectType::Disk => world.disk().await,
+        ObjectType::Turbo => world.share().await,
         _ => world.server().await,
     };
     let query = Default::default();
@@ -100,6 +101,10 @@ async fn restore(world: &World, backup: BackupId, sabotage: Option<Sabotage>) ->
             volume: Some(view.backup.resource),
             ..Default::default()
         },
+        ResourceType::Turbo => RestoreTarget {
+            share: Some(view.backup.resource),
+            ..Default::default()
+        },
         _ => RestoreTarget {
             server: Some(view.backup.resource),
             ..Default::default()
@@ -162,7 +167,7 @@ async fn holds_nothing_of(world: &World, part: &str) -> bool {
 
 #[tokio::test]
 async fn a_backup_fails_or_restores_whatever_happens_at_any_step() {
-    for object_type in [ObjectType::Disk, ObjectType::Server] {
+    for object_type in [ObjectType::Disk, ObjectType::Server, ObjectType::Turbo] {
         for step in 0..3 {
             for moment in MOMENTS {
                 let context = format!("{object_type} {moment:?} at {step}");
@@ -186,8 +191,8 @@ async fn a_backup_fails_or_restores_whatever_happens_at_any_step() {
                 if failed {
                     assert!(is_empty(&world).await, "{context}: something is left");
                 } else {
-                    let before = world.images();
-                    world.change_images(step as u64 + 7);
+                    let before = contents_of_sources(&world);
+                    change_sources(&world, step as u64 + 7);
                     let restored = restore(&world, backup, None).await;
                     assert_eq!(restored, OperationStatus::Success, "{context}");
                     assert_restored(&world, object_type, &before, &context);
@@ -197,14 +202,25 @@ async fn a_backup_fails_or_restores_whatever_happens_at_any_step() {
     }
 }
 
+/// What all images and the files of the share hold.
+fn contents_of_sources(world: &World) -> Vec<Vec<u8>> {
+    [world.images(), world.share_files()].concat()
+}
+
+fn change_sources(world: &World, seed: u64) {
+    world.change_images(seed);
+    world.change_share(seed);
+}
+
 fn assert_restored(world: &World, object_type: ObjectType, before: &[Vec<u8>], context: &str) {
-    let now = world.images();
-    let disks = match object_type {
+    let now = contents_of_sources(world);
+    let parts = match object_type {
         ObjectType::Disk => 0..1,
+        ObjectType::Turbo => 3..now.len(),
         _ => 1..3,
     };
-    for disk in disks {
-        assert!(now[disk] == before[disk], "{context}: disk {disk} differs");
+    for part in parts {
+        assert!(now[part] == before[part], "{context}: part {part} differs");
     }
 }
 
@@ -239,14 +255,14 @@ async fn a_failed_backup_leaves_earlier_ones_as_they_were() {
 
 #[tokio::test]
 async fn a_restore_leaves_its_backup_as_it_was_whatever_happens_at_any_step() {
-    for object_type in [ObjectType::Disk, ObjectType::Server] {
+    for object_type in [ObjectType::Disk, ObjectType::Server, ObjectType::Turbo] {
         for step in 0..3 {
             for moment in MOMENTS {
                 let context = format!("{object_type} {moment:?} at {step}");
                 let world = World::new().await;
-                let before = world.images();
+                let before = contents_of_sources(&world);
                 let backup = back_up(&world, object_type, None).await;
-                world.change_images(3);
+                change_sources(&world, 3);
                 let sabotage = Sabotage {
                     kind: "restore",
                     step,
@@ -387,7 +403,7 @@ async fn a_replica_is_whole_or_not_there_whatever_happens_at_any_step() {
 
 #[tokio::test]
 async fn a_deletion_removes_all_or_can_be_done_again() {
-    for object_type in [ObjectType::Disk, ObjectType::Server] {
+    for object_type in [ObjectType::Disk, ObjectType::Server, ObjectType::Turbo] {
         for moment in MOMENTS {
             let context = format!("{object_type} {moment:?}");
             let world = World::new().await;

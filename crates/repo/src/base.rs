@@ -15,6 +15,7 @@ use cairn_types::disk::NoChangeMap;
 use crate::chunk::{ChunkId, ChunkKind, is_zero};
 use crate::error::{Error, Result};
 use crate::known::Pin;
+use crate::losses::LossMark;
 use crate::manifest::Content;
 use crate::project::Inner;
 use crate::random;
@@ -51,6 +52,7 @@ impl Base {
         project: &Inner,
         job: &WriteDisk,
         geometry: Geometry,
+        losses: LossMark,
     ) -> Result<Self, NoChangeMap> {
         let no = |why: &str| NoChangeMap(why.to_owned());
         if job.reread_all {
@@ -65,6 +67,7 @@ impl Base {
             geometry: before,
             top,
             data_bytes,
+            losses: losses_then,
             point,
             ..
         } = manifest.content
@@ -73,6 +76,9 @@ impl Base {
         };
         if manifest.info.resource != job.info.resource {
             return Err(no("the earlier backup is one of another disk"));
+        }
+        if losses != losses_then {
+            return Err(no("chunks were lost since the earlier backup"));
         }
         if geometry.size_bytes < before.size_bytes {
             return Err(no("the disk is smaller than it was"));

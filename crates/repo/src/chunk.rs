@@ -46,9 +46,9 @@ impl fmt::Debug for ChunkId {
 /// What a chunk holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChunkKind {
-    /// A block of a disk.
+    /// A block of a disk or a piece of a file.
     Block,
-    /// A node of a Merkle tree.
+    /// A node of a Merkle tree: of a disk, a directory or a large file.
     Node,
 }
 
@@ -58,6 +58,7 @@ pub(crate) struct Hasher {
     block: [u8; 32],
     node: [u8; 32],
     root: [u8; 32],
+    cuts: [u8; 32],
 }
 
 impl Hasher {
@@ -66,6 +67,7 @@ impl Hasher {
             block: blake3::derive_key("cairn repository format 1: block id", data_key),
             node: blake3::derive_key("cairn repository format 1: node id", data_key),
             root: blake3::derive_key("cairn repository format 1: root", data_key),
+            cuts: blake3::derive_key("cairn repository format 1: cuts", data_key),
         }
     }
 
@@ -76,6 +78,12 @@ impl Hasher {
             ChunkKind::Node => &self.node,
         };
         ChunkId(*blake3::keyed_hash(key, plain).as_bytes())
+    }
+
+    /// What makes the places where files are cut other than any other project's.
+    pub fn cut_seed(&self) -> u64 {
+        let (seed, _) = self.cuts.split_first_chunk().expect("a key has 32 bytes");
+        u64::from_le_bytes(*seed)
     }
 
     /// The hash under which a manifest names what it describes.

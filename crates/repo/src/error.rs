@@ -8,6 +8,7 @@ use cairn_types::disk::DiskError;
 use cairn_types::{BackupId, Kind, ProjectId};
 
 use crate::chunk::ChunkId;
+use crate::store::Answer;
 
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -89,6 +90,31 @@ pub enum Error {
         /// The backup.
         backup: BackupId,
     },
+    /// Only a tree of files has entries.
+    #[error("backup {backup} is not a tree of files")]
+    NotATree {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// A tree of files could not be read or written, other than one entry of it.
+    #[error("cannot {action} {path:?}")]
+    Tree {
+        /// What was being done.
+        action: &'static str,
+        /// The path in the tree; empty for its own directory.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A restore was asked for an entry that the backup does not have.
+    #[error("backup {backup} holds no {path:?}")]
+    NoEntry {
+        /// The backup.
+        backup: BackupId,
+        /// The path that was asked for.
+        path: String,
+    },
     /// The target of a restore is smaller than the disk.
     #[error("the target has {target_bytes} bytes, the disk {disk_bytes}")]
     TargetTooSmall {
@@ -102,6 +128,12 @@ pub enum Error {
     RestoreDiffers {
         /// The backup.
         backup: BackupId,
+    },
+    /// An entry that was restored reads back as something else.
+    #[error("{path:?} does not read back as what was saved")]
+    TreeDiffers {
+        /// Its path.
+        path: String,
     },
     /// An object is not what was stored.
     #[error("{object} is damaged: {problem}")]
@@ -170,12 +202,44 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The bucket of a remote store cannot be used.
+    #[error("cannot use the bucket {bucket}")]
+    Bucket {
+        /// The bucket, and where in it.
+        bucket: String,
+        /// What the store said.
+        #[source]
+        source: object_store::Error,
+    },
     /// Another process works on the local store.
     #[error("another process has {path} open for writing")]
     FolderLocked {
         /// The store's folder.
         path: PathBuf,
     },
+    /// A file of the local index cannot be used.
+    #[error("cannot {action} {path} of the local index")]
+    LocalIndex {
+        /// What was being done.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the local index is not what was written. The index is made
+    /// anew from the repository when it is used next.
+    #[error("{path} of the local index is damaged: {problem}")]
+    LocalIndexDamaged {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The local index must be made anew, and somebody still uses it.
+    #[error("the local index must be made anew, and others still work with it")]
+    UnsoundIndexInUse,
     /// The disk could not be read or written.
     #[error("the disk failed")]
     Disk(#[from] DiskError),
@@ -194,23 +258,35 @@ impl Error {
             Self::InvalidMasterKey
             | Self::UnknownFormat { .. }
             | Self::NotADisk { .. }
+            | Self::NotATree { .. }
             | Self::GroupTooLarge { .. }
             | Self::TargetTooSmall { .. } => Kind::Invalid,
             Self::WrongMasterKey { .. } | Self::ReadOnly => Kind::Denied,
-            Self::NoRepository | Self::NoProject { .. } | Self::NoBackup { .. } => Kind::NotFound,
+            Self::NoRepository
+            | Self::NoProject { .. }
+            | Self::NoBackup { .. }
+            | Self::NoEntry { .. } => Kind::NotFound,
             Self::RepositoryExists
             | Self::BackupExists { .. }
             | Self::InUse
             | Self::Fenced
             | Self::FolderLocked { .. } => Kind::Conflict,
             Self::RestoreDiffers { .. }
+            | Self::TreeDiffers { .. }
             | Self::Damaged { .. }
             | Self::Missing { .. }
             | Self::NoChunk { .. }
             | Self::DamagedChunk { .. }
             | Self::FrameDiffers => Kind::Corrupt,
-            Self::Store { source, .. } => store_kind(source),
+            Self::Store { source, .. } | Self::Bucket { source, .. } => store_kind(source),
             Self::Folder { source, .. } => io_kind(source),
+            // It is a cache: what it fails by says nothing of what the repository holds.
+            Self::LocalIndex { source, .. } => match io_kind(source) {
+                Kind::Corrupt | Kind::NotFound | Kind::Invalid => Kind::Transient,
+                kind => kind,
+            },
+            Self::LocalIndexDamaged { .. } | Self::UnsoundIndexInUse => Kind::Transient,
+            Self::Tree { source, .. } => tree_io_kind(source),
             // A disk that is itself a backup fails by an error of the repository.
             Self::Disk(failed) => match failed.source.get_ref().map(|inner| inner.downcast_ref()) {
                 Some(Some(inner)) => Self::kind(inner),
@@ -220,6 +296,26 @@ impl Error {
             Self::Unreadable { source, .. } => source.kind(),
             Self::Cancelled => Kind::Cancelled,
             Self::WorkerLost => Kind::Bug,
+        }
+    }
+
+    /// Whether a tree failed since it is itself a backup that cannot be read.
+    pub(crate) fn is_of_the_repository(&self) -> bool {
+        let Self::Tree { source, .. } = self else {
+            return false;
+        };
+        source.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
+impl Error {
+    /// Whether a local index that failed so must not be relied on any more: its
+    /// bytes cannot be had, or may not be the ones that were written.
+    pub(crate) fn is_unsound_index(&self) -> bool {
+        match self {
+            Self::LocalIndexDamaged { .. } => true,
+            Self::LocalIndex { action, .. } => *action == "read",
+            _ => false,
         }
     }
 }
@@ -234,7 +330,13 @@ fn store_kind(error: &object_store::Error) -> Kind {
         Store::AlreadyExists { .. } | Store::Precondition { .. } => Kind::Conflict,
         Store::NotSupported { .. } | Store::NotImplemented { .. } => Kind::Invalid,
         Store::InvalidPath { .. } => Kind::Bug,
-        other => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        other => match Answer::behind(other).map(|answer| answer.status) {
+            Some(401 | 403) => Kind::Denied,
+            // "Insufficient Storage".
+            Some(507) => Kind::Exhausted,
+            Some(_) => Kind::Transient,
+            None => io_cause(other).map_or(Kind::Transient, store_io_kind),
+        },
     }
 }
 
@@ -259,6 +361,20 @@ fn store_io_kind(error: &io::Error) -> Kind {
         }
         Kind::Corrupt | Kind::NotFound | Kind::Invalid => Kind::Transient,
         kind => kind,
+    }
+}
+
+/// As `io_kind`; a process that has too much open may have less open later.
+/// A tree that is itself a backup fails by an error of the repository.
+fn tree_io_kind(error: &io::Error) -> Kind {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
+    if exhausted.contains(&error.raw_os_error()) {
+        return Kind::Exhausted;
+    }
+    match error.get_ref().map(|inner| inner.downcast_ref::<Error>()) {
+        Some(Some(inner)) => inner.kind(),
+        _ => io_kind(error),
     }
 }
 

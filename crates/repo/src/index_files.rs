@@ -25,6 +25,7 @@ const SMALL_OBJECTS: usize = 64;
 /// The index objects of a project.
 pub(crate) struct IndexFiles {
     project: Arc<Inner>,
+    known: Arc<Known>,
     objects: Vec<Object>,
     /// Objects whose packs others name, or that are damaged.
     stale: Vec<Found>,
@@ -38,13 +39,13 @@ struct Object {
 
 impl IndexFiles {
     /// Reads all of them, and writes new ones for packs that none names.
-    pub async fn open(project: Arc<Inner>, known: &Arc<Known>) -> Result<Self> {
-        let mut files = Self::read(project).await?;
-        files.name_all(known).await?;
+    pub async fn open(project: Arc<Inner>, known: Arc<Known>) -> Result<Self> {
+        let mut files = Self::read(project, known).await?;
+        files.name_all().await?;
         Ok(files)
     }
 
-    async fn read(project: Arc<Inner>) -> Result<Self> {
+    async fn read(project: Arc<Inner>, known: Arc<Known>) -> Result<Self> {
         let found = project.objects.list(project.place.project, Folder::Index);
         let (mut objects, mut stale) = (Vec::new(), Vec::new());
         let reads = found.await?.into_iter().map(|found| {
@@ -65,6 +66,7 @@ impl IndexFiles {
         drop(reads);
         Ok(Self {
             project,
+            known,
             objects,
             stale,
             removed: 0,
@@ -90,17 +92,17 @@ impl IndexFiles {
     }
 
     /// Leaves out the packs that are lost.
-    pub async fn leave_out_lost(&mut self, known: &Known) -> Result<()> {
+    pub async fn leave_out_lost(&mut self) -> Result<()> {
         let named = self.objects.iter().flat_map(|object| &object.packs);
-        let lost = named.filter(|pack| !known.has_pack(**pack)).copied();
+        let lost = named.filter(|pack| !self.known.has_pack(**pack)).copied();
         let lost: HashSet<PackId> = lost.collect();
         self.leave_out(&lost).await
     }
 
     /// Names the packs that are known and in no object.
-    async fn name_all(&mut self, known: &Arc<Known>) -> Result<()> {
+    async fn name_all(&mut self) -> Result<()> {
         let named: HashSet<PackId> = self.objects.iter().flat_map(|o| o.packs.clone()).collect();
-        let known = known.clone();
+        let known = self.known.clone();
         let unnamed = workers::one(move || {
             let mut unnamed = Vec::new();
             for number in known.index().packs() {
@@ -117,10 +119,11 @@ impl IndexFiles {
         for (id, stored_bytes) in unnamed {
             let table = self.project.read_pack_table(id, stored_bytes).await;
             if let Some(pack) = or_corrupt(table)? {
-                writing.add(&self.project, pack).await?;
+                writing.add(&self.project, &self.known, pack).await?;
             }
         }
-        self.objects.extend(writing.finish(&self.project).await?);
+        self.objects
+            .extend(writing.finish(&self.project, &self.known).await?);
         Ok(())
     }
 
@@ -140,12 +143,13 @@ impl IndexFiles {
                 or_corrupt(self.project.read_index(&object.found).await)?.unwrap_or_default()
             {
                 if !gone.contains(&pack.id) {
-                    writing.add(&self.project, pack).await?;
+                    writing.add(&self.project, &self.known, pack).await?;
                 }
             }
             self.stale.push(object.found);
         }
-        self.objects.extend(writing.finish(&self.project).await?);
+        self.objects
+            .extend(writing.finish(&self.project, &self.known).await?);
         Ok(())
     }
 
@@ -175,29 +179,29 @@ struct Writing {
 }
 
 impl Writing {
-    async fn add(&mut self, project: &Inner, pack: IndexedPack) -> Result<()> {
+    async fn add(&mut self, project: &Inner, known: &Arc<Known>, pack: IndexedPack) -> Result<()> {
         if !self.seen.insert(pack.id) {
             return Ok(());
         }
         self.bytes += pack.table.encoded_bytes();
         self.packs.push(pack);
         if self.bytes >= INDEX_BYTES {
-            self.write(project).await?;
+            self.write(project, known).await?;
         }
         Ok(())
     }
 
-    async fn write(&mut self, project: &Inner) -> Result<()> {
-        let found = project.write_index(&self.packs).await?;
+    async fn write(&mut self, project: &Inner, known: &Arc<Known>) -> Result<()> {
+        let found = project.write_index(known, &self.packs).await?;
         let packs = self.packs.drain(..).map(|pack| pack.id).collect();
         self.written.push(Object { found, packs });
         self.bytes = 0;
         Ok(())
     }
 
-    async fn finish(mut self, project: &Inner) -> Result<Vec<Object>> {
+    async fn finish(mut self, project: &Inner, known: &Arc<Known>) -> Result<Vec<Object>> {
         if !self.packs.is_empty() {
-            self.write(project).await?;
+            self.write(project, known).await?;
         }
         Ok(self.written)
     }

@@ -30,7 +30,7 @@ use holds::Holds;
 pub(crate) use holds::Session;
 
 /// The chunks of a project, shared by all its sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known {
     index: Index,
     state: Mutex<State>,
@@ -84,7 +84,9 @@ impl Known {
     pub fn new(index: Index) -> Self {
         Self {
             index,
-            ..Self::default()
+            state: Mutex::default(),
+            publishing: Mutex::default(),
+            changed: Notify::new(),
         }
     }
 
@@ -126,6 +128,14 @@ impl Known {
     pub fn claim_anyway(&self, session: Session, key: ChunkKey) -> Result<bool> {
         let standing = self.claim(session, &[key])?;
         Ok(standing != [Standing::Settled])
+    }
+
+    /// Which of some chunks are stored; those stay until the session ends.
+    pub fn are_stored(&self, session: Session, keys: &[ChunkKey]) -> Result<Vec<bool>> {
+        self.look_up(keys, |state, places| {
+            let stored = |place| state.rely(session, place);
+            places.into_iter().map(stored).collect()
+        })
     }
 
     /// Splits chunks that other sessions were storing into those that they are

@@ -2,10 +2,12 @@
 //! and where its content starts.
 
 use cairn_types::disk::Point;
-use cairn_types::{BackupId, BackupInfo};
+use cairn_types::{BackupId, BackupInfo, Timestamp};
 
 use crate::chunk::{BLOCK_BYTES, ChunkId, Hasher};
 use crate::codec::{Malformed, Reader};
+use crate::filetree::{Held, Record, TreeSummary, decode_summary, encode_summary};
+use crate::losses::LossMark;
 use crate::tree::{Geometry, Root};
 
 pub(crate) const MANIFEST_MAGIC: [u8; 8] = *b"CAIRNMAN";
@@ -16,6 +18,7 @@ pub(crate) const CHILDREN_MAX: usize = 4096;
 const INFO_BYTES_MAX: usize = 1 << 20;
 const CONTENT_DISK: u8 = 1;
 const CONTENT_GROUP: u8 = 2;
+const CONTENT_TREE: u8 = 3;
 
 /// A backup, as its manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +38,27 @@ pub(crate) enum Content {
         data_bytes: u64,
         /// The backup that it was said to follow.
         parent: Option<BackupId>,
+        /// The project's mark of losses when the backup began.
+        losses: LossMark,
         /// What the source calls the state that was read.
         point: Option<Point>,
     },
     /// The disks of a server.
     Group(Vec<Child>),
+    /// A tree of files.
+    Tree(Tree),
+}
+
+/// A tree of files, as its manifest has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Tree {
+    /// When the reading began, by the clock of the one who read.
+    pub started_at: Timestamp,
+    /// The tree's own directory.
+    pub top: Record,
+    pub summary: TreeSummary,
+    /// The backup that it was said to follow.
+    pub parent: Option<BackupId>,
 }
 
 /// One disk of a group.
@@ -63,23 +82,31 @@ impl Content {
                 encode_children(children, &mut description);
                 Root(hasher.root(&description))
             }
+            Self::Tree(tree) => {
+                let mut description = b"tree".to_vec();
+                description.extend_from_slice(&tree.summary.size_bytes.to_le_bytes());
+                tree.top.encode(&mut description);
+                Root(hasher.root(&description))
+            }
         }
     }
 
-    /// The size of the disk, or of all disks.
+    /// The size of the disk, of all disks, or of all files.
     pub fn size_bytes(&self) -> u64 {
         match self {
             Self::Disk { geometry, .. } => geometry.size_bytes,
             Self::Group(children) => children
                 .iter()
                 .fold(0, |sum, child| sum.saturating_add(child.size_bytes)),
+            Self::Tree(tree) => tree.summary.size_bytes,
         }
     }
 
-    /// The backup that a disk's was said to follow.
+    /// The backup that a disk's or a tree's was said to follow.
     pub fn parent(&self) -> Option<BackupId> {
         match self {
             Self::Disk { parent, .. } => *parent,
+            Self::Tree(tree) => tree.parent,
             Self::Group(_) => None,
         }
     }
@@ -87,8 +114,16 @@ impl Content {
     /// The disks of a group.
     pub fn children(&self) -> &[Child] {
         match self {
-            Self::Disk { .. } => &[],
+            Self::Disk { .. } | Self::Tree(_) => &[],
             Self::Group(children) => children,
+        }
+    }
+
+    /// What a tree holds.
+    pub fn summary(&self) -> Option<&TreeSummary> {
+        match self {
+            Self::Tree(tree) => Some(&tree.summary),
+            Self::Disk { .. } | Self::Group(_) => None,
         }
     }
 }
@@ -105,6 +140,7 @@ impl Manifest {
                 top,
                 data_bytes,
                 parent,
+                losses,
                 point,
             } => {
                 out.push(CONTENT_DISK);
@@ -112,10 +148,8 @@ impl Manifest {
                 out.extend_from_slice(&geometry.block_bytes.to_le_bytes());
                 out.extend_from_slice(&top.0);
                 out.extend_from_slice(&data_bytes.to_le_bytes());
-                out.push(u8::from(parent.is_some()));
-                if let Some(parent) = parent {
-                    out.extend_from_slice(parent.as_bytes());
-                }
+                encode_parent(*parent, &mut out);
+                out.extend_from_slice(losses);
                 let point = point.as_ref().map_or("", Point::as_str);
                 out.push(u8::try_from(point.len()).expect("a point's name is short"));
                 out.extend_from_slice(point.as_bytes());
@@ -123,6 +157,13 @@ impl Manifest {
             Content::Group(children) => {
                 out.push(CONTENT_GROUP);
                 encode_children(children, &mut out);
+            }
+            Content::Tree(tree) => {
+                out.push(CONTENT_TREE);
+                out.extend_from_slice(&tree.started_at.as_micros().to_le_bytes());
+                tree.top.encode(&mut out);
+                encode_summary(&tree.summary, &mut out);
+                encode_parent(tree.parent, &mut out);
             }
         }
         out
@@ -136,6 +177,7 @@ impl Manifest {
         let content = match reader.u8()? {
             CONTENT_DISK => decode_disk(&mut reader)?,
             CONTENT_GROUP => Content::Group(decode_children(&mut reader)?),
+            CONTENT_TREE => Content::Tree(decode_tree(&mut reader)?),
             _ => return Err(Malformed("its content is of an unknown sort")),
         };
         reader.finish()?;
@@ -153,11 +195,8 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
     }
     let top = ChunkId(reader.array()?);
     let data_bytes = reader.u64()?;
-    let parent = match reader.u8()? {
-        0 => None,
-        1 => Some(backup_id(reader)?),
-        _ => return Err(Malformed("its parent is neither there nor not")),
-    };
+    let parent = decode_parent(reader)?;
+    let losses = reader.array()?;
     let point = match usize::from(reader.u8()?) {
         0 => None,
         length => Some(point(reader.take(length)?)?),
@@ -167,8 +206,38 @@ fn decode_disk(reader: &mut Reader<'_>) -> Result<Content, Malformed> {
         top,
         data_bytes,
         parent,
+        losses,
         point,
     })
+}
+
+fn decode_tree(reader: &mut Reader<'_>) -> Result<Tree, Malformed> {
+    let started_at = Timestamp::from_micros(reader.u64()?.cast_signed());
+    let top = Record::decode(reader)?;
+    if !matches!(top.held, Held::Directory(_)) {
+        return Err(Malformed("its tree is no directory"));
+    }
+    Ok(Tree {
+        started_at,
+        top,
+        summary: decode_summary(reader)?,
+        parent: decode_parent(reader)?,
+    })
+}
+
+fn encode_parent(parent: Option<BackupId>, out: &mut Vec<u8>) {
+    out.push(u8::from(parent.is_some()));
+    if let Some(parent) = parent {
+        out.extend_from_slice(parent.as_bytes());
+    }
+}
+
+fn decode_parent(reader: &mut Reader<'_>) -> Result<Option<BackupId>, Malformed> {
+    match reader.u8()? {
+        0 => Ok(None),
+        1 => Ok(Some(backup_id(reader)?)),
+        _ => Err(Malformed("its parent is neither there nor not")),
+    }
 }
 
 fn point(name: &[u8]) -> Result<Point, Malformed> {

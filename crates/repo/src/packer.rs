@@ -198,7 +198,7 @@ impl Packer {
     }
 
     async fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
-        let written = self.project.write_index(packs).await?;
+        let written = self.project.write_index(&self.known, packs).await?;
         self.count_stored(written.size_bytes);
         Ok(())
     }
@@ -219,7 +219,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inner {
     /// Writes one index object that names these packs, which must be durable.
-    pub async fn write_index(&self, packs: &[IndexedPack]) -> Result<Found> {
+    pub async fn write_index(&self, known: &Arc<Known>, packs: &[IndexedPack]) -> Result<Found> {
         let name = hex::encode(random::bytes::<16>());
         let bound = self.place.bound(&name);
         let plain = index::encode(packs);
@@ -227,6 +227,8 @@ impl Inner {
         let size_bytes = object.len() as u64;
         let path = object_path(self.place.project, Folder::Index, &name);
         self.objects.put(&path, object).await?;
+        let (known, found) = (known.clone(), name.clone());
+        workers::one(move || known.index().take_in(&found)).await?;
         Ok(Found {
             name,
             path,

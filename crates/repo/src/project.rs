@@ -15,7 +15,8 @@ use object_store::path::Path;
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
-use crate::index::{self, INDEX_MAGIC, Index, IndexedPack};
+use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
+use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::keys::{Place, ProjectKeys};
 use crate::known::{Known, Pin};
 use crate::log::Log;
@@ -44,11 +45,13 @@ pub struct Project {
 
 pub(crate) struct Inner {
     pub place: Place,
+    /// Where the local index lies.
+    local: Arc<LocalFolder>,
     pub objects: Objects,
     pub keys: ProjectKeys,
     /// The repository's log, if it is open for writing.
     log: Option<Arc<Log>>,
-    known: tokio::sync::OnceCell<Arc<Known>>,
+    known: tokio::sync::Mutex<Option<Arc<Known>>>,
     /// Held by collection and repair: one at a time.
     pub collecting: tokio::sync::Mutex<()>,
     backups: Mutex<Backups>,
@@ -79,6 +82,8 @@ pub struct Listed {
     pub parent: Option<BackupId>,
     /// The disks of a group.
     pub children: Vec<Child>,
+    /// What a tree of files holds.
+    pub tree: Option<TreeSummary>,
 }
 
 impl Project {
@@ -86,14 +91,16 @@ impl Project {
         place: Place,
         objects: Objects,
         keys: ProjectKeys,
+        local: Arc<LocalFolder>,
         log: Option<Arc<Log>>,
     ) -> Self {
         let inner = Inner {
             place,
+            local,
             objects,
             keys,
             log,
-            known: tokio::sync::OnceCell::new(),
+            known: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             backups: Mutex::default(),
         };
@@ -110,6 +117,15 @@ impl Project {
     /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
     pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
         let written = write::write_disk(&self.inner, job).await;
+        self.inner.or_fenced(written).await
+    }
+
+    /// Saves a tree of files. What of it cannot be read is named in the summary,
+    /// and only the tree's own directory must be readable. May be repeated as `write_disk`.
+    ///
+    /// Errors: `Conflict` as `write_disk`; the tree's own; `Cancelled`.
+    pub async fn write_tree(&self, job: WriteTree) -> Result<WrittenTree> {
+        let written = filetree::write_tree(&self.inner, job).await;
         self.inner.or_fenced(written).await
     }
 
@@ -133,6 +149,19 @@ impl Project {
         progress: Arc<Progress>,
     ) -> Result<Restored> {
         let restored = restore::restore_disk(&self.inner, backup, target, progress).await;
+        self.inner.or_fenced(restored).await
+    }
+
+    /// Writes a tree of files, or a part of it, to a target and returns once all
+    /// of it has been read back there and is what was saved. What was there
+    /// stays, unless the tree has another entry of that name. Returns what was
+    /// restored; its problems are entries whose owner, mode, times or attributes
+    /// could not be set.
+    ///
+    /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
+    /// `Corrupt`; the target's own; `Cancelled`.
+    pub async fn restore_tree(&self, job: RestoreTree) -> Result<TreeSummary> {
+        let restored = filetree::restore_tree(&self.inner, job).await;
         self.inner.or_fenced(restored).await
     }
 
@@ -409,6 +438,7 @@ impl Inner {
             size_bytes: manifest.content.size_bytes(),
             parent: manifest.content.parent(),
             children: manifest.content.children().to_vec(),
+            tree: manifest.content.summary().cloned(),
             info: manifest.info,
         })
     }
@@ -428,47 +458,44 @@ impl Inner {
         Ok(!self.objects.exists(&path).await?)
     }
 
-    /// What is known of the project's chunks, read from the store the first time.
+    /// What is known of the project's chunks; the first time, and after the
+    /// local index was found unsound, it is brought up to date with the store.
+    ///
+    /// Errors: `Transient` somebody is still at work with an unsound index.
     pub async fn known(&self) -> Result<Arc<Known>> {
-        let load = async || -> Result<_> { Ok(Arc::new(Known::new(self.load_index().await?))) };
-        self.known.get_or_try_init(load).await.cloned()
+        let mut known = self.known.lock().await;
+        if let Some(loaded) = &*known {
+            if !loaded.index().is_unsound() {
+                return Ok(loaded.clone());
+            }
+            if Arc::strong_count(loaded) > 1 {
+                return Err(Error::UnsoundIndexInUse);
+            }
+            // Its folder is locked for as long as it is open.
+            let last = known.take();
+            workers::one(move || {
+                drop(last);
+                Ok(())
+            })
+            .await?;
+        }
+        let (folder, place) = (self.local.clone(), self.place);
+        let index = workers::one(move || Index::open(folder, &place)).await?;
+        let loaded = Arc::new(Known::new(index));
+        self.sync_index(&loaded).await?;
+        *known = Some(loaded.clone());
+        Ok(loaded)
     }
 
-    /// Reads the index: what its objects say of packs that are there in full,
-    /// and the tables of packs that no object names. Packs that are condemned are left out.
-    async fn load_index(&self) -> Result<Index> {
-        let mut present = self.pack_sizes().await?;
-        if let Some(log) = &self.log {
-            for (_, condemned) in log.condemned(self.place.project).await {
-                present.retain(|pack, _| !condemned.contains(pack));
+    /// Packs that the log condemns.
+    pub async fn condemned(&self) -> HashSet<PackId> {
+        match &self.log {
+            Some(log) => {
+                let slots = log.condemned(self.place.project).await;
+                slots.into_iter().flat_map(|(_, packs)| packs).collect()
             }
+            None => HashSet::new(),
         }
-        let objects = self.objects.list(self.place.project, Folder::Index).await?;
-        let index = Index::default();
-        let reads: Vec<_> = objects.iter().map(|found| self.read_index(found)).collect();
-        let mut reads = stream::iter(reads).buffered(READS);
-        while let Some(read) = reads.next().await {
-            let listed = or_corrupt(read)?.unwrap_or_default();
-            for pack in listed {
-                if present.get(&pack.id) == Some(&pack.stored_bytes) {
-                    index.insert(&pack)?;
-                }
-            }
-        }
-        let unnamed: Vec<_> = present
-            .into_iter()
-            .filter(|(id, _)| index.number(*id).is_none())
-            .collect();
-        let tables = unnamed
-            .into_iter()
-            .map(|(id, size)| self.read_pack_table(id, size));
-        let mut reads = stream::iter(tables).buffered(READS);
-        while let Some(read) = reads.next().await {
-            if let Some(pack) = or_corrupt(read)? {
-                index.insert(&pack)?;
-            }
-        }
-        Ok(index)
     }
 
     /// Every pack that is there, with the length of its object.

@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 use crate::chunk::{ChunkId, ChunkKind, Hasher};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
+use crate::filetree;
 use crate::frame::{FrameCoder, OwnedFrame};
 use crate::index::{PackInfo, Place};
 use crate::known::Known;
+use crate::manifest::Content;
 use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
 use crate::store::{Objects, pack_path};
@@ -64,6 +66,11 @@ impl ChunkReader {
             id,
             problem: problem.0,
         })
+    }
+
+    /// The bytes of a node.
+    pub fn node_bytes(&mut self, id: ChunkId) -> Result<&[u8]> {
+        self.chunk(id, ChunkKind::Node)
     }
 
     /// The bytes of a block.
@@ -122,6 +129,15 @@ impl ChunkReader {
         }
         self.kept.push_back((wanted, opened));
         Ok((self.kept.len() - 1, slot))
+    }
+
+    /// Visits everything that a backup's content needs, but the disks of a group.
+    pub fn walk_content(&mut self, content: &Content, visit: &mut dyn Visit) -> Result<()> {
+        match content {
+            Content::Disk { geometry, top, .. } => self.walk(*geometry, *top, visit),
+            Content::Tree(tree) => filetree::walk(self, &tree.top, visit),
+            Content::Group(_) => Ok(()),
+        }
     }
 
     /// Visits a disk's tree in the disk's order.
@@ -234,4 +250,7 @@ pub(crate) trait Visit {
 
     /// A block that is not zero.
     fn block(&mut self, block: u64, id: ChunkId) -> Result<()>;
+
+    /// A piece of a file that is not zero.
+    fn piece(&mut self, id: ChunkId) -> Result<()>;
 }

@@ -61,9 +61,8 @@ impl Removal {
 
     /// Brings the index objects into order. Returns how many were removed in all.
     pub async fn tidy(&mut self) -> Result<u64> {
-        let known = self.known.clone();
         let files = self.files().await?;
-        files.leave_out_lost(&known).await?;
+        files.leave_out_lost().await?;
         files.merge_small().await?;
         files.remove_stale().await?;
         Ok(files.removed())
@@ -89,7 +88,7 @@ impl Removal {
 
     async fn files(&mut self) -> Result<&mut IndexFiles> {
         if self.files.is_none() {
-            self.files = Some(IndexFiles::open(self.project.clone(), &self.known).await?);
+            self.files = Some(IndexFiles::open(self.project.clone(), self.known.clone()).await?);
         }
         Ok(self.files.as_mut().expect("they were read above"))
     }

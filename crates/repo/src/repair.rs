@@ -49,6 +49,9 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
     let this = known.clone();
     let (copies, lost_chunks) =
         workers::one(move || quarantine(&this, &damaged, &checked.bad_frames)).await?;
+    if lost_chunks > 0 {
+        project.note_loss().await?;
+    }
     let rewritten = rewrite::copy(project, &known, &stop, copies).await?;
     if !rewritten.packs.is_empty() {
         removal.condemn_and_remove(rewritten.packs.clone()).await?;

@@ -195,6 +195,13 @@ impl Visit for Window<'_> {
             self.write_blocks()
         }
     }
+
+    fn piece(&mut self, id: ChunkId) -> Result<()> {
+        Err(Error::DamagedChunk {
+            id,
+            problem: "a disk has no pieces",
+        })
+    }
 }
 
 impl Window<'_> {

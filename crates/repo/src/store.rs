@@ -4,9 +4,19 @@
 //! Any failure of the store is an error here; only an answer of "not found" is
 //! taken for absence, and only where the function says so.
 
+mod answer;
+mod limit;
 mod local;
+mod remote;
+mod retry;
+mod s3;
 
-pub use local::LocalStore;
+pub(crate) use answer::Answer;
+pub use limit::{LimitedStore, Limits};
+pub use local::{FileCall, LocalStore, Watch};
+pub use remote::{Creation, RemoteStore};
+pub use retry::RetryPolicy;
+pub use s3::{S3Config, S3Credentials, S3Store};
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -78,6 +88,11 @@ pub(crate) fn log_path(slot: u64) -> Path {
 /// Where the wrapped data key of a project lies.
 pub(crate) fn key_path(project: ProjectId) -> Path {
     Path::from(format!("{PROJECTS}/{project}/keys/1"))
+}
+
+/// The path of the mark of losses.
+pub(crate) fn losses_path(project: ProjectId) -> Path {
+    Path::from(format!("{PROJECTS}/{project}/losses"))
 }
 
 /// The path of an object in one of a project's folders.
@@ -242,6 +257,8 @@ impl Objects {
             .await
             .map_err(|source| failed("list", prefix, source))?;
         found.sort_by(|a, b| a.path.cmp(&b.path));
+        // A listing that broke off and went on may name an object twice.
+        found.dedup_by(|a, b| a.path == b.path);
         Ok(found)
     }
 

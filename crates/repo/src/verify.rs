@@ -254,9 +254,9 @@ impl Backups {
     /// Checks one backup and returns the disks of a group.
     async fn check(&self, backup: BackupId, clean: &mut HashSet<ChunkId>) -> Result<Vec<Child>> {
         let (manifest, _) = self.project.manifest(backup).await?;
-        let (geometry, top) = match manifest.content {
-            Content::Disk { geometry, top, .. } => (geometry, top),
+        let content = match manifest.content {
             Content::Group(children) => return Ok(children),
+            content => content,
         };
         let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
         let mut check = TreeCheck {
@@ -267,7 +267,7 @@ impl Backups {
             entered: Vec::new(),
         };
         let (result, mut check) =
-            workers::one(move || Ok((reader.walk(geometry, top, &mut check), check))).await?;
+            workers::one(move || Ok((reader.walk_content(&content, &mut check), check))).await?;
         if result.is_ok() {
             check.clean.extend(check.entered);
         }
@@ -342,6 +342,10 @@ impl Visit for TreeCheck {
     }
 
     fn block(&mut self, _: u64, id: ChunkId) -> Result<()> {
+        self.check(id)
+    }
+
+    fn piece(&mut self, id: ChunkId) -> Result<()> {
         self.check(id)
     }
 }

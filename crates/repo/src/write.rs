@@ -17,6 +17,7 @@ use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
 use crate::known::{Known, Standing};
+use crate::losses::LossMark;
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
 use crate::project::Inner;
@@ -93,13 +94,16 @@ pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<W
     let _mine = project.reserve(job.info.id)?;
     project.must_be_new(job.info.id).await?;
     let geometry = Geometry::new(job.reader.size_bytes());
-    let mut base = Base::find(project, &job, geometry).await;
+    // The index is read before the mark: it tells of losses.
+    project.known().await?;
+    let losses = project.loss_mark().await?;
+    let mut base = Base::find(project, &job, geometry, losses).await;
     loop {
         let stop = Stop::new(job.progress.clone());
         let _stop = StopOnDrop(stop.clone());
         let session = Session::start(project, &job, (base, stop)).await?;
         match session.store_all().await {
-            Ok(top) => return session.acknowledge(job, top).await,
+            Ok(top) => return session.acknowledge(job, top, losses).await,
             Err(error) => {
                 session.packer.abandon().await;
                 let doubt = session.base.as_ref().ok().and_then(Base::doubted);
@@ -147,7 +151,7 @@ pub(crate) async fn write_group(
 }
 
 impl Inner {
-    async fn must_be_new(&self, backup: BackupId) -> Result<()> {
+    pub(crate) async fn must_be_new(&self, backup: BackupId) -> Result<()> {
         match self.receipt(backup).await? {
             Some(_) => Err(Error::BackupExists { backup }),
             None => Ok(()),
@@ -156,7 +160,7 @@ impl Inner {
 
     /// Writes manifest and receipt; everything they need must be durable.
     /// Returns the root, and the bytes that were stored.
-    async fn acknowledge(&self, manifest: &Manifest) -> Result<(Root, usize)> {
+    pub(crate) async fn acknowledge(&self, manifest: &Manifest) -> Result<(Root, usize)> {
         let backup = manifest.info.id;
         let root = manifest.content.root(&self.keys.hasher);
         let bound = self.place.bound(&backup.to_string());
@@ -257,7 +261,7 @@ impl Session {
     }
 
     /// Makes the backup exist.
-    async fn acknowledge(&self, job: WriteDisk, top: ChunkId) -> Result<Written> {
+    async fn acknowledge(&self, job: WriteDisk, top: ChunkId, losses: LossMark) -> Result<Written> {
         let manifest = Manifest {
             info: job.info,
             content: Content::Disk {
@@ -265,6 +269,7 @@ impl Session {
                 top,
                 data_bytes: self.data_bytes.load(Ordering::Relaxed),
                 parent: job.parent,
+                losses,
                 point: job.reader.point(),
             },
         };
@@ -511,7 +516,7 @@ impl<'s> Worker<'s> {
 }
 
 /// Adds a chunk to a frame, storing the frame first where it does not fit.
-fn push(
+pub(crate) fn push(
     frame: &mut FrameBuilder,
     coder: &mut FrameCoder,
     packer: &Packer,

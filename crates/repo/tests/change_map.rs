@@ -13,12 +13,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cairn_repo::{Result, WriteDisk, Written};
-use cairn_testkit::{MappedDisk, MemoryDisk};
+use cairn_testkit::{Ending, GatedDisk, MappedDisk, MemoryDisk};
 use cairn_types::disk::NoChangeMap;
-use cairn_types::{BackupId, Progress, ResourceId};
+use cairn_types::{BackupId, Kind, Progress, ResourceId};
 use common::{BLOCK, World, noise, text};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use proptest::prelude::*;
 
 /// Bytes that a node of level 1 covers.
@@ -49,7 +50,7 @@ impl Line {
     /// A backup of a disk that has changed in these places since the last, or so its source says.
     async fn back_up(&mut self, changes: Vec<Range<u64>>) -> Result<Written> {
         let (before, now) = (self.count, self.count + 1);
-        let disk = MappedDisk::new(&self.disk, &format!("point-{now}"));
+        let disk = MappedDisk::new(self.disk.clone(), &format!("point-{now}"));
         let disk = Arc::new(disk.changed_since(&format!("point-{before}"), changes));
         let job = self.job(disk.clone());
         let written = self.world.project.write_disk(job).await;
@@ -76,7 +77,7 @@ impl Line {
     /// The disk's backup by reading all of it, which becomes no parent.
     async fn read_all(&mut self) -> Written {
         let parent = self.parent;
-        let reader = Arc::new(MappedDisk::new(&self.disk, "other"));
+        let reader = Arc::new(MappedDisk::new(self.disk.clone(), "other"));
         let mut job = self.job(reader);
         self.parent = parent;
         job.reread_all = true;
@@ -207,8 +208,8 @@ async fn a_hint_that_a_sample_disproves_is_dropped_and_all_is_read() {
     line.assert_restores().await;
 }
 
-/// The paths of all packs.
-async fn packs(world: &World) -> Vec<object_store::path::Path> {
+/// The paths of all packs, oldest first.
+async fn packs(world: &World) -> Vec<Path> {
     let mut found: Vec<_> = world.store.list(None).try_collect().await.unwrap();
     found.sort_by_key(|object| object.last_modified);
     let paths = found.into_iter().map(|object| object.location);
@@ -217,16 +218,88 @@ async fn packs(world: &World) -> Vec<object_store::path::Path> {
         .collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_taken_over_while_packs_are_missing() {
-    let mut line = Line::new(MemoryDisk::with(&noise(1, 4 * NODE))).await;
+/// A large disk with little data at its start, none of which a sample may meet, and more
+/// behind it that came later: the oldest pack is that of the start alone.
+async fn line_of_two_packs() -> (Line, Path) {
+    let mut line = Line::new(MemoryDisk::new(12 * NODE as u64)).await;
+    line.disk.write(0, &noise(1, 2 * BLOCK));
     line.back_up(Vec::new()).await.unwrap();
-    for path in packs(&line.world).await {
-        line.world.store.delete(&path).await.unwrap();
-    }
-    line.world = line.world.reopen().await;
+    let first = packs(&line.world).await.remove(0);
+    let range = 6 * NODE as u64..7 * NODE as u64;
+    line.disk.write(range.start, &noise(2, NODE));
+    let written = line.back_up(vec![range]).await.unwrap();
+    assert_eq!(written.by_change_map, Ok(()));
+    (line, first)
+}
+
+async fn assert_heals(mut line: Line) {
     let healed = line.back_up(Vec::new()).await.unwrap();
-    assert!(healed.by_change_map.is_err());
+    assert_eq!(why(&healed), "chunks were lost since the earlier backup");
+    line.assert_restores().await;
+    let next = line.back_up(Vec::new()).await.unwrap();
+    assert_eq!(next.by_change_map, Ok(()));
+    line.assert_restores().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_over_from_before_a_pack_went_missing() {
+    let (mut line, first) = line_of_two_packs().await;
+    line.world.store.delete(&first).await.unwrap();
+    line.world = line.world.reopen().await;
+    assert_heals(line).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_over_from_before_a_repair_that_lost_chunks() {
+    let (mut line, first) = line_of_two_packs().await;
+    let object = line.world.store.get(&first).await.unwrap();
+    let mut bytes = object.bytes().await.unwrap().to_vec();
+    bytes[200] ^= 1;
+    line.world.store.put(&first, bytes.into()).await.unwrap();
+    line.world = line.world.reopen().await;
+    let repaired = line.world.project.repair(Arc::new(Progress::default()));
+    assert!(repaired.await.unwrap().lost_chunks > 0);
+    assert_heals(line).await;
+}
+
+/// Collects; nothing if somebody kept it out.
+async fn collect(world: &World) {
+    match world
+        .project
+        .collect(&[], Arc::new(Progress::default()))
+        .await
+    {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), Kind::Conflict),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_goes_while_it_is_taken_over_leaves_all_that_was_taken() {
+    let mut line = Line::new(MemoryDisk::with(&noise(1, 2 * NODE))).await;
+    line.back_up(Vec::new()).await.unwrap();
+    let parent = line.parent.unwrap();
+    let changed = 7 * BLOCK as u64;
+    line.disk.write(changed, &noise(2, BLOCK));
+    // Reading the changed block waits; all else may have been read by then.
+    let copy = MemoryDisk::with(&line.disk.bytes());
+    let gated = Arc::new(GatedDisk::new(copy, changed));
+    let disk = MappedDisk::new(gated.clone(), "later");
+    let disk = disk.changed_since("point-1", vec![changed..changed + 1]);
+    let job = line.job(Arc::new(disk));
+    let project = line.world.project.clone();
+    let writing = project.write_disk(job);
+    let meanwhile = async {
+        gated.reached().await;
+        line.world.project.delete(parent).await.unwrap();
+        collect(&line.world).await;
+        gated.end(Ending::Reads);
+    };
+    let (written, ()) = tokio::join!(writing, meanwhile);
+    assert_eq!(written.unwrap().by_change_map, Ok(()));
+    line.assert_restores().await;
+    collect(&line.world).await;
+    line.world = line.world.reopen().await;
     line.assert_restores().await;
 }
 
@@ -240,7 +313,7 @@ struct Change {
     told: bool,
 }
 
-const DISK: usize = 2 * NODE + 40 * BLOCK + 11;
+const DISK: usize = NODE + 40 * BLOCK + 11;
 
 fn change(lies: bool) -> impl Strategy<Value = Change> {
     let told = if lies {
@@ -269,8 +342,63 @@ async fn apply(line: &Line, changes: &[Change]) -> Vec<Range<u64>> {
         .collect()
 }
 
+/// One step in the life of a disk and its backups.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(Change),
+    BackUp,
+    /// Deletes one of the backups that there are.
+    Delete(prop::sample::Index),
+    Collect,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => change(false).prop_map(Step::Write),
+        4 => Just(Step::BackUp),
+        2 => any::<prop::sample::Index>().prop_map(Step::Delete),
+        1 => Just(Step::Collect),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Runs the steps with every backup taking over what it can from the newest
+/// that there is, and compares each that is left with what the disk was.
+async fn live(steps: Vec<Step>) -> Result<(), TestCaseError> {
+    let mut line = Line::new(MemoryDisk::new(DISK as u64)).await;
+    let (mut pending, mut kept) = (Vec::new(), Vec::<(BackupId, u32, Vec<u8>)>::new());
+    for step in steps {
+        match step {
+            Step::Write(change) => pending.extend(apply(&line, &[change]).await),
+            Step::BackUp => {
+                let newest = kept.last().map(|(id, point, _)| (*id, *point));
+                let last = line.count;
+                line.parent = newest.map(|(id, _)| id);
+                let written = line.back_up(std::mem::take(&mut pending)).await.unwrap();
+                let by_map = newest.is_some_and(|(_, point)| point == last);
+                prop_assert_eq!(written.by_change_map.is_ok(), by_map);
+                kept.push((line.parent.unwrap(), line.count, line.disk.bytes()));
+            }
+            Step::Delete(_) if kept.is_empty() => {}
+            Step::Delete(which) => {
+                let (id, ..) = kept.remove(which.index(kept.len()));
+                line.world.project.delete(id).await.unwrap();
+            }
+            Step::Collect => collect(&line.world).await,
+            Step::Reopen => line.world = line.world.reopen().await,
+        }
+    }
+    collect(&line.world).await;
+    for (id, _, bytes) in kept {
+        let (restored, _) = line.world.restore(id).await.unwrap();
+        prop_assert!(restored == bytes);
+    }
+    Ok(())
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn true_hints_come_to_what_reading_all_comes_to(
@@ -294,6 +422,14 @@ proptest! {
     }
 
     #[test]
+    fn backups_that_share_trees_live_as_long_as_they_are_kept(
+        steps in prop::collection::vec(step(), 4..30),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        runtime.block_on(live(steps))?;
+    }
+
+    #[test]
     fn false_hints_are_found_or_harm_their_own_backups_alone(
         rounds in prop::collection::vec(prop::collection::vec(change(true), 0..12), 1..5),
     ) {
@@ -305,7 +441,7 @@ proptest! {
             for changes in rounds {
                 let told = apply(&line, &changes).await;
                 let written = line.back_up(told).await.unwrap();
-                let mut job = line.job(Arc::new(MappedDisk::new(&line.disk, "x")));
+                let mut job = line.job(Arc::new(MappedDisk::new(line.disk.clone(), "x")));
                 line.parent = job.parent;
                 job.reread_all = true;
                 let id = job.info.id;

@@ -121,6 +121,8 @@ pub(crate) async fn restore(
     let target = RestoreTarget {
         volume: body.restore.volume_id,
         server: body.restore.server_id.or(body.restore.resource_id),
+        share: body.restore.resource_id,
+        folder: body.restore.details.map(|details| details.destination_path),
         mappings: mappings
             .map(|mapping| DiskMapping {
                 backup: mapping.backup_id,

@@ -4,6 +4,7 @@
 //! Whatever goes wrong here costs a backup only that it reads all data: the
 //! reason is kept instead of the map and goes to whoever asks for changes.
 
+pub(crate) mod bitmap;
 pub(crate) mod file;
 pub(crate) mod reflink;
 
@@ -11,12 +12,16 @@ use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
 
+use bitmap::Bitmap;
 use cairn_types::ResourceId;
 use cairn_types::disk::{NoChangeMap, Point};
 use file::ChangeFile;
 use reflink::Reflink;
 
 use crate::ImagesConfig;
+
+/// Ranges in a change map at most.
+const RANGES_MAX: usize = 1 << 20;
 
 /// Where a disk's change map comes from.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(crate) enum ChangeMap {
     File(ChangeFile),
     /// From reflinks of the image; the newest is read in its place.
     Reflink(Reflink),
+    /// From dirty bitmaps in the image.
+    Bitmap(Bitmap),
 }
 
 impl ChangeMap {
@@ -38,11 +45,18 @@ impl ChangeMap {
         size_bytes: u64,
     ) -> Self {
         match ChangeFile::find(path, image, size_bytes) {
-            Ok(Some(file)) => Self::File(file),
             Ok(None) if source.reflinks => {
                 let made = Reflink::create(&source.path, volume, image);
                 made.map_or_else(Self::None, Self::Reflink)
             }
+            file => Self::of_file(file),
+        }
+    }
+
+    /// As far as a change file tells.
+    pub(crate) fn of_file(file: Result<Option<ChangeFile>, NoChangeMap>) -> Self {
+        match file {
+            Ok(Some(file)) => Self::File(file),
             Ok(None) => Self::none(),
             Err(why) => Self::None(why),
         }
@@ -58,6 +72,7 @@ impl ChangeMap {
             Self::None(_) => None,
             Self::File(file) => Some(file.to.clone()),
             Self::Reflink(reflink) => Some(reflink.point().clone()),
+            Self::Bitmap(bitmap) => Some(bitmap.point()),
         }
     }
 
@@ -66,6 +81,7 @@ impl ChangeMap {
             Self::None(why) => Err(why.clone()),
             Self::File(file) => file.changes_since(earlier),
             Self::Reflink(reflink) => reflink.changes_since(earlier),
+            Self::Bitmap(bitmap) => bitmap.changes_since(earlier),
         }
     }
 
@@ -74,6 +90,7 @@ impl ChangeMap {
             // The program that writes change files finds out by itself what it counts from.
             Self::None(_) | Self::File(_) => {}
             Self::Reflink(reflink) => reflink.keep(),
+            Self::Bitmap(bitmap) => bitmap.keep(),
         }
     }
 }

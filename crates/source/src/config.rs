@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::path::{Component, Path, PathBuf};
 
 use cairn_types::ProjectId;
+use globset::{GlobBuilder, GlobSetBuilder};
 
+use crate::folder::FolderOptions;
 use crate::protectable::ImageFormat;
 use crate::{Error, Result};
 
@@ -17,6 +19,79 @@ const MAX_NAME_CHARS: usize = 64;
 pub enum SourceConfig {
     /// A folder of disk images.
     Images(ImagesConfig),
+    /// A folder that is protected as a whole: a share of files.
+    Share(ShareConfig),
+}
+
+/// A folder that is protected as a whole, file by file.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShareConfig {
+    /// The share's name, part of its id.
+    pub name: String,
+    /// The folder; whoever reads the configuration makes it absolute.
+    pub path: PathBuf,
+    /// The project whose resource this is; the first project if unset.
+    #[serde(default)]
+    pub project: Option<ProjectId>,
+    /// Patterns of paths below the folder that are left out, with all below
+    /// them: `*` and `?` match within a name, `**` across names.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// Go into other file systems that are mounted in the folder.
+    #[serde(default)]
+    pub cross_file_systems: bool,
+}
+
+impl SourceConfig {
+    /// The source's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Images(images) => &images.name,
+            Self::Share(share) => &share.name,
+        }
+    }
+
+    /// The source's folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Images(images) => &images.path,
+            Self::Share(share) => &share.path,
+        }
+    }
+
+    /// Replaces the source's folder.
+    pub fn set_path(&mut self, path: PathBuf) {
+        match self {
+            Self::Images(images) => images.path = path,
+            Self::Share(share) => share.path = path,
+        }
+    }
+}
+
+impl ShareConfig {
+    /// How the folder is read.
+    ///
+    /// Errors: `Invalid` a pattern that is none.
+    pub(crate) fn options(&self) -> Result<FolderOptions> {
+        let mut exclude = GlobSetBuilder::new();
+        for pattern in &self.exclude {
+            let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+            let glob = glob.map_err(|error| Error::BadSource {
+                name: self.name.clone(),
+                why: format!("its exclude is no pattern: {error}"),
+            })?;
+            exclude.add(glob);
+        }
+        let exclude = exclude.build().map_err(|error| Error::BadSource {
+            name: self.name.clone(),
+            why: format!("its patterns cannot be used together: {error}"),
+        })?;
+        Ok(FolderOptions {
+            exclude,
+            cross_file_systems: self.cross_file_systems,
+        })
+    }
 }
 
 /// A folder of disk images: every `*.raw`, `*.img` and `*.qcow2` below it is a volume.
@@ -34,6 +109,10 @@ pub struct ImagesConfig {
     /// image is kept to tell later what has changed.
     #[serde(default = "yes")]
     pub reflinks: bool,
+    /// Whether backups of qcow2 images add dirty bitmaps to them, to tell later what
+    /// has changed.
+    #[serde(default)]
+    pub bitmaps: bool,
     /// Groups of volumes that are protected together.
     #[serde(default)]
     pub server: Vec<ServerConfig>,
@@ -56,32 +135,35 @@ pub struct ServerConfig {
 /// Checks what can be known without looking into the folders.
 ///
 /// Errors: `Invalid` always.
-pub(crate) fn check(sources: &[ImagesConfig]) -> Result<()> {
+pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
     let mut names = HashSet::new();
     for source in sources {
-        if !is_name(&source.name) {
+        if !is_name(source.name()) {
             return Err(bad_source(
                 source,
                 "its name must have 1 to 64 characters and no '/'",
             ));
         }
-        if !names.insert(source.name.as_str()) {
+        if !names.insert(source.name()) {
             return Err(Error::DuplicateSource {
-                name: source.name.clone(),
+                name: source.name().to_owned(),
             });
         }
-        check_servers(source)?;
+        match source {
+            SourceConfig::Images(images) => check_servers(images)?,
+            SourceConfig::Share(share) => drop(share.options()?),
+        }
     }
     for (at, source) in sources.iter().enumerate() {
         // One file under two ids could be bound, backed up and restored twice at once.
-        let overlaps = |other: &&ImagesConfig| {
-            let (one, two) = (real_path(&source.path), real_path(&other.path));
+        let overlaps = |other: &&SourceConfig| {
+            let (one, two) = (real_path(source.path()), real_path(other.path()));
             one.starts_with(&two) || two.starts_with(&one)
         };
         if let Some(other) = sources[..at].iter().find(overlaps) {
             let why = format!(
                 "its folder and that of {:?} hold the same files",
-                other.name
+                other.name()
             );
             return Err(bad_source(source, &why));
         }
@@ -130,9 +212,9 @@ fn check_servers(source: &ImagesConfig) -> Result<()> {
     Ok(())
 }
 
-fn bad_source(source: &ImagesConfig, why: &str) -> Error {
+fn bad_source(source: &SourceConfig, why: &str) -> Error {
     Error::BadSource {
-        name: source.name.clone(),
+        name: source.name().to_owned(),
         why: why.to_owned(),
     }
 }
@@ -167,17 +249,13 @@ pub(crate) fn volume_name(relative: &Path) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> std::result::Result<Vec<ImagesConfig>, toml::de::Error> {
+    fn read(text: &str) -> std::result::Result<Vec<SourceConfig>, toml::de::Error> {
         #[derive(serde::Deserialize)]
         struct File {
             source: Vec<SourceConfig>,
         }
         let file: File = toml::from_str(text)?;
-        Ok(file
-            .source
-            .into_iter()
-            .map(|SourceConfig::Images(images)| images)
-            .collect())
+        Ok(file.source)
     }
 
     fn lab(disks: &str) -> String {
@@ -191,9 +269,26 @@ mod tests {
     fn the_documented_table_is_read() {
         let sources = read(&lab("['web-root.qcow2', 'sub/web-data.img']")).unwrap();
         check(&sources).unwrap();
-        assert_eq!(sources[0].server[0].disks.len(), 2);
+        let SourceConfig::Images(images) = &sources[0] else {
+            panic!("it is {:?}", sources[0]);
+        };
+        assert_eq!(images.server[0].disks.len(), 2);
         assert!(read("[[source]]\nkind='images'\nname='a'\npath='b'\nspeed=3").is_err());
         assert!(read("[[source]]\nkind='tapes'\nname='a'\npath='b'").is_err());
+    }
+
+    #[test]
+    fn a_share_is_read_and_its_patterns_checked() {
+        let share = |exclude: &str| {
+            let text = format!(
+                "[[source]]\nkind = 'share'\nname = 'home'\npath = '/nowhere/home'\n\
+                 exclude = {exclude}\n"
+            );
+            check(&read(&text).unwrap())
+        };
+        share("['*.tmp', '**/cache', '{a,b}/[0-9]*']").unwrap();
+        assert!(share("['[']").is_err());
+        assert!(read("[[source]]\nkind='share'\nname='a'\npath='b'\nserver=[]").is_err());
     }
 
     #[test]

@@ -56,11 +56,26 @@ pub enum Error {
         /// The id that was asked for.
         id: ResourceId,
     },
-    /// A server was to be opened as if it were a disk.
-    #[error("{server} is a server, not a disk")]
+    /// A server or a share was to be opened as if it were a disk.
+    #[error("{name} is no disk")]
     NotAVolume {
-        /// The server's name.
-        server: String,
+        /// Its name.
+        name: String,
+    },
+    /// A disk or a server was to be opened as if it were a share.
+    #[error("{name} is no share")]
+    NotAShare {
+        /// Its name.
+        name: String,
+    },
+    /// The folder of a share, or one below it, cannot be opened.
+    #[error("cannot open the folder of share {share}")]
+    OpenShare {
+        /// The share's name.
+        share: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// A configured disk has no file.
     #[error("the image {volume} is missing")]
@@ -116,6 +131,7 @@ impl Error {
             | Self::BadSource { .. }
             | Self::BadServer { .. }
             | Self::NotAVolume { .. }
+            | Self::NotAShare { .. }
             | Self::Unusable { .. }
             | Self::NoQemu { .. } => Kind::Invalid,
             Self::TooManyVolumes { .. } => Kind::Exhausted,
@@ -123,6 +139,7 @@ impl Error {
             Self::InUse { .. } => Kind::Conflict,
             Self::Folder { source, .. }
             | Self::Open { source, .. }
+            | Self::OpenShare { source, .. }
             | Self::Serve { source, .. } => io_kind(source),
         }
     }

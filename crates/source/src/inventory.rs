@@ -5,9 +5,12 @@ use std::sync::Arc;
 use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{ResourceId, ResourceType};
 
-use crate::config::{self, ImagesConfig, ServerConfig, volume_name};
+use crate::config::{self, ImagesConfig, ServerConfig, ShareConfig, SourceConfig, volume_name};
+use crate::folder::Folder;
 use crate::lock::Access;
-use crate::protectable::{ImageFormat, Protectable, ProtectableStatus, server_id, volume_id};
+use crate::protectable::{
+    ImageFormat, Protectable, ProtectableStatus, server_id, share_id, volume_id,
+};
 use crate::qcow2::{self, Qcow2Disk};
 use crate::raw::{self, RawDisk};
 use crate::scan::{self, Found};
@@ -17,22 +20,22 @@ use crate::{Error, Result};
 /// looks, so an image that was just copied there can be protected at once.
 #[derive(Debug, Clone)]
 pub struct Inventory {
-    sources: Arc<Vec<ImagesConfig>>,
+    sources: Arc<Vec<SourceConfig>>,
 }
 
 impl Inventory {
     /// Takes the configured sources.
     ///
     /// Errors: `Invalid` names that repeat, folders that overlap, servers
-    /// without disks or with disks that cannot be below their folder.
-    pub fn new(sources: Vec<ImagesConfig>) -> Result<Self> {
+    /// without disks or with disks that cannot be below their folder, patterns that are none.
+    pub fn new(sources: Vec<SourceConfig>) -> Result<Self> {
         config::check(&sources)?;
         Ok(Self {
             sources: Arc::new(sources),
         })
     }
 
-    /// Every volume and every server, by source and name. A server holds its
+    /// Every volume, every server and every share, by source and name. A server holds its
     /// volumes as children, and a configured disk without a file is among them
     /// as `Missing`; volumes are listed for themselves as well.
     ///
@@ -41,6 +44,13 @@ impl Inventory {
     pub fn list(&self) -> Result<Vec<Protectable>> {
         let mut all = Vec::new();
         for source in self.sources.iter() {
+            let source = match source {
+                SourceConfig::Images(images) => images,
+                SourceConfig::Share(config) => {
+                    all.push(share(config));
+                    continue;
+                }
+            };
             let mut volumes: Vec<_> = scan::scan(source)?
                 .into_iter()
                 .map(|found| volume(source, found))
@@ -56,7 +66,7 @@ impl Inventory {
         Ok(all)
     }
 
-    /// The volume or server with this id.
+    /// The volume, server or share with this id.
     ///
     /// Errors: `NotFound`, and those of [`list`](Self::list).
     pub fn find(&self, id: ResourceId) -> Result<Protectable> {
@@ -83,7 +93,10 @@ impl Inventory {
                 let disk = RawDisk::open(&name, &path, Access::Read)?;
                 Ok(Arc::new(disk.with_change_map(source, volume, &path)?))
             }
-            ImageFormat::Qcow2 => Ok(Arc::new(Qcow2Disk::open(&name, &path, Access::Read)?)),
+            ImageFormat::Qcow2 => {
+                let disk = Qcow2Disk::open_for_backup(&name, &path, source.bitmaps)?;
+                Ok(Arc::new(disk))
+            }
         }
     }
 
@@ -119,18 +132,78 @@ impl Inventory {
         raw::open_locked(&name, &source.path.join(&name), Access::Write).map(drop)
     }
 
+    /// Opens a share.
+    ///
+    /// Errors: `NotFound` no such share, or its folder is missing; `Invalid` it
+    /// is no share; `Denied`.
+    pub fn open_share(&self, id: ResourceId) -> Result<Folder> {
+        let shares = self.sources.iter().filter_map(|source| match source {
+            SourceConfig::Share(share) => Some(share),
+            SourceConfig::Images(_) => None,
+        });
+        let mut shares = shares.filter(|share| share_id(&share.name) == id);
+        let Some(share) = shares.next() else {
+            let name = self.find(id)?.name;
+            return Err(Error::NotAShare { name });
+        };
+        let opened = Folder::open(&share.path, share.options()?);
+        opened.map_err(|source| Error::OpenShare {
+            share: share.name.clone(),
+            source,
+        })
+    }
+
+    /// Opens a folder of a share to be restored into; what of it is missing is
+    /// made. `folder` is a path below the share, empty for the share itself.
+    ///
+    /// Errors: as [`open_share`](Self::open_share), and `Invalid` a path that leads elsewhere.
+    pub fn open_share_writer(&self, id: ResourceId, folder: &str) -> Result<Folder> {
+        let mut open = self.open_share(id)?;
+        let name = || self.find(id).map(|found| found.name);
+        for part in folder.split('/').filter(|part| !part.is_empty()) {
+            open = match open.enter(part.as_bytes()) {
+                Ok(open) => open,
+                Err(source) => {
+                    let share = name()?;
+                    return Err(Error::OpenShare { share, source });
+                }
+            };
+        }
+        Ok(open)
+    }
+
     /// The source of a volume, its path below the source's folder, and its format.
     fn locate(&self, id: ResourceId) -> Result<(&ImagesConfig, String, ImageFormat)> {
         let found = self.find(id)?;
         let Some(format) = found.format else {
-            return Err(Error::NotAVolume { server: found.name });
+            return Err(Error::NotAVolume { name: found.name });
         };
-        let source = self
-            .sources
-            .iter()
-            .find(|source| source.name == found.source);
+        let mut images = self.sources.iter().filter_map(|source| match source {
+            SourceConfig::Images(images) => Some(images),
+            SourceConfig::Share(_) => None,
+        });
+        let source = images.find(|source| source.name == found.source);
         let source = source.expect("every protectable comes from one of the sources");
         Ok((source, found.name, format))
+    }
+}
+
+fn share(config: &ShareConfig) -> Protectable {
+    let status = match config.path.is_dir() {
+        true => ProtectableStatus::Available,
+        false => ProtectableStatus::Missing,
+    };
+    Protectable {
+        id: share_id(&config.name),
+        name: config.name.clone(),
+        resource_type: ResourceType::Turbo,
+        size_bytes: 0,
+        source: config.name.clone(),
+        project: config.project,
+        children: Vec::new(),
+        system_disk: false,
+        status,
+        format: None,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Reading what is protected and writing what is restored: folders of disk
-//! images, described by the configuration.
+//! images and folders of files, described by the configuration.
 //!
 //! An [`Inventory`] lists the volumes and servers that the configured folders
 //! hold and opens a volume as a [`DiskReader`](cairn_types::disk::DiskReader)
-//! or a [`DiskWriter`](cairn_types::disk::DiskWriter). Invariants:
+//! or a [`DiskWriter`](cairn_types::disk::DiskWriter), and a share as a
+//! [`Folder`]. Invariants:
 //!
 //! - an id is a pure function of the source's name and the path below its
 //!   folder, so it survives restarts and moves of the folder;
@@ -18,6 +19,7 @@ mod change_map;
 mod config;
 mod error;
 mod fingerprint;
+mod folder;
 mod inventory;
 mod lock;
 mod nbd;
@@ -32,8 +34,9 @@ mod scan;
 )]
 mod sys;
 
-pub use config::{ImagesConfig, ServerConfig, SourceConfig};
+pub use config::{ImagesConfig, ServerConfig, ShareConfig, SourceConfig};
 pub use error::Error;
+pub use folder::{Folder, FolderOptions};
 pub use inventory::Inventory;
 pub use protectable::{ImageFormat, Protectable, ProtectableStatus};
 pub use scan::{MAX_DEPTH, MAX_VOLUMES};

@@ -8,16 +8,17 @@ use uuid::Uuid;
 /// The namespace of the ids of volumes and servers; drawn once, never changed.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_41c5_9f5b_4b4e_8d0a_3a7d_52be_9c11);
 
-/// Something that can be protected: a volume, or a server with its volumes.
+/// Something that can be protected: a volume, a server with its volumes, or a share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protectable {
     /// Its id, the same on every start.
     pub id: ResourceId,
-    /// A volume's path below its folder, or a server's configured name.
+    /// A volume's path below its folder, or the configured name of a server or a share.
     pub name: String,
-    /// Volume or server.
+    /// Volume, server or share.
     pub resource_type: ResourceType,
-    /// The size that a guest sees; a server's is the sum of its volumes'. 0 if not known.
+    /// The size that a guest sees; a server's is the sum of its volumes'. 0 if
+    /// not known, as it never is of a share: only reading all of it would tell.
     pub size_bytes: u64,
     /// The name of the source that it belongs to.
     pub source: String,
@@ -29,7 +30,7 @@ pub struct Protectable {
     pub system_disk: bool,
     /// Whether it can be opened, as far as a listing can tell.
     pub status: ProtectableStatus,
-    /// How a volume is stored; a server has none.
+    /// How a volume is stored; nothing else has one.
     pub format: Option<ImageFormat>,
 }
 
@@ -86,6 +87,11 @@ pub(crate) fn server_id(source: &str, name: &str) -> ResourceId {
     id(&format!("images/{source}//server/{name}"))
 }
 
+/// The id of a share. Nothing of a folder of images can have the same.
+pub(crate) fn share_id(source: &str) -> ResourceId {
+    id(&format!("share/{source}"))
+}
+
 fn id(name: &str) -> ResourceId {
     ResourceId::from_uuid(Uuid::new_v5(&NAMESPACE, name.as_bytes()))
 }
@@ -100,6 +106,8 @@ mod tests {
         assert_eq!(volume, "54aef4e3-98a2-5560-b4f0-df67528e6dd0");
         let server = server_id("lab", "web-1").to_string();
         assert_eq!(server, "60eafc96-8d9b-51f0-b783-2d1a4b7cef76");
+        let share = share_id("home").to_string();
+        assert_eq!(share, "e4c9f17a-1be5-5d6d-b8f1-aae91464d4b9");
     }
 
     #[test]

@@ -6,15 +6,21 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use cairn_types::disk::{DiskError, DiskOperation, DiskReader, DiskWriter, Extent};
+use cairn_types::disk::{
+    DiskError, DiskOperation, DiskReader, DiskWriter, Extent, NoChangeMap, Point,
+};
 
+use crate::change_map::ChangeMap;
+use crate::change_map::bitmap::Bitmap;
+use crate::change_map::file::ChangeFile;
 use crate::fingerprint::Fingerprint;
 use crate::lock::{Access, LockedFile};
-use crate::qemu::QemuNbd;
+use crate::nbd::Context;
+use crate::qemu::{QemuNbd, qemu_img};
 use crate::raw::{fits, open_locked};
 use crate::{Error, Result};
 
@@ -117,23 +123,14 @@ pub(crate) fn shrink(name: &str, path: &Path, size_bytes: u64) -> Result<()> {
         volume: name.to_owned(),
         source,
     };
-    let output = Command::new("qemu-img")
-        .args(["resize", "-q", "-f", "qcow2", "--shrink"])
-        .arg(path)
-        .arg(size_bytes.to_string())
-        .stdin(Stdio::null())
-        .output();
-    let output = output.map_err(|error| match error.kind() {
+    let resize = ["resize", "-q", "-f", "qcow2", "--shrink"];
+    let resized = qemu_img(&resize, path, &[&size_bytes.to_string()]);
+    resized.map(|_| ()).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::NoQemu {
             volume: name.to_owned(),
         },
         _ => failed(error),
-    })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(failed(io::Error::other(said)))
+    })
 }
 
 /// A qcow2 image that is open: served by its own `qemu-nbd`, which ends with it.
@@ -146,6 +143,8 @@ pub(crate) struct Qcow2Disk {
     access: Access,
     /// Holds the lock while reading. `qemu-nbd` holds it while writing.
     _lock: Option<LockedFile>,
+    /// Comes last: it may be at work on the image once nobody has it open.
+    changes: ChangeMap,
 }
 
 impl Qcow2Disk {
@@ -168,13 +167,36 @@ impl Qcow2Disk {
         };
         // A writer's lock would keep qemu-nbd out as well: it takes its own.
         let lock = (access == Access::Read).then_some(locked);
-        let server = QemuNbd::start(name, path, access)?;
+        let server = QemuNbd::start(name, path, access, &Context::Allocation)?;
         Ok(Self {
             name: name.to_owned(),
             server,
             fingerprints,
             access,
             _lock: lock,
+            changes: ChangeMap::none(),
+        })
+    }
+
+    /// Opens the image for a backup: it can say what has changed.
+    ///
+    /// Errors: as [`open`](Self::open).
+    pub(crate) fn open_for_backup(name: &str, path: &Path, bitmaps: bool) -> Result<Self> {
+        let locked = open_locked(name, path, Access::Read)?;
+        let header = Header::read(locked.file()).map_err(|error| header_error(name, error))?;
+        let file = ChangeFile::find(path, locked.file(), header.size_bytes);
+        // To be given bitmaps the image must be open nowhere.
+        drop(locked);
+        let changes = match file {
+            Ok(None) if bitmaps => {
+                let bitmap = Bitmap::create(name, path);
+                bitmap.map_or_else(ChangeMap::None, ChangeMap::Bitmap)
+            }
+            file => ChangeMap::of_file(file),
+        };
+        Ok(Self {
+            changes,
+            ..Self::open(name, path, Access::Read)?
         })
     }
 
@@ -283,6 +305,18 @@ impl DiskReader for Qcow2Disk {
             })?;
         }
         Ok(())
+    }
+
+    fn point(&self) -> Option<Point> {
+        self.changes.point()
+    }
+
+    fn changes_since(&self, earlier: &Point) -> std::result::Result<Vec<Range<u64>>, NoChangeMap> {
+        self.changes.changes_since(earlier)
+    }
+
+    fn keep_point(&self) {
+        self.changes.keep_point();
     }
 }
 

@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::lock::Access;
-use crate::nbd::{MAX_CONNECTIONS, Pool};
+use crate::nbd::{Context, MAX_CONNECTIONS, Pool};
 use crate::{Error, Result, sys};
 
 /// How long the server may take to close the image after the last connection.
@@ -39,6 +39,21 @@ const NO_SUCH_PROGRAM: i32 = 127;
 /// Source: `sd_listen_fds(3)`.
 const START: &str = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec qemu-nbd \"$@\"";
 
+/// Runs `qemu-img` on an image and returns what it says. An error has its own words.
+pub(crate) fn qemu_img(before: &[&str], path: &Path, behind: &[&str]) -> io::Result<Vec<u8>> {
+    let output = Command::new("qemu-img")
+        .args(before)
+        .arg(path)
+        .args(behind)
+        .stdin(Stdio::null())
+        .output()?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(said))
+}
+
 /// A running server and the connections to it.
 #[derive(Debug)]
 pub(crate) struct QemuNbd {
@@ -47,18 +62,24 @@ pub(crate) struct QemuNbd {
 }
 
 impl QemuNbd {
-    /// Starts a server for the qcow2 image `name` at `path`.
+    /// Starts a server for the qcow2 image `name` at `path`; what it takes for
+    /// data is what the context holds of.
     ///
     /// Errors: `Conflict` another program has the image open; `Invalid` no
     /// image or no `qemu-nbd`; `Transient` it did not answer.
-    pub(crate) fn start(name: &str, path: &Path, access: Access) -> Result<Self> {
+    pub(crate) fn start(
+        name: &str,
+        path: &Path,
+        access: Access,
+        context: &Context,
+    ) -> Result<Self> {
         let failed = |source| Error::Serve {
             volume: name.to_owned(),
             source,
         };
         let (listener, streams) = sockets().map_err(failed)?;
-        let process = Process::spawn(path, access, listener).map_err(failed)?;
-        match Pool::negotiate(streams, access) {
+        let process = Process::spawn(command(path, access, context, listener)).map_err(failed)?;
+        match Pool::negotiate(streams, access, context) {
             Ok(pool) => Ok(Self { pool, process }),
             Err(error) => Err(explain(name, error.into(), process)),
         }
@@ -159,8 +180,7 @@ struct Process {
 }
 
 impl Process {
-    fn spawn(path: &Path, access: Access, listener: UnixListener) -> io::Result<Self> {
-        let mut command = command(path, access, listener);
+    fn spawn(mut command: Command) -> io::Result<Self> {
         let (started, when_started) = mpsc::sync_channel(1);
         let waiter = std::thread::Builder::new()
             .name("qemu-nbd".to_owned())
@@ -222,12 +242,15 @@ impl Drop for Process {
     }
 }
 
-fn command(path: &Path, access: Access, listener: UnixListener) -> Command {
+fn command(path: &Path, access: Access, context: &Context, listener: UnixListener) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", START, "qemu-nbd", "--format=qcow2", "--discard=unmap"]);
     command.arg(format!("--shared={MAX_CONNECTIONS}"));
     if access == Access::Read {
         command.arg("--read-only");
+    }
+    if let Context::DirtyBitmap(bitmap) = context {
+        command.arg(format!("--bitmap={bitmap}"));
     }
     command.arg("--").arg(path);
     command

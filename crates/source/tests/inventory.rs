@@ -9,7 +9,7 @@ mod common;
 
 use std::os::unix::fs::FileExt;
 
-use cairn_source::{ImageFormat, ProtectableStatus};
+use cairn_source::{ImageFormat, ProtectableStatus, SourceConfig};
 use cairn_types::{Kind, ResourceId, ResourceType};
 use common::{Lab, MIB};
 
@@ -98,7 +98,7 @@ fn what_is_not_there_is_not_found() {
     assert_eq!(error.kind(), Kind::NotFound);
     let mut config = lab.config();
     config.path = lab.path("not-mounted-yet");
-    let inventory = cairn_source::Inventory::new(vec![config]).unwrap();
+    let inventory = cairn_source::Inventory::new(vec![SourceConfig::Images(config)]).unwrap();
     assert_eq!(inventory.list().unwrap(), []);
 }
 

@@ -1,6 +1,8 @@
 //! Development only: a whole service in one process on a clock of its own,
 //! disks in memory, and stores and work that fail on demand.
 
+mod ailing;
+mod ailment;
 mod clock;
 mod disk;
 mod faulty;
@@ -10,10 +12,15 @@ mod mapped;
 pub mod own_contract;
 mod paused;
 mod saboteur;
+mod tree;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;
 mod world;
 
+pub use ailing::{AilingStore, Course};
+pub use ailment::{Ailment, Fate, Request};
+/// What the tests of `repo` save and restore, beside trees in memory.
+pub use cairn_source::{Folder, FolderOptions};
 pub use clock::FakeClock;
 pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
@@ -21,6 +28,7 @@ pub use gated::{Ending, GatedDisk};
 pub use mapped::MappedDisk;
 pub use paused::PausedStore;
 pub use saboteur::{Moment, Sabotage, Saboteur};
+pub use tree::{MemoryTree, TreeFault};
 pub use world::World;
 
 use cairn_types::{

@@ -6,12 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_types::disk::{DiskError, DiskReader, Extent, NoChangeMap, Point};
 
-use crate::MemoryDisk;
-
-/// One state of a disk in memory, with what is said of it.
-#[derive(Debug)]
+/// One state of a disk, with what is said of it.
 pub struct MappedDisk {
-    disk: Arc<MemoryDisk>,
+    disk: Arc<dyn DiskReader>,
     point: Option<Point>,
     earlier: Option<(Point, Vec<Range<u64>>)>,
     kept: AtomicBool,
@@ -19,9 +16,9 @@ pub struct MappedDisk {
 
 impl MappedDisk {
     /// The disk as it is now, under this name; the source knows of no other.
-    pub fn new(disk: &Arc<MemoryDisk>, point: &str) -> Self {
+    pub fn new(disk: Arc<dyn DiskReader>, point: &str) -> Self {
         Self {
-            disk: disk.clone(),
+            disk,
             point: Point::new(point),
             earlier: None,
             kept: AtomicBool::new(false),

@@ -14,7 +14,7 @@ use cairn_core::{
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Project, Repository, VerifyLevel};
-use cairn_source::{ImagesConfig, Inventory, ServerConfig};
+use cairn_source::{ImagesConfig, Inventory, ServerConfig, ShareConfig, SourceConfig};
 use cairn_task::Engine;
 use cairn_types::{BackupId, Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
 use object_store::ObjectStore;
@@ -56,6 +56,10 @@ pub struct World {
 const DISK: &str = "disk.img";
 const SERVER: &str = "web-1";
 const SERVER_DISKS: [&str; 2] = ["web-root.img", "web-data.img"];
+/// The share that every world has.
+const SHARE: &str = "home";
+/// The files in it, by their paths.
+const FILES: [&str; 4] = ["notes", "deep/er/notes", "deep/large", "skipped.tmp"];
 /// Sizes that are no multiple of anything.
 const DISK_BYTES: [(&str, u64); 3] = [
     (DISK, 700_001),
@@ -80,14 +84,25 @@ impl World {
             name: SERVER.to_owned(),
             disks: SERVER_DISKS.iter().map(PathBuf::from).collect(),
         };
-        let source = ImagesConfig {
+        let images = SourceConfig::Images(ImagesConfig {
             name: "lab".to_owned(),
             path: images,
             project: None,
             reflinks: true,
+            bitmaps: true,
             server: vec![server],
-        };
-        let inventory = Arc::new(Inventory::new(vec![source]).expect("the source is valid"));
+        });
+        let files = folder.path().join("files");
+        fs::create_dir_all(files.join("deep/er")).expect("a folder can be made");
+        let share = SourceConfig::Share(ShareConfig {
+            name: SHARE.to_owned(),
+            path: files,
+            project: None,
+            exclude: vec!["**/*.tmp".to_owned()],
+            cross_file_systems: false,
+        });
+        let inventory = Inventory::new(vec![images, share]);
+        let inventory = Arc::new(inventory.expect("the sources are valid"));
         let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let master = MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
         let repository = Repository::create(Arc::clone(&store), &master).await;
@@ -117,7 +132,7 @@ impl World {
             service.clone(),
             Arc::clone(&inventory),
         )));
-        Self {
+        let world = Self {
             service,
             clock,
             repository,
@@ -129,7 +144,9 @@ impl World {
             work,
             wake,
             folder,
-        }
+        };
+        world.change_share(1);
+        world
     }
 
     /// Where the audit trail of the world lies.
@@ -222,6 +239,16 @@ impl World {
         self.resource(ResourceType::Server, SERVER).await
     }
 
+    /// The id of the share.
+    pub async fn share(&self) -> ResourceId {
+        self.resource(ResourceType::Turbo, SHARE).await
+    }
+
+    /// Where the files of the share are.
+    pub fn files(&self) -> PathBuf {
+        self.folder.path().join("files")
+    }
+
     async fn resource(&self, resource_type: ResourceType, name: &str) -> ResourceId {
         let page = Page {
             limit: 1000,
@@ -252,6 +279,23 @@ impl World {
         DISK_BYTES.iter().map(|(name, _)| read(name)).collect()
     }
 
+    /// What the files of the share hold that are not left out, in a fixed order.
+    pub fn share_files(&self) -> Vec<Vec<u8>> {
+        let read = |name: &&str| fs::read(self.files().join(name)).unwrap_or_default();
+        FILES[..3].iter().map(read).collect()
+    }
+
+    /// Gives the files of the share other bytes.
+    pub fn change_share(&self, seed: u64) {
+        for (number, name) in FILES.iter().enumerate() {
+            let length = 1000 + 700_000 * number;
+            let path = self.files().join(name);
+            let file = File::create(path).expect("a file can be made");
+            let bytes = noise(seed + number as u64, length);
+            file.write_all_at(&bytes, 0).expect("a file can be written");
+        }
+    }
+
     /// Overwrites a part of every image with other bytes.
     pub fn change_images(&self, seed: u64) {
         for (name, size) in DISK_BYTES {
@@ -267,6 +311,7 @@ impl World {
     pub async fn vault(&self, object_type: ObjectType, resource: ResourceId) -> VaultView {
         let resource_type = match object_type {
             ObjectType::Disk => ResourceType::Volume,
+            ObjectType::Turbo => ResourceType::Turbo,
             _ => ResourceType::Server,
         };
         let resource = ResourceToBind {

@@ -1,5 +1,5 @@
 //! The words that every part of Cairn shares: typed ids, sizes, instants,
-//! states with their legal transitions, and what a disk is to a reader and a
+//! states with their legal transitions, and what a disk or a tree of files is to a reader and a
 //! writer. There is no I/O here, and nothing here reads the time.
 
 mod backup;
@@ -15,6 +15,7 @@ mod role;
 mod schedule;
 mod size;
 mod status;
+pub mod tree;
 
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};

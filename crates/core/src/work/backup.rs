@@ -1,10 +1,10 @@
-//! A backup: the disks of one resource are read, stored and acknowledged. They
-//! are read from their source, or, for a replica, from the backup it copies.
+//! A backup: the disks of one resource, or the files of a share, are read, stored
+//! and acknowledged. They are read from their source, or, for a replica, from the backup it copies.
 
 use std::sync::Arc;
 
 use cairn_meta::Backup;
-use cairn_repo::{Project as ProjectRepository, WriteDisk, Written};
+use cairn_repo::{Project as ProjectRepository, WriteDisk, WriteTree, Written};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::{
@@ -105,10 +105,18 @@ impl<'a> BackUp<'a> {
         if is_written(&repository, backup.id).await? {
             return Ok(());
         }
-        if backup.resource_type == ResourceType::Volume {
-            self.write_disk(&repository, &backup, &vault_name, progress)
-                .await?;
-            return Ok(());
+        match backup.resource_type {
+            ResourceType::Volume => {
+                return self
+                    .write_disk(&repository, &backup, &vault_name, progress)
+                    .await;
+            }
+            ResourceType::Turbo => {
+                return self
+                    .write_tree(&repository, &backup, &vault_name, progress)
+                    .await;
+            }
+            _ => {}
         }
         if children.is_empty() {
             return Err(Refusal::NoVolumeLeft {
@@ -165,6 +173,42 @@ impl<'a> BackUp<'a> {
             "A disk is in the repository."
         );
         self.record(backup, &written).await
+    }
+
+    async fn write_tree(
+        &self,
+        repository: &ProjectRepository,
+        backup: &Backup,
+        vault_name: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
+        let From::Source { reread_all } = self.from else {
+            return Err(Refusal::NotAServerBackup.into());
+        };
+        let started_at = self.worker.service.now();
+        let (inventory, share) = (Arc::clone(&self.worker.inventory), backup.resource);
+        let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
+        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
+        let job = WriteTree {
+            info: info(backup, vault_name),
+            parent: self.base(repository, backup.resource).await?,
+            reader: Arc::new(reader),
+            started_at,
+            progress: Arc::clone(progress),
+            reread_all,
+        };
+        let tree = repository.write_tree(job).await?;
+        if tree.summary.problems > 0 {
+            let first = tree.summary.listed.first();
+            let first = first.map(|problem| problem.to_string());
+            tracing::warn!(
+                backup.id = %backup.id,
+                entries = tree.summary.problems,
+                first,
+                "Entries of a share could not be saved as they were."
+            );
+        }
+        self.record(backup, &tree.written).await
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {

@@ -1,7 +1,9 @@
-//! A restore: a backup is written over the disks it came from, and read back.
+//! A restore: a backup is written over the disks it came from, or into a share,
+//! and read back.
 
 use std::sync::Arc;
 
+use cairn_repo::{Project as ProjectRepository, RestoreTree};
 use cairn_types::{BackupId, BackupStep, Progress, ProjectId};
 
 use super::Worker;
@@ -19,6 +21,8 @@ pub(super) struct Restore<'a> {
     pub(super) project: ProjectId,
     pub(super) backup: BackupId,
     pub(super) mappings: &'a [DiskMapping],
+    /// For a share: the folder below it.
+    pub(super) folder: &'a str,
 }
 
 impl Restore<'_> {
@@ -47,7 +51,12 @@ impl Restore<'_> {
             .existing_project(self.project)
             .await?;
         for mapping in self.mappings {
-            let size = repository.find(mapping.backup).await?.size_bytes;
+            let found = repository.find(mapping.backup).await?;
+            if found.tree.is_some() {
+                self.write_tree(&repository, mapping, progress).await?;
+                continue;
+            }
+            let size = found.size_bytes;
             let (inventory, volume) = (Arc::clone(&self.worker.inventory), mapping.volume);
             let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume, size));
             let target = target
@@ -56,6 +65,36 @@ impl Restore<'_> {
             repository
                 .restore_disk(mapping.backup, target, Arc::clone(progress))
                 .await?;
+        }
+        Ok(())
+    }
+
+    async fn write_tree(
+        &self,
+        repository: &ProjectRepository,
+        mapping: &DiskMapping,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
+        let (inventory, share) = (Arc::clone(&self.worker.inventory), mapping.volume);
+        let folder = self.folder.to_owned();
+        let open = move || inventory.open_share_writer(share, &folder);
+        let target = tokio::task::spawn_blocking(open).await;
+        let target = target.map_err(|_| Error::Panicked { what: "a source" })??;
+        let job = RestoreTree {
+            backup: mapping.backup,
+            path: Vec::new(),
+            target: Arc::new(target),
+            progress: Arc::clone(progress),
+        };
+        let restored = repository.restore_tree(job).await?;
+        if restored.problems > 0 {
+            let first = restored.listed.first().map(|problem| problem.to_string());
+            tracing::warn!(
+                backup.id = %mapping.backup,
+                entries = restored.problems,
+                first,
+                "Entries were restored without their owner, mode, times or attributes."
+            );
         }
         Ok(())
     }

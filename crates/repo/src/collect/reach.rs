@@ -47,11 +47,7 @@ impl Reached {
             blocks: Vec::new(),
             missing: 0,
         };
-        match content {
-            Content::Disk { geometry, top, .. } => reader.walk(*geometry, *top, &mut walk)?,
-            // Its disks are backups of their own.
-            Content::Group(_) => {}
-        }
+        reader.walk_content(content, &mut walk)?;
         walk.mark_blocks()?;
         Ok(walk.missing)
     }
@@ -93,6 +89,10 @@ impl Visit for Walk<'_> {
     }
 
     fn block(&mut self, _: u64, id: ChunkId) -> Result<()> {
+        self.piece(id)
+    }
+
+    fn piece(&mut self, id: ChunkId) -> Result<()> {
         self.blocks.push(id);
         if self.blocks.len() < LOOK_UPS {
             Ok(())

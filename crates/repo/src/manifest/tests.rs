@@ -12,6 +12,7 @@ fn disk(parent: Option<BackupId>) -> Content {
         top: ChunkId([7; 32]),
         data_bytes: 65_536,
         parent,
+        losses: [9; 16],
         point: parent.and_then(|parent| Point::new(&parent.to_string())),
     }
 }

@@ -1,7 +1,12 @@
 use std::collections::HashSet;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use cairn_testkit::{Fault, FaultyStore, MemoryDisk, backup_info};
+use cairn_types::ProjectId;
+use object_store::memory::InMemory;
 
 use super::*;
+use crate::{MasterKey, Repository, WriteDisk};
 
 const MAGIC: [u8; 8] = *b"testtest";
 
@@ -69,4 +74,57 @@ fn a_newer_format_is_named() {
         open_object(&[7; 32], MAGIC, b"", &newer),
         Err(OpenError::Newer(2))
     );
+}
+
+/// Attempts of work in a long run, most of which fail once on their way.
+const ATTEMPTS: u64 = 60;
+
+#[tokio::test]
+async fn a_long_run_of_work_that_fails_and_is_repeated_uses_no_nonce_twice() {
+    let store = FaultyStore::new(Arc::new(InMemory::new()));
+    let opened = Repository::create(Arc::new(store.clone()), &MasterKey::generate()).await;
+    let id = ProjectId::random();
+    let project = opened.unwrap().project(id).await.unwrap();
+    let disk = Arc::new(MemoryDisk::new(200 << 16));
+    let mut random = blake3::Hasher::new().finalize_xof();
+    let mut draw = |below: u64| {
+        let mut bytes = [0; 8];
+        random.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % below
+    };
+    let before = USED.lock().unwrap().len();
+    let (mut failed, mut info) = (0, backup_info(id, 0));
+    for attempt in 0..ATTEMPTS {
+        store.set((attempt % 3 > 0).then(|| Fault::Once(draw(20))));
+        let (mut noise, seed) = (vec![0; 50 << 16], draw(u64::MAX).to_le_bytes());
+        blake3::Hasher::new()
+            .update(&seed)
+            .finalize_xof()
+            .fill(&mut noise);
+        disk.write(draw(150) << 16, &noise);
+        let job = WriteDisk {
+            info: info.clone(),
+            parent: None,
+            reader: disk.clone(),
+            progress: Arc::default(),
+            reread_all: false,
+        };
+        match project.write_disk(job).await {
+            Err(_) => failed += 1,
+            Ok(_) => {
+                if draw(2) == 0 {
+                    failed += u64::from(project.delete(info.id).await.is_err());
+                    failed += u64::from(project.collect(Arc::default()).await.is_err());
+                }
+                info = backup_info(id, attempt as i64);
+            }
+        }
+    }
+    let used = USED.lock().unwrap();
+    assert!(used.len() - before > 200, "{}", used.len() - before);
+    assert!(
+        used.iter()
+            .any(|(_, counter)| (2..LAST_COUNTER).contains(counter))
+    );
+    assert!(failed > 10, "{failed}");
 }

@@ -8,7 +8,10 @@
 //! earlier one left unfinished. Readers need no lock and write nothing.
 
 mod files;
+mod system;
 mod upload;
+
+pub use system::{FileCall, Watch};
 
 use std::fmt;
 use std::fs::{self, File};
@@ -30,6 +33,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Result};
 use files::{Files, Listed};
+use system::System;
 use upload::LocalUpload;
 
 /// Bytes that are read at a time.
@@ -51,6 +55,16 @@ impl LocalStore {
     ///
     /// Errors: `Conflict` another process has it open for writing.
     pub fn open(root: &FilePath) -> Result<Self> {
+        Self::open_in(root, System::default())
+    }
+
+    /// As `open`, with `watch` told of every call that changes the file system,
+    /// which it may fail: what a disk that is full or broken does.
+    pub fn open_watched(root: &FilePath, watch: Arc<Watch>) -> Result<Self> {
+        Self::open_in(root, System::watched(watch))
+    }
+
+    fn open_in(root: &FilePath, system: System) -> Result<Self> {
         let failed = |action| {
             move |source| Error::Folder {
                 action,
@@ -58,11 +72,9 @@ impl LocalStore {
                 source,
             }
         };
-        files::make_folders(root).map_err(failed("make"))?;
-        let lock = files::options()
-            .create(true)
-            .truncate(false)
-            .open(root.join(LOCK));
+        let files = Files::new(root.to_owned(), system.clone());
+        files.make_root().map_err(failed("make"))?;
+        let lock = system.open_or_create_file(&root.join(LOCK));
         let lock = lock.map_err(failed("lock"))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             if error == rustix::io::Errno::WOULDBLOCK {
@@ -73,7 +85,6 @@ impl LocalStore {
                 failed("lock")(error.into())
             }
         })?;
-        let files = Files::new(root.to_owned());
         files.clear_temporaries().map_err(failed("clear"))?;
         Ok(Self {
             files: Arc::new(files),
@@ -91,7 +102,7 @@ impl LocalStore {
             source,
         })?;
         Ok(Self {
-            files: Arc::new(Files::new(root.to_owned())),
+            files: Arc::new(Files::new(root.to_owned(), System::default())),
             lock: None,
         })
     }

@@ -1,6 +1,8 @@
 //! What the tests of the repository share. Not every test uses all of it.
 #![allow(dead_code, missing_docs, clippy::unwrap_used)]
 
+pub mod conformance;
+
 use std::sync::Arc;
 
 use cairn_repo::{MasterKey, Project, Repository, Restored, Result, WriteDisk, Written};

@@ -1,7 +1,7 @@
 //! What the golden repository of format 1 holds.
 
 /// Its master key.
-pub const MASTER: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+pub const MASTER: &str = include_str!("master.key");
 
 /// Bytes of a block.
 const BLOCK: usize = 65_536;

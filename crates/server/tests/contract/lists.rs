@@ -288,7 +288,8 @@ async fn protectables_are_filtered_and_paged() {
     let server = client.world.server().await.to_string();
     assert_eq!(ids("disk", &format!("server_id={server}")).await.len(), 2);
     assert_eq!(ids("disk", &format!("server_id={NOBODYS}")).await.len(), 0);
-    for kind in ["turbo", "workspace", "workspace_v2"] {
+    assert_eq!(ids("turbo", "status=available").await.len(), 1);
+    for kind in ["workspace", "workspace_v2"] {
         assert!(ids(kind, "").await.is_empty(), "{kind}");
     }
     let refused = client

@@ -298,7 +298,7 @@ async fn protectables_say_what_they_are_and_where_they_are_bound() {
         .call(Op::ShowProtectable, &["disk", &disk], Value::Null)
         .await;
     assert_eq!(shown.body["instance"]["protectable"]["result"], false);
-    for kind in ["turbo", "workspace", "workspace_v2"] {
+    for kind in ["workspace", "workspace_v2"] {
         let listed = client.call(Op::ListProtectable, &[kind], Value::Null).await;
         assert_eq!(listed.body["instances"], json!([]), "{kind}");
     }

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use cairn_types::disk::{NoChangeMap, Point};
 
+use super::RANGES_MAX;
+
 /// What the first line says.
 const TITLE: &str = "cairn-changes 1";
 /// Bytes of a change file at most.
-pub(crate) const BYTES_MAX: u64 = 64 << 20;
-/// Ranges in one at most.
-pub(crate) const RANGES_MAX: usize = 1 << 20;
+const BYTES_MAX: u64 = 64 << 20;
 /// Goes before the names in points, so that no other kind of point has the same.
 const PREFIX: &str = "file:";
 

@@ -12,8 +12,31 @@ use super::{
 
 type Result<T> = std::result::Result<T, NbdError>;
 
-/// The context that tells which runs read as zeros.
-const ALLOCATION: &str = "base:allocation";
+/// What a connection asks of runs of the export.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Context {
+    /// Which may be other than zero.
+    Allocation,
+    /// Which are set in QEMU's dirty bitmap of this name.
+    DirtyBitmap(String),
+}
+
+impl Context {
+    fn name(&self) -> String {
+        match self {
+            Self::Allocation => "base:allocation".to_owned(),
+            Self::DirtyBitmap(bitmap) => format!("qemu:dirty-bitmap:{bitmap}"),
+        }
+    }
+
+    /// Whether a run with these flags is one of those asked for.
+    fn holds(&self, flags: u32) -> bool {
+        match self {
+            Self::Allocation => flags & wire::STATE_ZERO == 0,
+            Self::DirtyBitmap(_) => flags & wire::STATE_DIRTY != 0,
+        }
+    }
+}
 
 /// A negotiated connection to the server's default export.
 #[derive(Debug)]
@@ -21,15 +44,16 @@ pub(crate) struct Connection<S> {
     stream: S,
     size_bytes: u64,
     flags: u16,
-    /// The server's number for `base:allocation`, if it offers it.
-    allocation: Option<u32>,
+    context: Context,
+    /// The server's number for the context, if it offers it.
+    context_id: Option<u32>,
     max_transfer_bytes: u32,
     cookie: u64,
 }
 
 impl<S: Read + Write> Connection<S> {
     /// Negotiates the default export on a fresh stream.
-    pub(crate) fn negotiate(mut stream: S) -> Result<Self> {
+    pub(crate) fn negotiate(mut stream: S, context: Context) -> Result<Self> {
         if wire::read_u64(&mut stream)? != wire::SERVER_MAGIC
             || wire::read_u64(&mut stream)? != wire::OPTION_MAGIC
         {
@@ -49,35 +73,37 @@ impl<S: Read + Write> Connection<S> {
             stream,
             size_bytes: 0,
             flags: 0,
-            allocation: None,
+            context,
+            context_id: None,
             max_transfer_bytes: MAX_TRANSFER_BYTES,
             cookie: 0,
         };
         if connection.option(wire::OPT_STRUCTURED_REPLY, &[], |_, _, _| Ok(()))? {
-            connection.ask_for_allocation()?;
+            connection.ask_for_context()?;
         }
         connection.go()?;
         Ok(connection)
     }
 
-    fn ask_for_allocation(&mut self) -> Result<()> {
+    fn ask_for_context(&mut self) -> Result<()> {
+        let name = self.context.name();
         let mut data = Vec::new();
         data.extend(0_u32.to_be_bytes());
         data.extend(1_u32.to_be_bytes());
         data.extend(
-            u32::try_from(ALLOCATION.len())
+            u32::try_from(name.len())
                 .expect("it is short")
                 .to_be_bytes(),
         );
-        data.extend(ALLOCATION.as_bytes());
+        data.extend(name.as_bytes());
         self.option(
             wire::OPT_SET_META_CONTEXT,
             &data,
             |connection, kind, mut data| {
                 if kind == wire::REP_META_CONTEXT {
                     let id = wire::read_u32(&mut data)?;
-                    if data == ALLOCATION.as_bytes() {
-                        connection.allocation = Some(id);
+                    if data == name.as_bytes() {
+                        connection.context_id = Some(id);
                     }
                 }
                 Ok(())
@@ -203,13 +229,14 @@ impl<S: Read + Write> Connection<S> {
         Err(NbdError::Protocol("the replies to a read leave a gap"))
     }
 
-    /// The runs from `offset` on, at least one; they may end before the disk does.
+    /// The runs from `offset` on, at least one; they may end before the disk
+    /// does. Data is what the context holds of, or all without the context.
     pub(crate) fn extents(&mut self, offset: u64) -> Result<Vec<Extent>> {
         let left = self.size_bytes.saturating_sub(offset);
         let length = u32::try_from(left)
             .unwrap_or(u32::MAX)
             .min(MAX_STATUS_BYTES);
-        let Some(context) = self.allocation else {
+        let Some(id) = self.context_id else {
             return Ok(vec![Extent {
                 offset,
                 length: left,
@@ -217,6 +244,7 @@ impl<S: Read + Write> Connection<S> {
             }]);
         };
         let cookie = self.send(Command::BlockStatus, offset, length, &[])?;
+        let context = self.context.clone();
         let mut extents = Vec::new();
         self.replies(cookie, |stream, reply| match reply {
             Reply::Chunk {
@@ -224,7 +252,7 @@ impl<S: Read + Write> Connection<S> {
                 length: reply_bytes,
             } if reply_bytes <= MAX_STATUS_REPLY_BYTES && extents.is_empty() => {
                 let reply = wire::read_vec(stream, reply_bytes)?;
-                extents = parse_status(&reply, context, (offset, u64::from(length)))?;
+                extents = parse_status(&reply, (id, &context), (offset, u64::from(length)))?;
                 Ok(())
             }
             _ => Err(NbdError::Protocol(
@@ -398,19 +426,23 @@ fn place(offset: u64, asked: u64, length: usize, buffer_bytes: usize) -> Result<
 
 /// The runs that a reply about allocation lists, cut to what was asked for,
 /// neighbours of one sort made one.
-fn parse_status(reply: &[u8], context: u32, (offset, asked): (u64, u64)) -> Result<Vec<Extent>> {
+fn parse_status(
+    reply: &[u8],
+    (expected, context): (u32, &Context),
+    (offset, asked): (u64, u64),
+) -> Result<Vec<Extent>> {
     let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("4 bytes"));
     let Some((id, runs)) = reply.split_at_checked(4) else {
         return Err(NbdError::Protocol("a reply about allocation is too short"));
     };
-    if number(id) != context || runs.len() % 8 != 0 {
+    if number(id) != expected || runs.len() % 8 != 0 {
         return Err(NbdError::Protocol("a reply about allocation is malformed"));
     }
     let mut extents: Vec<Extent> = Vec::new();
     let (mut at, end) = (offset, offset + asked);
     for run in runs.chunks_exact(8) {
         let length = u64::from(number(&run[..4])).min(end - at);
-        let data = number(&run[4..]) & wire::STATE_ZERO == 0;
+        let data = context.holds(number(&run[4..]));
         if length == 0 {
             return Err(NbdError::Protocol("a reply about allocation goes nowhere"));
         }

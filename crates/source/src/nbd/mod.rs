@@ -1,6 +1,6 @@
 //! A client of the Network Block Device protocol, enough of it to read and
 //! write a disk that `qemu-nbd` serves: fixed newstyle negotiation, structured
-//! replies, `base:allocation` block status.
+//! replies, block status by `base:allocation` or a dirty bitmap.
 //!
 //! The server is not trusted: whatever it answers, the client returns an error
 //! or a right result, never panics, and never holds more than the named limits.
@@ -10,7 +10,7 @@ mod connection;
 mod pool;
 mod wire;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, Context};
 pub(crate) use pool::{MAX_CONNECTIONS, Pool};
 
 use std::io;

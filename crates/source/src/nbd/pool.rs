@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cairn_types::disk::Extent;
 
-use super::{Connection, NbdError};
+use super::{Connection, Context, NbdError};
 use crate::lock::Access;
 
 /// Connections to one server: as many threads read at once.
@@ -47,12 +47,16 @@ struct State {
 
 impl Pool {
     /// Negotiates the default export on connections to one server.
-    pub(crate) fn negotiate(streams: Vec<UnixStream>, access: Access) -> Result<Self, NbdError> {
+    pub(crate) fn negotiate(
+        streams: Vec<UnixStream>,
+        access: Access,
+        context: &Context,
+    ) -> Result<Self, NbdError> {
         let mut idle = Vec::with_capacity(streams.len());
         for stream in streams {
             stream.set_read_timeout(Some(ANSWER_LIMIT))?;
             stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-            let link = Connection::negotiate(stream)?;
+            let link = Connection::negotiate(stream, context.clone())?;
             if access == Access::Write && !link.is_writable() {
                 return Err(NbdError::Io(io::ErrorKind::ReadOnlyFilesystem.into()));
             }

@@ -55,6 +55,8 @@ pub(super) const CHUNK_ERROR_OFFSET: u16 = CHUNK_FLAG_ERROR | 2;
 
 /// `base:allocation`: the run reads as zeros.
 pub(super) const STATE_ZERO: u32 = 1 << 1;
+/// `qemu:dirty-bitmap:`: the run is dirty. Source: QEMU, `docs/interop/nbd.txt`.
+pub(super) const STATE_DIRTY: u32 = 1;
 
 /// One request, without the data that follows a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

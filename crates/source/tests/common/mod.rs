@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use cairn_source::{ImagesConfig, Inventory, ServerConfig};
+use cairn_source::{ImagesConfig, Inventory, ServerConfig, SourceConfig};
 use cairn_types::ResourceId;
 use cairn_types::disk::{DiskReader, DiskWriter};
 
@@ -34,12 +34,13 @@ impl Lab {
             path: self.folder.path().to_owned(),
             project: None,
             reflinks: true,
+            bitmaps: true,
             server: Vec::new(),
         }
     }
 
     pub fn inventory(&self) -> Inventory {
-        Inventory::new(vec![self.config()]).unwrap()
+        Inventory::new(vec![SourceConfig::Images(self.config())]).unwrap()
     }
 
     pub fn inventory_with_server(&self, name: &str, disks: &[&str]) -> Inventory {
@@ -48,10 +49,10 @@ impl Lab {
             name: name.to_owned(),
             disks,
         }];
-        Inventory::new(vec![ImagesConfig {
+        Inventory::new(vec![SourceConfig::Images(ImagesConfig {
             server,
             ..self.config()
-        }])
+        })])
         .unwrap()
     }
 

@@ -1,27 +1,40 @@
 //! The files of a local store. Everything here blocks.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path as FilePath, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectMeta, PutPayload, PutResult, Result as StoreResult};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::system::System;
 use crate::random;
 
 /// Unfinished files lie here, on the same file system as the finished.
 const TEMPORARY: &str = ".tmp";
-/// How often a rename is tried again when a folder on its path is removed meanwhile.
-const RENAMES: usize = 8;
 
 /// A folder of objects.
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
+    system: System,
+    folders: Mutex<Folders>,
+}
+
+/// What this process knows of folders below the root.
+#[derive(Debug, Default)]
+struct Folders {
+    /// Their names are durable. That one is there says nothing: whoever made it
+    /// may have died before it was.
+    durable: HashSet<PathBuf>,
+    /// What they hold was changed and could not be made durable. Until it is,
+    /// nothing is said of what they hold.
+    unsettled: HashSet<PathBuf>,
 }
 
 /// What lies below a prefix.
@@ -34,53 +47,83 @@ pub(super) struct Listed {
 /// A file with a temporary name, removed unless it gets its own.
 #[derive(Debug)]
 pub(super) struct Temporary {
-    pub file: File,
+    file: File,
     path: PathBuf,
     placed: bool,
+    system: System,
+}
+
+impl Temporary {
+    pub fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.system.write_at(&self.file, &self.path, bytes, offset)
+    }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.placed
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) = self.system.remove(&self.path)
         {
             tracing::warn!(%error, path = %self.path.display(), "An unfinished file stays until the next start.");
         }
     }
 }
 
-/// How files are opened for writing: for the owner alone.
-pub(super) fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
-}
-
-/// Makes a folder and those above it, each durable, for the owner alone.
-pub(super) fn make_folders(folder: &FilePath) -> io::Result<()> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Ok(()) => sync_parent(folder),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            make_folders(folder.parent().ok_or(error)?)?;
-            make_folders(folder)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Makes the entry of a path in its folder durable.
-fn sync_parent(path: &FilePath) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => FilePath::new("."),
-    };
-    File::open(parent)?.sync_all()
-}
-
 impl Files {
-    pub fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub fn new(root: PathBuf, system: System) -> Self {
+        Self {
+            root,
+            system,
+            folders: Mutex::default(),
+        }
+    }
+
+    /// Makes the root and the folders above it where they are not there, each
+    /// durable, and all that an earlier process left there.
+    pub fn make_root(&self) -> io::Result<()> {
+        let missing: Vec<&FilePath> = self
+            .root
+            .ancestors()
+            .take_while(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+            .collect();
+        for folder in missing.into_iter().rev() {
+            self.system.make_folder(folder)?;
+            self.system.sync_folder(above(folder))?;
+        }
+        self.system.sync_all(&self.root)
+    }
+
+    /// Makes a folder below the root and those above it where they are not
+    /// there, and their names durable.
+    fn make_folders(&self, folder: &FilePath) -> io::Result<()> {
+        if folder == self.root || self.folders().durable.contains(folder) {
+            return Ok(());
+        }
+        self.make_folders(above(folder))?;
+        self.system.make_folder(folder)?;
+        self.system.sync_folder(above(folder))?;
+        self.folders().durable.insert(folder.to_owned());
+        Ok(())
+    }
+
+    /// Makes what a folder holds durable, after a change of it.
+    fn settle(&self, folder: &FilePath) -> io::Result<()> {
+        self.folders().unsettled.insert(folder.to_owned());
+        self.system.sync_folder(folder)?;
+        self.folders().unsettled.remove(folder);
+        Ok(())
+    }
+
+    /// Called before anything is said of what a folder holds.
+    fn check_settled(&self, folder: &FilePath) -> io::Result<()> {
+        if self.folders().unsettled.contains(folder) {
+            return self.settle(folder);
+        }
+        Ok(())
+    }
+
+    fn folders(&self) -> MutexGuard<'_, Folders> {
+        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn root(&self) -> &FilePath {
@@ -90,9 +133,9 @@ impl Files {
     /// Removes what was never finished.
     pub fn clear_temporaries(&self) -> io::Result<()> {
         let folder = self.root.join(TEMPORARY);
-        make_folders(&folder)?;
+        self.make_folders(&folder)?;
         for entry in fs::read_dir(&folder)? {
-            fs::remove_file(entry?.path())?;
+            self.system.remove(&entry?.path())?;
         }
         Ok(())
     }
@@ -115,12 +158,13 @@ impl Files {
     pub fn temporary(&self, location: &Path) -> StoreResult<Temporary> {
         let name = hex::encode(random::bytes::<16>());
         let path = self.root.join(TEMPORARY).join(name);
-        let opened = options().create_new(true).open(&path);
-        let file = opened.map_err(|error| store_error(location, error))?;
+        let made = self.system.create_file(&path);
+        let file = made.map_err(|error| store_error(location, error))?;
         Ok(Temporary {
             file,
             path,
             placed: false,
+            system: self.system.clone(),
         })
     }
 
@@ -130,19 +174,14 @@ impl Files {
         payload: &PutPayload,
         replace: bool,
     ) -> StoreResult<PutResult> {
-        let mut temporary = self.temporary(location)?;
+        let temporary = self.temporary(location)?;
+        let mut length = 0;
         for bytes in payload {
-            temporary
-                .file
-                .write_all(bytes)
-                .map_err(|error| store_error(location, error))?;
+            let written = temporary.write_at(bytes, length);
+            written.map_err(|error| store_error(location, error))?;
+            length += bytes.len() as u64;
         }
-        self.place(
-            temporary,
-            location,
-            payload.content_length() as u64,
-            replace,
-        )
+        self.place(temporary, location, length, replace)
     }
 
     /// Gives a finished file its name: it is durable and has this length, or there is an error.
@@ -155,16 +194,19 @@ impl Files {
     ) -> StoreResult<PutResult> {
         let failed = |error| store_error(location, error);
         let path = self.path(location)?;
-        temporary.file.sync_all().map_err(failed)?;
+        let synced = self.system.sync_file(&temporary.file, &temporary.path);
+        synced.map_err(failed)?;
         let metadata = temporary.file.metadata().map_err(failed)?;
         if metadata.len() != length {
             let problem = format!("{} bytes arrived of {length}", metadata.len());
             return Err(failed(io::Error::other(problem)));
         }
-        self.rename(&temporary.path, &path, replace)
-            .map_err(failed)?;
+        let folder = above(&path);
+        self.make_folders(folder).map_err(failed)?;
+        let renamed = self.system.rename(&temporary.path, &path, replace);
+        renamed.map_err(failed)?;
         temporary.placed = true;
-        sync_parent(&path).map_err(failed)?;
+        self.settle(folder).map_err(failed)?;
         Ok(PutResult {
             e_tag: Some(e_tag(&metadata)),
             version: None,
@@ -172,23 +214,11 @@ impl Files {
         })
     }
 
-    fn rename(&self, from: &FilePath, to: &FilePath, replace: bool) -> io::Result<()> {
-        let mut result = rename_once(from, to, replace);
-        for _ in 1..RENAMES {
-            match result {
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    make_folders(to.parent().ok_or(error)?)?;
-                    result = rename_once(from, to, replace);
-                }
-                done => return done,
-            }
-        }
-        result
-    }
-
     pub fn open(&self, location: &Path) -> StoreResult<(File, ObjectMeta)> {
         let failed = |error| store_error(location, error);
-        let file = File::open(self.path(location)?).map_err(failed)?;
+        let path = self.path(location)?;
+        self.check_settled(above(&path)).map_err(failed)?;
+        let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.is_dir() {
             return Err(failed(ErrorKind::NotFound.into()));
@@ -199,11 +229,13 @@ impl Files {
 
     pub fn delete(&self, location: &Path) -> StoreResult<()> {
         let path = self.path(location)?;
-        match fs::remove_file(&path) {
-            Ok(()) => sync_parent(&path).map_err(|error| store_error(location, error)),
+        let gone = |done: io::Result<()>| match done {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(store_error(location, error)),
-        }
+            done => done.map_err(|error| store_error(location, error)),
+        };
+        gone(self.system.remove(&path))?;
+        // What is not there may be so since a moment ago, and not durably.
+        gone(self.settle(above(&path)))
     }
 
     /// What lies below a prefix: everything, or only what is right below it.
@@ -227,6 +259,7 @@ impl Files {
     /// Adds a folder's objects and returns the folders in it.
     fn list_folder(&self, folder: &Path, listed: &mut Listed) -> io::Result<Vec<Path>> {
         let path = self.path(folder).map_err(io::Error::other)?;
+        self.check_settled(&path)?;
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
             Err(error)
@@ -259,18 +292,11 @@ impl Files {
     }
 }
 
-fn rename_once(from: &FilePath, to: &FilePath, replace: bool) -> io::Result<()> {
-    if replace {
-        return fs::rename(from, to);
-    }
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // File systems that cannot rename so can link: a link never replaces.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            fs::hard_link(from, to)?;
-            fs::remove_file(from)
-        }
-        Err(error) => Err(error.into()),
+/// The folder that a path below the root is in.
+fn above(path: &FilePath) -> &FilePath {
+    match path.parent() {
+        Some(above) if !above.as_os_str().is_empty() => above,
+        _ => FilePath::new("."),
     }
 }
 

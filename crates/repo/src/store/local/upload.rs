@@ -1,6 +1,5 @@
 //! An upload in parts to a local store.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -57,10 +56,8 @@ impl MultipartUpload for LocalUpload {
         let location = self.location.clone();
         blocking(move || {
             for bytes in &data {
-                temporary
-                    .file
-                    .write_all_at(bytes, offset)
-                    .map_err(|error| store_error(&location, error))?;
+                let written = temporary.write_at(bytes, offset);
+                written.map_err(|error| store_error(&location, error))?;
                 offset += bytes.len() as u64;
             }
             Ok(())

@@ -1,0 +1,275 @@
+//! Every ailment of a store behind a network, met by a backup, a restore, a
+//! deletion and a collection: each succeeds or says clearly that it failed;
+//! nothing acknowledged is lost, nothing wrong is restored, and on the store
+//! made well everything goes on.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_repo::{Creation, RemoteStore, Result, RetryPolicy, VerifyLevel};
+use cairn_testkit::{AilingStore, Ailment, Course, Fate, MemoryDisk, Request};
+use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
+use common::{BLOCK, World, job, noise};
+use object_store::ObjectStore;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Act {
+    Backup,
+    Restore,
+    Delete,
+    Collect,
+}
+
+const ACTS: [Act; 4] = [Act::Backup, Act::Restore, Act::Delete, Act::Collect];
+
+/// What every meeting starts from.
+struct Start {
+    store: AilingStore,
+    project: ProjectId,
+    disk: Arc<MemoryDisk>,
+    next: BackupInfo,
+    to_delete: BackupId,
+    /// What must restore to what, whatever happens.
+    kept: BTreeMap<BackupId, Vec<u8>>,
+}
+
+/// A store that is asked again, and soon.
+fn remote(store: &AilingStore) -> Arc<dyn ObjectStore> {
+    let policy = RetryPolicy {
+        attempts: 3,
+        first_pause: Duration::from_micros(100),
+        longest_pause: Duration::from_micros(200),
+        // Whoever is not answered within this is taken to hang.
+        answer: Duration::from_millis(500),
+        ..RetryPolicy::default()
+    };
+    Arc::new(RemoteStore::new(
+        store.clone(),
+        policy,
+        Creation::Conditional,
+    ))
+}
+
+impl Start {
+    async fn new() -> Self {
+        let store = AilingStore::new();
+        let world = World::on(remote(&store)).await;
+        let disk = Arc::new(MemoryDisk::with(&noise(1, 120 * BLOCK)));
+        let (dead, _) = world.write(&disk).await.unwrap();
+        disk.write(0, &noise(2, 90 * BLOCK));
+        let (to_delete, _) = world.write(&disk).await.unwrap();
+        disk.write(0, &noise(3, 20 * BLOCK));
+        let (kept, _) = world.write(&disk).await.unwrap();
+        world.project.delete(dead).await.unwrap();
+        let kept = BTreeMap::from([(kept, disk.bytes())]);
+        // More than a part of an upload.
+        disk.write(20 * BLOCK as u64, &noise(4, 100 * BLOCK));
+        Self {
+            store,
+            project: world.project_id,
+            next: world.info(9),
+            disk,
+            to_delete,
+            kept,
+        }
+    }
+
+    /// As after a restart: nothing is remembered of what was made before.
+    async fn scene(&self) -> Scene {
+        let store = self.store.fork();
+        let world = World::open(remote(&store), self.project).await.unwrap();
+        Scene {
+            store,
+            world,
+            disk: self.disk.clone(),
+            next: self.next.clone(),
+            to_delete: self.to_delete,
+            kept: self.kept.clone(),
+        }
+    }
+}
+
+/// A repository on a store that is well so far.
+struct Scene {
+    store: AilingStore,
+    world: World,
+    disk: Arc<MemoryDisk>,
+    next: BackupInfo,
+    to_delete: BackupId,
+    kept: BTreeMap<BackupId, Vec<u8>>,
+}
+
+impl Scene {
+    async fn act(&self, act: Act) -> Result<()> {
+        let project = &self.world.project;
+        match act {
+            Act::Backup => {
+                let written = project.write_disk(job(self.next.clone(), &self.disk)).await;
+                written.map(drop)
+            }
+            Act::Restore => {
+                for (backup, bytes) in &self.kept {
+                    let (restored, _) = self.world.restore(*backup).await?;
+                    assert!(restored == *bytes, "a restore succeeded and is wrong");
+                }
+                Ok(())
+            }
+            Act::Delete => project.delete(self.to_delete).await,
+            Act::Collect => project
+                .collect(&[], Arc::new(Progress::default()))
+                .await
+                .map(drop),
+        }
+    }
+
+    /// Checks everything on the store made well, from a fresh start, and that
+    /// what failed can be done now.
+    async fn go_on(mut self, act: Act, done: bool, what: &str) {
+        self.store.recover();
+        self.world = self.world.reopen().await;
+        if done && act == Act::Backup {
+            self.kept.insert(self.next.id, self.disk.bytes());
+        }
+        self.act(Act::Restore).await.expect(what);
+        let again = self.act(act).await;
+        match again.map_err(|error| error.kind()) {
+            Ok(()) => {}
+            // The backup had got to its receipt.
+            Err(Kind::Conflict) if act == Act::Backup => {}
+            Err(kind) => panic!("{what}: then {kind:?}"),
+        }
+        match act {
+            Act::Backup => drop(self.kept.insert(self.next.id, self.disk.bytes())),
+            Act::Delete => {
+                let gone = self.world.project.find(self.to_delete).await;
+                assert_eq!(gone.unwrap_err().kind(), Kind::NotFound, "{what}");
+            }
+            Act::Restore | Act::Collect => {}
+        }
+        let progress = Arc::new(Progress::default());
+        self.world
+            .project
+            .collect(&[], progress.clone())
+            .await
+            .expect(what);
+        self.act(Act::Restore).await.expect(what);
+        let report = self.world.project.verify(VerifyLevel::Full, progress).await;
+        let report = report.unwrap();
+        assert!(report.is_clean(), "{what}: {report:?}");
+    }
+}
+
+/// How an ailment is met by an act: once at the first, at one in the middle and
+/// at the last of the requests that it concerns, and for good.
+async fn meet(start: &Start, act: Act, ailment: Ailment) -> u64 {
+    let scene = start.scene().await;
+    scene.store.fall_ill(ailment, Course::Once(u64::MAX)).await;
+    scene.act(act).await.unwrap();
+    let requests = scene.store.recover();
+    let Some(last) = requests.checked_sub(1) else {
+        return 0;
+    };
+    let mut courses = vec![Course::Once(0), Course::Once(last / 2), Course::Once(last)];
+    courses.dedup();
+    // For good, and again and again, but for what costs its time each time.
+    if !matches!(ailment.fate, Fate::Hangs | Fate::Stalls) {
+        courses.extend([Course::From(0), Course::From(last / 2)]);
+    }
+    for course in courses {
+        let scene = start.scene().await;
+        scene.store.fall_ill(ailment, course).await;
+        let done = scene.act(act).await;
+        let what = format!("{act:?} meets {ailment:?} {course:?} of {requests}: {done:?}");
+        if let Err(error) = &done {
+            let kind = error.kind();
+            let clear = !matches!(kind, Kind::Bug | Kind::Cancelled | Kind::Conflict);
+            // What reads as another's is called so.
+            assert!(
+                clear || ailment.is_lie() && kind == Kind::Conflict,
+                "{what}"
+            );
+        }
+        let passing = matches!(course, Course::Once(_)) && !ailment.is_lie();
+        assert!(
+            done.is_ok() || !passing,
+            "it passes and need not fail: {what}"
+        );
+        scene.go_on(act, done.is_ok(), &what).await;
+    }
+    requests
+}
+
+/// Meets an act with every ailment of some requests.
+async fn meet_all(act: Act, of: &[Request]) -> u64 {
+    let start = Start::new().await;
+    let mut met = 0;
+    for ailment in Ailment::ALL
+        .iter()
+        .filter(|ailment| of.contains(&ailment.request))
+    {
+        met += meet(&start, act, *ailment).await;
+    }
+    met
+}
+
+const WRITES: [Request; 6] = [
+    Request::Put,
+    Request::Create,
+    Request::Start,
+    Request::Part,
+    Request::Complete,
+    Request::Abort,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_at_writing() {
+    for act in ACTS {
+        let met = meet_all(act, &WRITES).await;
+        assert_eq!(
+            met > 0,
+            matches!(act, Act::Backup | Act::Collect),
+            "{act:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_at_reading() {
+    for act in ACTS {
+        meet_all(act, &[Request::Get, Request::Head]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_at_listing() {
+    // A collection believes what is listed: what lies there is not met by one.
+    for act in [Act::Backup, Act::Restore, Act::Delete] {
+        meet_all(act, &[Request::List]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restic_4612_a_listing_that_fails_is_not_an_empty_project() {
+    let start = Start::new().await;
+    for fate in [Fate::Refused, Fate::Breaks] {
+        let request = Request::List;
+        meet(&start, Act::Collect, Ailment { request, fate }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_at_deleting() {
+    for act in ACTS {
+        let met = meet_all(act, &[Request::Delete]).await;
+        assert_eq!(
+            met > 0,
+            matches!(act, Act::Delete | Act::Collect),
+            "{act:?}"
+        );
+    }
+}

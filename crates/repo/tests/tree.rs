@@ -1,0 +1,273 @@
+//! Trees of files: what is saved comes back, what has not changed is not read,
+//! what cannot be read is named.
+
+mod common;
+mod trees;
+
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use cairn_repo::{ProblemKind, VerifyLevel};
+use cairn_testkit::{MemoryTree, TreeFault};
+use cairn_types::{Kind, Progress};
+use common::{World, kind, noise, text};
+use trees::{Files, assert_same, fill, folder, restore, restore_part, save, snapshot};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_every_kind_comes_back() {
+    let (world, source, target) = (World::new().await, Files::new(), Files::new());
+    fill(source.path());
+    let (backup, written) = save(&world, folder(&source), None).await.unwrap();
+    assert_eq!(written.summary.problems, 0, "{:?}", written.summary);
+    let restored = restore(&world.reopen().await, backup, &target)
+        .await
+        .unwrap();
+    assert_eq!(restored, written.summary);
+    assert_same(source.path(), target.path());
+    let sparse = std::fs::metadata(target.path().join("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 1 << 20, "{sparse:?}");
+    let report = world
+        .project
+        .verify(VerifyLevel::Full, Arc::default())
+        .await;
+    let report = report.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let listed = world.project.find(backup).await.unwrap();
+    assert_eq!(listed.tree, Some(written.summary));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_comes_back_alone() {
+    let (world, source) = (World::new().await, Files::new());
+    fill(source.path());
+    let (backup, _) = save(&world, folder(&source), None).await.unwrap();
+    let target = Files::new();
+    restore_part(&world, backup, b"many", &target)
+        .await
+        .unwrap();
+    assert_same(&source.path().join("many"), target.path());
+    let target = Files::new();
+    let restored = restore_part(&world, backup, b"many/0077", &target)
+        .await
+        .unwrap();
+    assert_eq!((restored.files, restored.directories), (1, 0));
+    let found = std::fs::read(target.path().join("0077")).unwrap();
+    assert_eq!(
+        found,
+        std::fs::read(source.path().join("many/0077")).unwrap()
+    );
+    for missing in [
+        &b"many/none"[..],
+        b"none",
+        b"many/0077/below",
+        b"zzz",
+        b"many/..",
+    ] {
+        let lost = restore_part(&world, backup, missing, &Files::new()).await;
+        assert_eq!(kind(lost), Kind::NotFound, "{missing:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_changed_is_not_read_and_stores_nothing() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    tree.set_time(100);
+    for number in 0..2000_u64 {
+        tree.write(
+            &format!("d{:02}/f{number}", number % 37),
+            &noise(number, 100),
+        );
+    }
+    tree.write("large", &noise(7, 3 << 20));
+    let (first, written) = save(&world, tree.clone(), None).await.unwrap();
+    assert_eq!(written.summary.files, 2001);
+    tree.take_opened();
+    let (second, again) = save(&world, tree.clone(), Some(first)).await.unwrap();
+    assert_eq!(tree.take_opened(), Vec::<String>::new());
+    assert_eq!(again.written.root, written.written.root);
+    assert_eq!(again.written.new_bytes, 0);
+    assert_eq!(again.summary, written.summary);
+    tree.set_time(200);
+    tree.write("d05/f5", b"other");
+    tree.remove("d06");
+    let (third, changed) = save(&world, tree.clone(), Some(second)).await.unwrap();
+    assert_eq!(tree.take_opened(), ["d05/f5"]);
+    assert!(changed.written.new_bytes < 64 << 10, "{changed:?}");
+    let target = Files::new();
+    restore(&world, third, &target).await.unwrap();
+    assert_eq!(
+        std::fs::read(target.path().join("d05/f5")).unwrap(),
+        b"other"
+    );
+    assert!(!target.path().join("d06").exists());
+    assert_eq!(
+        std::fs::read(target.path().join("large")).unwrap(),
+        noise(7, 3 << 20)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn borg_3536_same_second_edit() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    // The backup starts at second 1000; the file is edited in that second, both times to one length.
+    tree.set_time(trees::STARTED_AT);
+    tree.write("f", b"before");
+    let (first, _) = save(&world, tree.clone(), None).await.unwrap();
+    tree.set_time(trees::STARTED_AT);
+    tree.write("f", b"behind");
+    let (second, _) = save(&world, tree, Some(first)).await.unwrap();
+    let target = Files::new();
+    restore(&world, second, &target).await.unwrap();
+    assert_eq!(std::fs::read(target.path().join("f")).unwrap(), b"behind");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_named_and_the_rest_is_saved() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    for path in [
+        "a/closed", "a/broken", "a/gone", "a/good", "shut/in", "moving", "settling",
+    ] {
+        tree.write(path, path.as_bytes());
+    }
+    let (eacces, eio) = (13, 5);
+    tree.fail("a/closed", Some(TreeFault::Opening(eacces)));
+    tree.fail("a/broken", Some(TreeFault::Reading(eio)));
+    tree.fail("a/gone", Some(TreeFault::Vanished));
+    tree.fail("shut", Some(TreeFault::Opening(eacces)));
+    tree.fail("moving", Some(TreeFault::Changing(9)));
+    tree.fail("settling", Some(TreeFault::Changing(1)));
+    let (backup, written) = save(&world, tree, None).await.unwrap();
+    let named: Vec<_> = written
+        .summary
+        .listed
+        .iter()
+        .map(|problem| (problem.path.as_slice(), problem.kind))
+        .collect();
+    let expected = [
+        (&b"a/broken"[..], ProblemKind::Unreadable),
+        (b"a/closed", ProblemKind::Unreadable),
+        (b"moving", ProblemKind::Changed),
+        (b"shut", ProblemKind::Unreadable),
+    ];
+    assert_eq!(named, expected);
+    assert_eq!(written.summary.problems, 4);
+    assert_eq!(written.summary.files, 3);
+    let target = Files::new();
+    restore(&world, backup, &target).await.unwrap();
+    let names: Vec<_> = snapshot(target.path()).into_keys().collect();
+    assert_eq!(names, ["", "a", "a/good", "moving", "settling"]);
+    assert_eq!(
+        std::fs::read(target.path().join("settling")).unwrap(),
+        b"settling!"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_open_files_fail_the_backup() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    tree.write("f", b"bytes");
+    let emfile = 24;
+    tree.fail("f", Some(TreeFault::Opening(emfile)));
+    let failed = save(&world, tree, None).await;
+    assert_eq!(kind(failed), Kind::Exhausted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_pack_is_healed_by_the_next_backup() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    tree.set_time(100);
+    for number in 0..50 {
+        tree.write(&format!("d/f{number}"), &noise(number, 50_000));
+    }
+    tree.write("large", &text(1, 9 << 20));
+    let (first, _) = save(&world, tree.clone(), None).await.unwrap();
+    trees::remove_packs(&world).await;
+    let world = world.reopen().await;
+    assert_eq!(
+        kind(restore(&world, first, &Files::new()).await),
+        Kind::Corrupt
+    );
+    let (second, _) = save(&world, tree, Some(first)).await.unwrap();
+    for backup in [first, second] {
+        restore(&world, backup, &Files::new()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collection_keeps_what_trees_need_and_nothing_else() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    tree.set_time(100);
+    for number in 0..200 {
+        tree.write(&format!("d/f{number}"), &noise(number, 20_000));
+    }
+    tree.write("large", &noise(9, 4 << 20));
+    let (first, _) = save(&world, tree.clone(), None).await.unwrap();
+    tree.remove("large");
+    let (second, _) = save(&world, tree.clone(), Some(first)).await.unwrap();
+    world.project.delete(first).await.unwrap();
+    let collected = world.project.collect(Arc::default()).await.unwrap();
+    assert!(collected.freed_bytes > 4_000_000, "{collected:?}");
+    let target = Files::new();
+    restore(&world, second, &target).await.unwrap();
+    assert_eq!(
+        std::fs::read(target.path().join("d/f9")).unwrap(),
+        noise(9, 20_000)
+    );
+    world.project.delete(second).await.unwrap();
+    world.project.collect(Arc::default()).await.unwrap();
+    assert_eq!(trees::packs(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_backup_leaves_no_backup() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    tree.write("f", b"bytes");
+    let job = trees::job(&world, tree, None);
+    job.progress.cancel();
+    assert_eq!(kind(world.project.write_tree(job).await), Kind::Cancelled);
+    assert_eq!(world.project.list().await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_replaces_files_and_leaves_what_the_backup_does_not_have() {
+    let (world, source, target) = (World::new().await, Files::new(), Files::new());
+    std::fs::create_dir(source.path().join("d")).unwrap();
+    trees::put(&source.path().join("d/f"), b"saved");
+    let (backup, _) = save(&world, folder(&source), None).await.unwrap();
+    std::fs::create_dir(target.path().join("d")).unwrap();
+    let (outside, other) = (Files::new(), target.path().join("d/other"));
+    trees::put(&outside.path().join("f"), b"outside");
+    trees::put(&other, b"other");
+    std::os::unix::fs::symlink(outside.path().join("f"), target.path().join("d/f")).unwrap();
+    restore(&world, backup, &target).await.unwrap();
+    assert_eq!(std::fs::read(target.path().join("d/f")).unwrap(), b"saved");
+    assert_eq!(std::fs::read(other).unwrap(), b"other");
+    assert_eq!(std::fs::read(outside.path().join("f")).unwrap(), b"outside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_place_of_a_directory_is_not_followed() {
+    let (world, source, target) = (World::new().await, Files::new(), Files::new());
+    std::fs::create_dir(source.path().join("d")).unwrap();
+    trees::put(&source.path().join("d/f"), b"saved");
+    let (backup, _) = save(&world, folder(&source), None).await.unwrap();
+    let outside = Files::new();
+    std::os::unix::fs::symlink(outside.path(), target.path().join("d")).unwrap();
+    restore(&world, backup, &target).await.unwrap();
+    assert_eq!(snapshot(target.path()).len(), 3);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_is_no_tree_and_a_tree_no_disk() {
+    let (world, tree) = (World::new().await, MemoryTree::default());
+    let disk = Arc::new(cairn_testkit::MemoryDisk::with(&text(1, 100_000)));
+    let (disk_backup, _) = world.write(&disk).await.unwrap();
+    let (tree_backup, _) = save(&world, tree, None).await.unwrap();
+    let lost = restore(&world, disk_backup, &Files::new()).await;
+    assert_eq!(kind(lost), Kind::Invalid);
+    let lost = world
+        .project
+        .restore_disk(tree_backup, disk, Arc::new(Progress::default()));
+    assert_eq!(kind(lost.await), Kind::Invalid);
+}

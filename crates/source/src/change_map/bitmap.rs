@@ -1,0 +1,209 @@
+//! Persistent dirty bitmaps of qcow2 images, in which QEMU notes what is written.
+//!
+//! Before a backup reads an image it adds an empty bitmap, so that whatever is
+//! written later is noted there; until the backup is acknowledged the one of the
+//! backup before stays beside it. Whoever is killed leaves a bitmap too many, or
+//! one that QEMU marks as unreliable: neither is believed.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use cairn_types::disk::{NoChangeMap, Point};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::RANGES_MAX;
+use crate::lock::Access;
+use crate::nbd::Context;
+use crate::qemu::{QemuNbd, qemu_img};
+
+/// Bytes of a disk that one bit stands for: those of a block of a backup.
+const GRANULARITY_BYTES: &str = "65536";
+/// Bitmaps of Cairn in one image at most: that of the last acknowledged
+/// backup, and what was left by backups that were killed. Each costs every write something.
+const BITMAPS_MAX: usize = 3;
+/// How the names of Cairn's bitmaps begin; others are not touched.
+const OURS: &str = "cairn-";
+/// Goes before the names in points, so that no other kind of point has the same.
+const PREFIX: &str = "bitmap:";
+/// Bitmaps with this flag were not saved by whoever wrote last.
+/// Source: QEMU, `qapi/block-core.json`, `Qcow2BitmapInfoFlags`.
+const IN_USE: &str = "in-use";
+
+/// A bitmap that was empty when the image was opened.
+#[derive(Debug)]
+pub(crate) struct Bitmap {
+    /// What the image is called, and where it is.
+    image: String,
+    path: PathBuf,
+    name: String,
+    kept: AtomicBool,
+}
+
+impl Bitmap {
+    /// Adds a bitmap to an image that nobody has open.
+    ///
+    /// Errors: why there is none.
+    pub(crate) fn create(image: &str, path: &Path) -> Result<Self, NoChangeMap> {
+        let info = Info::read(path)?;
+        if info.backing_filename.is_some() || !info.snapshots.is_empty() {
+            // What changes there is noted in no bitmap of this image.
+            let why = "its image has a backing file or snapshots within";
+            return Err(NoChangeMap(why.to_owned()));
+        }
+        let mut ours = info.ours();
+        let unreliable = ours.extract_if(.., |bitmap| !bitmap.is_reliable());
+        for bitmap in unreliable {
+            remove(path, &bitmap.name).map_err(failed)?;
+        }
+        // The oldest is that of the last acknowledged backup, or was.
+        while ours.len() >= BITMAPS_MAX
+            && let Some(newest) = ours.pop()
+        {
+            remove(path, &newest.name).map_err(failed)?;
+        }
+        let last = ours.last().and_then(|bitmap| number_in(&bitmap.name));
+        let number = last.map_or(0, |number| number + 1);
+        let name = format!("{OURS}{number:010}-{}", Uuid::new_v4().simple());
+        let add = ["bitmap", "-f", "qcow2", "--add", "-g", GRANULARITY_BYTES];
+        qemu_img(&add, path, &[&name]).map_err(failed)?;
+        Ok(Self {
+            image: image.to_owned(),
+            path: path.to_owned(),
+            name,
+            kept: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn point(&self) -> Point {
+        let point = Point::new(&format!("{PREFIX}{}", self.name));
+        point.expect("the name is short and of digits and letters")
+    }
+
+    /// As [`DiskReader::changes_since`](cairn_types::disk::DiskReader::changes_since).
+    pub(crate) fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
+        let no = |why: &str| NoChangeMap(why.to_owned());
+        let name = earlier.as_str().strip_prefix(PREFIX);
+        let name = name.filter(|name| number_in(name).is_some());
+        let name = name.ok_or_else(|| no("the earlier backup began no bitmap"))?;
+        let ours = Info::read(&self.path)?.ours();
+        let found = ours.iter().find(|bitmap| bitmap.name == name);
+        let found = found.ok_or_else(|| no("the bitmap of the earlier backup is gone"))?;
+        if !found.is_reliable() {
+            return Err(no("the bitmap of the earlier backup was not saved in full"));
+        }
+        let context = Context::DirtyBitmap(name.to_owned());
+        let server = QemuNbd::start(&self.image, &self.path, Access::Read, &context);
+        let server = server.map_err(|error| NoChangeMap(error.to_string()))?;
+        let (mut changes, mut at) = (Vec::new(), 0);
+        while at < server.size_bytes() {
+            let run = server.extent_at(at).map_err(failed)?;
+            at = run.end();
+            if run.data {
+                changes.push(run.offset..run.end());
+            }
+            if changes.len() > RANGES_MAX {
+                return Err(no("its bitmap has too many runs"));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Lets this bitmap stay, and the others of Cairn go, when it is dropped.
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    fn remove_others(&self) -> io::Result<()> {
+        let info = Info::read(&self.path).map_err(io::Error::other)?;
+        for bitmap in info.ours() {
+            if bitmap.name != self.name {
+                remove(&self.path, &bitmap.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Bitmap {
+    /// Must come after whatever had the image open.
+    fn drop(&mut self) {
+        let done = match *self.kept.get_mut() {
+            true => self.remove_others(),
+            false => remove(&self.path, &self.name),
+        };
+        if let Err(error) = done {
+            // Somebody may have the image open already; a later backup removes it.
+            tracing::warn!(%error, disk = %self.image, "a dirty bitmap of an image stays");
+        }
+    }
+}
+
+/// What `qemu-img info` says of an image, as far as it matters here.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Info {
+    backing_filename: Option<String>,
+    #[serde(default)]
+    snapshots: Vec<serde_json::Value>,
+    format_specific: FormatSpecific,
+}
+
+#[derive(Debug, Deserialize)]
+struct FormatSpecific {
+    data: FormatData,
+}
+
+#[derive(Debug, Deserialize)]
+struct FormatData {
+    #[serde(default)]
+    bitmaps: Vec<BitmapInfo>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+struct BitmapInfo {
+    name: String,
+    flags: Vec<String>,
+}
+
+impl BitmapInfo {
+    fn is_reliable(&self) -> bool {
+        // Without `auto` QEMU notes nothing in it.
+        self.flags.iter().any(|flag| flag == "auto")
+            && !self.flags.iter().any(|flag| flag == IN_USE)
+    }
+}
+
+impl Info {
+    fn read(path: &Path) -> Result<Self, NoChangeMap> {
+        let said = qemu_img(&["info", "-f", "qcow2", "--output=json"], path, &[]);
+        let read = said.and_then(|said| Ok(serde_json::from_slice(&said)?));
+        read.map_err(failed)
+    }
+
+    /// The bitmaps of Cairn, in the order in which they were made.
+    fn ours(self) -> Vec<BitmapInfo> {
+        let mut ours = self.format_specific.data.bitmaps;
+        ours.retain(|bitmap| number_in(&bitmap.name).is_some());
+        ours.sort_by_key(|bitmap| number_in(&bitmap.name));
+        ours
+    }
+}
+
+/// The number in the name of a bitmap of Cairn; nothing in any other name.
+fn number_in(name: &str) -> Option<u64> {
+    let (number, random) = name.strip_prefix(OURS)?.split_once('-')?;
+    let plain = random.bytes().all(|byte| byte.is_ascii_hexdigit());
+    number.parse().ok().filter(|_| plain && !random.is_empty())
+}
+
+fn remove(path: &Path, name: &str) -> io::Result<()> {
+    let arguments = ["bitmap", "-f", "qcow2", "--remove"];
+    qemu_img(&arguments, path, &[name]).map(|_| ())
+}
+
+fn failed(error: io::Error) -> NoChangeMap {
+    NoChangeMap(format!("no dirty bitmap of the image can be used: {error}"))
+}

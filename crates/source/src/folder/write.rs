@@ -1,0 +1,193 @@
+//! Writing into a folder.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_types::tree::{
+    DirectoryReader, DirectoryWriter, EntryKind, FileTime, FileWriter, Metadata, Xattr,
+};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+
+use super::{Open, directory_flags};
+
+/// Only its owner may use what is not complete.
+const PRIVATE: Mode = Mode::RWXU;
+
+/// A file that is being written.
+#[derive(Debug)]
+struct NewFile {
+    fd: OwnedFd,
+    /// How far it has been written.
+    end: AtomicU64,
+}
+
+impl Open {
+    /// Creates an entry in the place of what has its name, unless that is a directory.
+    fn replace<T>(&self, name: &[u8], create: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match create() {
+            Err(Errno::EXIST) => {
+                fs::unlinkat(&self.fd, name, AtFlags::empty())?;
+                create()
+            }
+            created => created,
+        }
+    }
+}
+
+impl DirectoryWriter for Open {
+    fn create_directory(&self, name: &[u8]) -> io::Result<()> {
+        let create = || match fs::mkdirat(&self.fd, name, PRIVATE) {
+            Err(Errno::EXIST) => match self.metadata_of(name) {
+                Ok(found) if found.kind == EntryKind::Directory => Ok(()),
+                _ => Err(Errno::EXIST),
+            },
+            made => made,
+        };
+        Ok(self.replace(name, create)?)
+    }
+
+    fn create_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = flags | OFlags::WRONLY;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = self.replace(name, || fs::openat(&self.fd, name, flags, mode))?;
+        let end = AtomicU64::new(0);
+        Ok(Arc::new(NewFile { fd, end }))
+    }
+
+    fn create_symlink(&self, name: &[u8], target: &[u8]) -> io::Result<()> {
+        Ok(self.replace(name, || fs::symlinkat(target, &self.fd, name))?)
+    }
+
+    fn create_special(&self, name: &[u8], metadata: &Metadata) -> io::Result<()> {
+        let kind = match metadata.kind {
+            EntryKind::Fifo => FileType::Fifo,
+            EntryKind::Socket => FileType::Socket,
+            EntryKind::CharacterDevice => FileType::CharacterDevice,
+            EntryKind::BlockDevice => FileType::BlockDevice,
+            EntryKind::File | EntryKind::Directory | EntryKind::Symlink => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+        };
+        let device = fs::makedev(metadata.device.0, metadata.device.1);
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(self.replace(name, || fs::mknodat(&self.fd, name, kind, mode, device))?)
+    }
+
+    fn create_link(&self, name: &[u8], path: &[u8]) -> io::Result<()> {
+        let mut names = path.split(|byte| *byte == b'/');
+        let last = names.next_back().unwrap_or_default();
+        let mut fd = fs::openat(&*self.shared.root, c".", directory_flags(), Mode::empty())?;
+        for name in names {
+            fd = fs::openat(&fd, name, directory_flags(), Mode::empty())?;
+        }
+        let link = || fs::linkat(&fd, last, &self.fd, name, AtFlags::empty());
+        Ok(self.replace(name, link)?)
+    }
+
+    fn set(&self, name: &[u8], metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
+        let path = self.path_of(name);
+        let (uid, gid) = owner(metadata);
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        allowed(fs::chownat(&self.fd, name, uid, gid, flags))?;
+        for xattr in xattrs {
+            let flags = XattrFlags::empty();
+            allowed(fs::lsetxattr(
+                &path[..],
+                &xattr.name[..],
+                &xattr.value,
+                flags,
+            ))?;
+        }
+        if metadata.kind != EntryKind::Symlink {
+            // By a descriptor of the entry itself: its name may have become a link.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let entry = fs::openat(&self.fd, name, flags, Mode::empty())?;
+            allowed(fs::chmod(own_path(&entry), mode(metadata)))?;
+        }
+        let times = times(metadata.modified);
+        Ok(allowed(fs::utimensat(&self.fd, name, &times, flags))?)
+    }
+
+    fn set_own(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
+        set(&self.fd, metadata, xattrs)
+    }
+}
+
+impl FileWriter for NewFile {
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            match rustix::io::pwrite(&self.fd, &data[done..], offset + done as u64) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => done += length,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let end = offset + data.len() as u64;
+        self.end.fetch_max(end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn finish(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
+        if self.end.load(Ordering::Relaxed) != metadata.size_bytes {
+            fs::ftruncate(&self.fd, metadata.size_bytes)?;
+        }
+        set(&self.fd, metadata, xattrs)
+    }
+}
+
+/// Sets what an open file or directory had. The owner first, which takes away
+/// bits of the mode; the mode behind attributes that only a file that may be
+/// written to takes.
+fn set(fd: &OwnedFd, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
+    let (uid, gid) = owner(metadata);
+    allowed(fs::fchown(fd, uid, gid))?;
+    for xattr in xattrs {
+        let flags = XattrFlags::empty();
+        allowed(fs::fsetxattr(fd, &xattr.name[..], &xattr.value, flags))?;
+    }
+    allowed(fs::fchmod(fd, mode(metadata)))?;
+    Ok(allowed(fs::futimens(fd, &times(metadata.modified)))?)
+}
+
+/// What the user or the file system does not allow is left as it is.
+fn allowed(set: Result<(), Errno>) -> Result<(), Errno> {
+    match set {
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => Ok(()),
+        set => set,
+    }
+}
+
+fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
+    // All bits set would mean that nothing is to be changed, and is nobody's number.
+    let uid = (metadata.uid != u32::MAX).then(|| Uid::from_raw(metadata.uid));
+    let gid = (metadata.gid != u32::MAX).then(|| Gid::from_raw(metadata.gid));
+    (uid, gid)
+}
+
+fn mode(metadata: &Metadata) -> Mode {
+    Mode::from_raw_mode(metadata.mode.into())
+}
+
+fn times(modified: FileTime) -> Timestamps {
+    let time = Timespec {
+        tv_sec: modified.seconds,
+        tv_nsec: modified.nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
+}
+
+/// A name by which calls that take no descriptor find what it is of.
+fn own_path(fd: &OwnedFd) -> String {
+    use std::os::fd::AsRawFd;
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
