@@ -168,7 +168,7 @@ async fn write_mapped(
     parent: Option<(BackupId, &str)>,
 ) -> BackupId {
     let mut job = job(world.info(4), disk);
-    let mut mapped = MappedDisk::new(disk, point);
+    let mut mapped = MappedDisk::new(disk.clone(), point);
     if let Some((parent, earlier)) = parent {
         let earlier_info = world.project.find(parent).await.unwrap().info;
         (job.info.resource, job.parent) = (earlier_info.resource, Some(parent));

@@ -1,6 +1,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use cairn_types::ProjectId;
+
 use crate::chunk::{ChunkId, ChunkKind};
+use crate::index::LocalFolder;
+use crate::keys::{self, RepositoryId};
 use crate::pack::{ChunkEntry, PackTable};
 use crate::tree::Geometry;
 
@@ -32,7 +36,12 @@ fn pack(name: u8, chunks: &[u8]) -> IndexedPack {
 }
 
 fn known() -> Arc<Known> {
-    Arc::new(Known::new(Index::default()))
+    let place = keys::Place {
+        repository: RepositoryId([7; 16]),
+        project: ProjectId::random(),
+    };
+    let index = Index::open(Arc::new(LocalFolder::temporary()), &place);
+    Arc::new(Known::new(index.unwrap()))
 }
 
 /// Condemns what nobody at work needs of a pack.
@@ -111,6 +120,7 @@ fn what_ends_during_a_collection_is_remembered() {
         data_bytes: 1,
         parent: None,
         point: None,
+        losses: Default::default(),
     };
     let backup = BackupId::random();
     let collecting = known.begin_collection();

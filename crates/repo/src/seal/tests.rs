@@ -114,7 +114,7 @@ async fn a_long_run_of_work_that_fails_and_is_repeated_uses_no_nonce_twice() {
             Ok(_) => {
                 if draw(2) == 0 {
                     failed += u64::from(project.delete(info.id).await.is_err());
-                    failed += u64::from(project.collect(Arc::default()).await.is_err());
+                    failed += u64::from(project.collect(&[], Arc::default()).await.is_err());
                 }
                 info = backup_info(id, attempt as i64);
             }
