@@ -96,7 +96,7 @@ class Project:
         signed = self.place + b"receipt" + receipt.data[: receipt.at]
         must(receipt.take(32) == keyed(self.keys["receipts"], signed), f"receipt {name} has a wrong signature")
         must(str(UUID(bytes=identity)) == name, f"receipt {name} is another backup's")
-        path = self.folder / "manifests" / name
+        path = self.folder / "manifests" / f"{name}-{hash_of_manifest[:8].hex()}"
         must(path.read_bytes()[-32:] == hash_of_manifest, f"manifest {name} is not the one of its receipt")
         fields = open_object(path, b"CAIRNMAN", self.keys["sealed objects"], self.place + name.encode())
         backup = {"id": name, "root": root, "info": json.loads(fields.take(fields.get("I")))}

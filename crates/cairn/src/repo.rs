@@ -159,7 +159,7 @@ impl Place {
     /// Opens the repository for writing, which its server must not have open.
     async fn open_for_writing(&self) -> Result<Repository> {
         let (found, store) = self.store_for_writing().await?;
-        found.opened(store).await
+        Ok(found.opened(store).await?.for_writing().await?)
     }
 
     async fn store_for_writing(&self) -> Result<(Found, Arc<dyn ObjectStore>)> {

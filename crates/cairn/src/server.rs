@@ -119,7 +119,9 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
         if repository.id() != known {
             bail!("{shown} is not the repository that the catalogue belongs to");
         }
-        return Ok(repository);
+        let repository = repository.for_writing().await;
+        let repository = repository.context("cannot become the repository's writer")?;
+        return Ok(repository.with_index_in(config.index()));
     }
     // A repository without its key is never given another.
     let key = if Repository::exists(&store).await? {

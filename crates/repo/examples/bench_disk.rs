@@ -323,7 +323,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     project.delete(saved[0].0).await?;
     let start = Instant::now();
-    let collected = project.collect(Arc::new(Progress::default())).await?;
+    let collected = project.collect(&[], Arc::new(Progress::default())).await?;
     println!(
         "delete and collect: {:.2} s, {collected:?}",
         start.elapsed().as_secs_f64()

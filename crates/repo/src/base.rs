@@ -14,6 +14,7 @@ use cairn_types::disk::NoChangeMap;
 
 use crate::chunk::{ChunkId, ChunkKind, is_zero};
 use crate::error::{Error, Result};
+use crate::known::Pin;
 use crate::losses::LossMark;
 use crate::manifest::Content;
 use crate::project::Inner;
@@ -39,6 +40,8 @@ pub(crate) struct Base {
     pub data_bytes: u64,
     /// The blocks of the new disk that may differ, sorted and apart.
     pub changed: Vec<Range<u64>>,
+    /// Keeps what is taken over.
+    _pin: Pin,
     /// Why nothing is taken over after all.
     doubt: OnceLock<NoChangeMap>,
 }
@@ -58,8 +61,8 @@ impl Base {
         let parent = job
             .parent
             .ok_or_else(|| no("there is no earlier backup of the disk"))?;
-        let found = project.manifest(parent).await;
-        let (manifest, _) = found.map_err(|error| NoChangeMap(error.to_string()))?;
+        let found = project.pin(parent).await;
+        let (manifest, _, pin) = found.map_err(|error| NoChangeMap(error.to_string()))?;
         let Content::Disk {
             geometry: before,
             top,
@@ -89,6 +92,7 @@ impl Base {
             top,
             data_bytes,
             changed: changed_blocks(&changes, before, geometry),
+            _pin: pin,
             doubt: OnceLock::new(),
         })
     }

@@ -1,35 +1,42 @@
-//! Collection: removing what no backup needs.
+//! Collection: removing what no backup needs, beside everything else.
 //!
-//! It holds the gate alone, so nothing is written meanwhile, and a manifest
-//! without a receipt is of no backup. What all backups reach is marked chunk by
-//! chunk; packs with nothing marked go, packs with much that is not are
-//! written anew. The order makes every crash harmless: new packs, new index
-//! objects, then the old index objects are removed and the old packs last. If
-//! any backup cannot be read in full, nothing is removed.
+//! It marks, chunk by chunk, what backups reach. What those at work need is
+//! asked of them, at the instant in which packs are condemned (`known.rs`): what
+//! writers have found stored, what readers have pinned, also of those that have
+//! ended since the collection began. Chunks that are condemned are unknown from
+//! that instant on, so whoever meets one stores it anew.
+//!
+//! It works in rounds, each complete in itself and in the order that makes every
+//! crash harmless: new packs, index objects without the old ones, the entry in
+//! the log that condemns them, and only then are old index objects and packs
+//! removed. If what a backup needs cannot be told, nothing is removed.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
-use std::ops::Range;
+mod decide;
+mod reach;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use cairn_types::{BackupId, Progress};
+use cairn_types::{BackupId, Kind, Progress};
 
-use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
-use crate::index::{Index, PackInfo};
-use crate::known::Known;
+use crate::index::PackInfo;
+use crate::known::{Collecting, Known};
+use crate::log::CONDEMNED_MAX;
+use crate::manifest::Content;
+use crate::marks::Bits;
 use crate::pack::PackId;
-use crate::project::{Gate, Inner};
-use crate::read::{ChunkReader, Visit};
-use crate::rewrite::{PackCopy, Rewrite};
-use crate::store::{Folder, Found, manifest_path};
-use crate::workers;
+use crate::project::Inner;
+use crate::removal::Removal;
+use crate::rewrite::{self, PackCopy};
+use crate::store::{Folder, Found, manifest_name};
+use crate::workers::{self, Stop, StopOnDrop};
 
-/// A pack is written anew when more than one byte in this many is dead.
-const DEAD_SHARE: u64 = 4;
+use decide::{Fate, Usage, fates, rounds};
+use reach::Reached;
 
 /// What a collection did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Manifests without a receipt that were removed.
     pub manifests_removed: u64,
@@ -43,202 +50,332 @@ pub struct Collected {
     pub freed_bytes: u64,
     /// What the packs hold now.
     pub stored_bytes: u64,
+    /// Backups of which some data is in no pack.
+    pub hurt: Vec<BackupId>,
 }
 
-pub(crate) async fn collect(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Collected> {
-    let gate = project.enter_alone()?;
-    let collected = Collection {
+pub(crate) async fn collect(
+    project: &Arc<Inner>,
+    available: &[BackupId],
+    progress: Arc<Progress>,
+) -> Result<Collected> {
+    let _alone = project.collecting.lock().await;
+    let log = project.log()?.clone();
+    log.check().await?;
+    let stop = Stop::new(progress);
+    let _stop = StopOnDrop(stop.clone());
+    let known = project.known().await?;
+    let mut removal = Removal::new(project.clone(), known.clone(), log);
+    removal.finish_earlier().await?;
+    let mut collection = Collection {
+        _collecting: known.begin_collection(),
         project: project.clone(),
-        gate,
-        progress,
+        known,
+        stop: stop.clone(),
+        reached: Reached::default(),
+        pins_seen: 0,
+        done: Collected::default(),
     };
-    collected.run().await
+    collection.run(available, &mut removal).await?;
+    project.settle_deletions();
+    stop.complete();
+    Ok(collection.done)
 }
 
 struct Collection {
+    _collecting: Collecting,
     project: Arc<Inner>,
-    gate: Arc<Gate>,
-    progress: Arc<Progress>,
-}
-
-/// What becomes of the packs that are there.
-#[derive(Debug, Default)]
-struct Plan {
-    /// To be removed; their chunks are not needed.
-    dead: Vec<PackId>,
-    /// To be written anew.
-    sparse: Vec<PackCopy>,
+    known: Arc<Known>,
+    stop: Arc<Stop>,
+    reached: Reached,
+    /// Pinned trees that have been walked.
+    pins_seen: usize,
+    done: Collected,
 }
 
 impl Collection {
-    async fn run(&self) -> Result<Collected> {
-        let mut done = Collected::default();
-        let (backups, _) = self.project.backups_in(Folder::Receipts).await?;
-        done.manifests_removed = self.remove_manifests(&backups).await?;
-        // Packs that a failed session left are found.
-        let known = self.project.refreshed().await?;
-        let marks = self.mark(&backups, &known).await?;
-        self.check()?;
+    async fn run(&mut self, available: &[BackupId], removal: &mut Removal) -> Result<()> {
+        let known = self.known.clone();
+        // What is published from here on is no candidate.
+        let candidates = workers::one(move || Ok(known.index().packs())).await?;
         let project = self.project.place.project;
         let packs = self.project.objects.list(project, Folder::Packs).await?;
-        let stored = |packs: &[Found]| packs.iter().map(|pack| pack.size_bytes).sum::<u64>();
-        let before = stored(&packs);
-        let plan = plan(&packs, &marks, known.index())?;
-        let rewrite = Rewrite {
-            gate: self.gate.clone(),
-            project: self.project.clone(),
-            known,
-            progress: self.progress.clone(),
-        };
-        let rewritten = rewrite.copy(plan.sparse).await?;
-        done.packs_rewritten = rewritten.len() as u64;
-        let gone: HashSet<PackId> = plan.dead.into_iter().chain(rewritten).collect();
-        done.packs_removed = gone.len() as u64;
-        done.index_objects_removed = rewrite.remove(&gone).await?;
-        done.stored_bytes = stored(&self.project.objects.list(project, Folder::Packs).await?);
-        done.freed_bytes = before.saturating_sub(done.stored_bytes);
-        Ok(done)
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.progress.is_cancelled() {
-            Err(Error::Cancelled)
-        } else {
-            Ok(())
+        let sizes: BTreeMap<PackId, u64> = packs.iter().filter_map(pack_size).collect();
+        let backups = self.project.backups_for_sure(available).await?;
+        self.done.manifests_removed = self.remove_manifests(&backups).await?;
+        self.reach(&backups, sizes.values().sum()).await?;
+        self.remove_garbage(&sizes, removal).await?;
+        self.reach_pins().await?;
+        let usage = self.usage(&candidates).await?;
+        let fates = fates(&usage);
+        let rounds = rounds(&usage, &fates);
+        let work = rounds.iter().flatten().map(|at| usage[*at].live);
+        self.stop.progress().add_total(work.sum());
+        for round in rounds {
+            self.stop.check()?;
+            let packs = round.into_iter().map(|at| (candidates[at], fates[at]));
+            self.round(packs.collect(), &sizes, removal).await?;
         }
+        self.done.index_objects_removed += removal.tidy().await?;
+        let left = self.project.objects.list(project, Folder::Packs).await?;
+        self.done.stored_bytes = left.iter().map(|pack| pack.size_bytes).sum();
+        Ok(())
     }
 
-    /// Removes manifests that have no receipt.
+    /// Removes manifests that no receipt names and that nobody is writing.
     async fn remove_manifests(&self, backups: &[BackupId]) -> Result<u64> {
-        let project = self.project.place.project;
-        let backups: HashSet<BackupId> = backups.iter().copied().collect();
+        let project = &self.project;
+        let folder = Folder::Manifests;
+        let mut by_backup: BTreeMap<BackupId, Vec<Found>> = BTreeMap::new();
+        for found in project.objects.list(project.place.project, folder).await? {
+            if let Some(backup) = manifest_name(&found.name) {
+                by_backup.entry(backup).or_default().push(found);
+            }
+        }
+        let acknowledged: HashSet<&BackupId> = backups.iter().collect();
+        by_backup.retain(|backup, found| found.len() > 1 || !acknowledged.contains(backup));
         let mut removed = 0;
-        let (manifests, _) = self.project.backups_in(Folder::Manifests).await?;
-        for backup in manifests {
-            if !backups.contains(&backup) {
-                self.project
-                    .objects
-                    .delete(&manifest_path(project, backup))
-                    .await?;
+        for (backup, found) in by_backup {
+            // In this order: whoever writes it has a receipt before the writing ends.
+            if project.is_being_written(backup) {
+                continue;
+            }
+            let receipt = match project.receipt(backup).await {
+                // Nobody can tell which of them it names.
+                Err(error) if error.kind() == Kind::Corrupt => continue,
+                receipt => receipt?,
+            };
+            let named = receipt.map(|receipt| project.manifest_path(&receipt));
+            for found in found
+                .iter()
+                .filter(|found| Some(&found.path) != named.as_ref())
+            {
+                project.objects.delete(&found.path).await?;
                 removed += 1;
             }
         }
         Ok(removed)
     }
 
-    /// Marks every chunk that a backup reaches.
-    async fn mark(&self, backups: &[BackupId], known: &Arc<Known>) -> Result<Marks> {
-        let mut marks = Marks::new(known.clone());
-        self.progress.add_total(backups.len() as u64);
+    /// Marks what backups reach. Counts the progress in bytes of packs.
+    async fn reach(&mut self, backups: &[BackupId], stored_bytes: u64) -> Result<()> {
+        let share = stored_bytes / (backups.len() as u64).max(1);
+        self.stop.progress().add_total(share * backups.len() as u64);
         for backup in backups {
-            self.check()?;
-            let (manifest, _) = self.project.manifest(*backup).await?;
-            let (mut reader, gate) = (self.reader(known), self.gate.clone());
-            marks = workers::one(move || {
-                let _gate = gate;
-                reader.walk_content(&manifest.content, &mut marks)?;
-                Ok(marks)
-            })
-            .await?;
-            self.progress.advance(1);
-        }
-        Ok(marks)
-    }
-
-    fn reader(&self, known: &Arc<Known>) -> ChunkReader {
-        ChunkReader::new(self.project.clone(), known.clone())
-    }
-}
-
-/// Which chunks of which packs are needed.
-struct Marks {
-    known: Arc<Known>,
-    nodes: HashSet<ChunkId>,
-    /// By the pack's number in the index; none where nothing is needed.
-    live: HashMap<u32, Vec<bool>>,
-}
-
-impl Marks {
-    fn new(known: Arc<Known>) -> Self {
-        let (nodes, live) = Default::default();
-        Self { known, nodes, live }
-    }
-
-    fn mark(&mut self, id: ChunkId) -> Result<()> {
-        let index = self.known.index();
-        let place = index.get(&id.key())?.ok_or(Error::NoChunk { id })?;
-        let marks = match self.live.entry(place.pack) {
-            Entry::Occupied(marks) => marks.into_mut(),
-            Entry::Vacant(none) => {
-                let pack = index.pack(place.pack)?.ok_or(Error::NoChunk { id })?;
-                none.insert(vec![false; pack.chunks as usize])
+            self.stop.check()?;
+            match self.project.manifest(*backup).await {
+                Ok((manifest, _)) => self.walk(*backup, manifest.content).await?,
+                // It was deleted meanwhile; whoever relies on it holds that himself.
+                Err(_) if self.project.is_gone(*backup).await? => {}
+                Err(error) if error.kind() == Kind::Corrupt => {
+                    return Err(unreadable(*backup, error));
+                }
+                Err(error) => return Err(error),
             }
-        };
-        marks[place.chunk as usize] = true;
-        Ok(())
-    }
-}
-
-impl Visit for Marks {
-    fn enter(&mut self, node: ChunkId) -> Result<bool> {
-        self.mark(node)?;
-        Ok(self.nodes.insert(node))
-    }
-
-    fn zeros(&mut self, _: Range<u64>) -> Result<()> {
+            self.stop.progress().advance(share);
+        }
         Ok(())
     }
 
-    fn block(&mut self, _: u64, id: ChunkId) -> Result<()> {
-        self.mark(id)
-    }
-
-    fn piece(&mut self, id: ChunkId) -> Result<()> {
-        self.mark(id)
-    }
-}
-
-/// Decides what becomes of each pack that is there. Packs that the index does
-/// not know cannot hold anything that was marked.
-fn plan(packs: &[Found], marks: &Marks, index: &Index) -> Result<Plan> {
-    let mut plan = Plan::default();
-    for id in packs
-        .iter()
-        .filter_map(|found| PackId::from_hex(&found.name))
-    {
-        let number = index.number(id);
-        let live = number.and_then(|number| Some((number, marks.live.get(&number)?)));
-        let Some((number, live)) = live else {
-            plan.dead.push(id);
-            continue;
-        };
-        let pack = index.pack(number)?.ok_or(Error::InUse)?;
-        if is_sparse(&pack, live) {
-            plan.sparse.push(PackCopy {
-                id,
-                frames: pack.frames.clone(),
-                live: by_frame(&pack, live),
-            });
+    /// Marks what the trees reach that were pinned since.
+    async fn reach_pins(&mut self) -> Result<()> {
+        loop {
+            let pinned = self.known.pinned(self.pins_seen);
+            if pinned.is_empty() {
+                return Ok(());
+            }
+            self.pins_seen += pinned.len();
+            for (backup, content) in pinned {
+                self.stop.check()?;
+                self.walk(backup, content).await?;
+            }
         }
     }
-    Ok(plan)
-}
 
-/// Which chunks of each frame are needed.
-fn by_frame(pack: &PackInfo, live: &[bool]) -> Vec<Vec<bool>> {
-    (0..pack.frames.len())
-        .map(|frame| live[pack.chunks_of(frame)].to_vec())
-        .collect()
-}
-
-/// Whether too much of a pack is dead, counting a frame's bytes by its chunks.
-fn is_sparse(pack: &PackInfo, live: &[bool]) -> bool {
-    let (mut dead_bytes, mut all_bytes) = (0, 0);
-    for (number, frame) in pack.frames.iter().enumerate() {
-        let chunks = &live[pack.chunks_of(number)];
-        let dead = chunks.iter().filter(|live| !**live).count() as u64;
-        dead_bytes += u64::from(frame.length) * dead / chunks.len() as u64;
-        all_bytes += u64::from(frame.length);
+    async fn walk(&mut self, backup: BackupId, content: Content) -> Result<()> {
+        let (project, known) = (self.project.clone(), self.known.clone());
+        let (stop, mut reached) = (self.stop.clone(), std::mem::take(&mut self.reached));
+        let (reached, walked) = workers::one(move || {
+            let walked = reached.walk(&project, &known, &stop, &content);
+            Ok((reached, walked))
+        })
+        .await?;
+        self.reached = reached;
+        // Half a tree is marked: nothing may be decided any more, even if the
+        // backup should be deleted by now.
+        let missing = walked.map_err(|error| match error.kind() {
+            Kind::Corrupt => unreadable(backup, error),
+            _ => error,
+        })?;
+        if missing > 0 && !self.done.hurt.contains(&backup) {
+            tracing::error!(backup.id = %backup, "Some of a backup is in no pack.");
+            self.done.hurt.push(backup);
+        }
+        Ok(())
     }
-    dead_bytes * DEAD_SHARE > all_bytes
+
+    /// Removes packs that are in nobody's index and that nobody is writing. Where
+    /// something is missing they stay: it may be in there.
+    async fn remove_garbage(
+        &mut self,
+        sizes: &BTreeMap<PackId, u64>,
+        removal: &mut Removal,
+    ) -> Result<()> {
+        let garbage = sizes.keys().filter(|id| !self.known.has_pack(**id));
+        let garbage: Vec<PackId> = garbage.copied().collect();
+        if garbage.is_empty() || !self.done.hurt.is_empty() {
+            return Ok(());
+        }
+        for packs in garbage.chunks(CONDEMNED_MAX) {
+            self.stop.check()?;
+            removal.condemn_and_remove(packs.to_vec()).await?;
+            self.count_removed(packs, sizes);
+        }
+        Ok(())
+    }
+
+    fn count_removed(&mut self, packs: &[PackId], sizes: &BTreeMap<PackId, u64>) {
+        self.done.packs_removed += packs.len() as u64;
+        let bytes: u64 = packs.iter().filter_map(|pack| sizes.get(pack)).sum();
+        self.done.freed_bytes += bytes;
+    }
+
+    /// How much of each candidate is in use as far as is known now.
+    async fn usage(&mut self, candidates: &[u32]) -> Result<Vec<Usage>> {
+        let (known, reached) = (self.known.clone(), std::mem::take(&mut self.reached));
+        let candidates = candidates.to_vec();
+        let (reached, usages) = workers::one(move || {
+            let usage = |number: &u32| {
+                let mut live = known.needed(*number);
+                live.merge(&reached.of_pack(*number));
+                Ok(usage(&*pack(&known, *number)?, &live))
+            };
+            let usages: Result<Vec<Usage>> = candidates.iter().map(usage).collect();
+            Ok((reached, usages))
+        })
+        .await?;
+        self.reached = reached;
+        usages
+    }
+
+    /// Takes some packs away, with what is needed of them copied before.
+    async fn round(
+        &mut self,
+        packs: Vec<(u32, Fate)>,
+        sizes: &BTreeMap<PackId, u64>,
+        removal: &mut Removal,
+    ) -> Result<()> {
+        let known = self.known.clone();
+        let infos = workers::one(move || {
+            let info = |(number, fate)| Ok((number, (fate, pack(&known, number)?)));
+            packs.into_iter().map(info).collect::<Result<_>>()
+        })
+        .await?;
+        let (mut condemned, copies, mut gone) = self.condemn(infos).await?;
+        let rewritten = rewrite::copy(&self.project, &self.known, &self.stop, copies).await?;
+        condemned.acquit(&rewritten.left);
+        self.done.packs_rewritten += rewritten.packs.len() as u64;
+        gone.extend(rewritten.packs);
+        condemned.keep();
+        if !gone.is_empty() {
+            removal.condemn_and_remove(gone.clone()).await?;
+        }
+        self.count_removed(&gone, sizes);
+        self.done.freed_bytes = self.done.freed_bytes.saturating_sub(rewritten.stored_bytes);
+        Ok(())
+    }
+
+    /// Condemns what nobody needs of some packs. Returns what is to be copied
+    /// out of them, and those that are dead in full.
+    async fn condemn(
+        &mut self,
+        packs: BTreeMap<u32, (Fate, Arc<PackInfo>)>,
+    ) -> Result<(Condemnation, Vec<PackCopy>, Vec<PackId>)> {
+        loop {
+            self.reach_pins().await?;
+            let (mut copies, mut dead) = (Vec::new(), Vec::new());
+            let decide = |number, mut live: Bits| {
+                let (fate, pack) = &packs[&number];
+                live.merge(&self.reached.of_pack(number));
+                let gone = live.complement(pack.chunks);
+                if live.is_empty() {
+                    dead.push(pack.id);
+                } else if *fate == Fate::Rewrite {
+                    copies.push(PackCopy {
+                        number,
+                        pack: pack.clone(),
+                        live,
+                    });
+                } else {
+                    // Somebody has come to need it.
+                    return None;
+                }
+                Some(gone)
+            };
+            let condemned = self
+                .known
+                .condemn(packs.keys().copied(), self.pins_seen, decide);
+            if condemned {
+                let condemnation = Condemnation {
+                    known: self.known.clone(),
+                    packs: packs.keys().copied().collect(),
+                };
+                return Ok((condemnation, copies, dead));
+            }
+        }
+    }
+}
+
+/// Packs of which something is condemned in memory. Dropped, they stay as they are.
+pub(crate) struct Condemnation {
+    pub known: Arc<Known>,
+    pub packs: HashSet<u32>,
+}
+
+impl Condemnation {
+    /// Takes it back for some packs.
+    pub fn acquit(&mut self, packs: &[u32]) {
+        self.packs.retain(|pack| !packs.contains(pack));
+        self.known.acquit(packs.iter().copied());
+    }
+
+    /// Leaves the packs condemned: the log may say so from now on.
+    pub fn keep(mut self) {
+        self.packs.clear();
+    }
+}
+
+impl Drop for Condemnation {
+    fn drop(&mut self) {
+        self.known.acquit(self.packs.drain());
+    }
+}
+
+fn unreadable(backup: BackupId, source: Error) -> Error {
+    Error::Unreadable {
+        backup,
+        source: Box::new(source),
+    }
+}
+
+fn pack_size(found: &Found) -> Option<(PackId, u64)> {
+    Some((PackId::from_hex(&found.name)?, found.size_bytes))
+}
+
+/// A pack that nobody but this collection can take away.
+fn pack(known: &Known, number: u32) -> Result<Arc<PackInfo>> {
+    let found = known.index().pack(number)?;
+    Ok(found.expect("one collection of a project runs at a time"))
+}
+
+/// How much of a pack is in use, counting a frame's bytes by its chunks.
+fn usage(pack: &PackInfo, live: &Bits) -> Usage {
+    let mut usage = Usage { bytes: 0, live: 0 };
+    for (number, frame) in pack.frames.iter().enumerate() {
+        let chunks = pack.chunks_of(number);
+        let (all, length) = (chunks.len() as u64, u64::from(frame.length));
+        usage.bytes += length;
+        usage.live += (length * live.count(chunks) as u64).div_ceil(all);
+    }
+    usage
 }

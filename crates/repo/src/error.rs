@@ -42,6 +42,27 @@ pub enum Error {
         /// The newest format that can be read.
         known: u16,
     },
+    /// Another process has become the repository's writer.
+    #[error("another process has opened the repository for writing: this one writes no more")]
+    Fenced,
+    /// The repository was opened for reading.
+    #[error("the repository is open for reading only")]
+    ReadOnly,
+    /// A listing lacks what is there.
+    #[error("the store's listing lacks {object}, which is there")]
+    StaleListing {
+        /// The object.
+        object: String,
+    },
+    /// What a backup needs is not known, so nothing can be removed.
+    #[error("nothing is removed: backup {backup} cannot be read in full")]
+    Unreadable {
+        /// The backup.
+        backup: BackupId,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Error>,
+    },
     /// The project has nothing in the repository.
     #[error("project {project} has nothing in the repository")]
     NoProject {
@@ -243,7 +264,7 @@ impl Error {
             | Self::NotATree { .. }
             | Self::GroupTooLarge { .. }
             | Self::TargetTooSmall { .. } => Kind::Invalid,
-            Self::WrongMasterKey { .. } => Kind::Denied,
+            Self::WrongMasterKey { .. } | Self::ReadOnly => Kind::Denied,
             Self::NoRepository
             | Self::NoProject { .. }
             | Self::NoBackup { .. }
@@ -251,6 +272,7 @@ impl Error {
             Self::RepositoryExists
             | Self::BackupExists { .. }
             | Self::InUse
+            | Self::Fenced
             | Self::FolderLocked { .. } => Kind::Conflict,
             Self::RestoreDiffers { .. }
             | Self::TreeDiffers { .. }
@@ -273,7 +295,8 @@ impl Error {
                 Some(Some(inner)) => Self::kind(inner),
                 _ => io_kind(&failed.source),
             },
-            Self::DiskChanged { .. } | Self::GivenUp => Kind::Transient,
+            Self::DiskChanged { .. } | Self::GivenUp | Self::StaleListing { .. } => Kind::Transient,
+            Self::Unreadable { source, .. } => source.kind(),
             Self::Cancelled => Kind::Cancelled,
             Self::WorkerLost => Kind::Bug,
         }

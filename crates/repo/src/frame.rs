@@ -161,6 +161,50 @@ impl FrameCoder {
         }
     }
 
+    /// Takes the seal off a stored frame and keeps what was under it, to be
+    /// sealed again as it is.
+    pub fn unseal(
+        &mut self,
+        seal: &PackSeal,
+        number: u32,
+        stored: &[u8],
+    ) -> Result<Unsealed, Malformed> {
+        let (header, sealed) = split(stored)?;
+        let bound = seal.bound_to_frame(number, header);
+        seal.key
+            .open(number, &bound, sealed, &mut self.sealed_text)
+            .map_err(|NotAuthentic| Malformed("a frame's seal is broken"))?;
+        let header = header.try_into().expect("it was split off at this length");
+        Ok(Unsealed { header })
+    }
+
+    /// Appends the frame that was unsealed last to `out` as the next of another
+    /// pack, having opened it again with `seal` and compared.
+    ///
+    /// Errors: `Corrupt` what was sealed does not open to the same bytes.
+    pub fn seal_again(
+        &mut self,
+        Unsealed { header }: Unsealed,
+        sealer: &mut Sealer,
+        seal: &PackSeal,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.extend_from_slice(&header);
+        let start = out.len();
+        out.extend_from_slice(&self.sealed_text);
+        let number = sealer.next();
+        let bound = seal.bound_to_frame(number, &header);
+        sealer.seal(&bound, out, start);
+        let opened = seal
+            .key
+            .open(number, &bound, &out[start..], &mut self.plain);
+        if opened.is_ok() && self.plain == self.sealed_text {
+            Ok(())
+        } else {
+            Err(Error::FrameDiffers)
+        }
+    }
+
     /// Appends `plain` to `out`, compressed if that makes it smaller by a thirty-second at least.
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
         let start = out.len();
@@ -206,14 +250,10 @@ impl FrameCoder {
         number: u32,
         stored: &[u8],
     ) -> Result<PlainFrame<'_>, Malformed> {
-        let mut reader = Reader::new(stored);
-        let header = reader.take(HEADER_BYTES)?;
+        let (header, sealed) = split(stored)?;
         let mut fields = Reader::new(header);
         let codec = fields.u8()?;
         let plain_bytes = fields.length(PLAIN_BYTES_MAX)?;
-        let sealed_bytes = fields.length(STORED_BYTES_MAX)?;
-        let sealed = reader.take(sealed_bytes)?;
-        reader.finish()?;
         let bound = seal.bound_to_frame(number, header);
         let text = if codec == CODEC_RAW {
             &mut self.plain
@@ -242,6 +282,16 @@ impl FrameCoder {
     }
 }
 
+/// A stored frame's header and its sealed bytes, which are as long as it says.
+fn split(stored: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let mut reader = Reader::new(stored);
+    let header = reader.take(HEADER_BYTES)?;
+    let mut lengths = Reader::new(&header[5..]);
+    let sealed = reader.take(lengths.length(STORED_BYTES_MAX)?)?;
+    reader.finish()?;
+    Ok((header, sealed))
+}
+
 fn compressor(level: i32) -> CCtx<'static> {
     let mut compressor = CCtx::create();
     compressor
@@ -252,6 +302,11 @@ fn compressor(level: i32) -> CCtx<'static> {
 
 fn length_u32(length: usize) -> u32 {
     u32::try_from(length).expect("a frame is far smaller than 4 GiB")
+}
+
+/// The header of a frame whose seal is off; the coder has the rest.
+pub(crate) struct Unsealed {
+    header: [u8; HEADER_BYTES],
 }
 
 /// An opened frame.

@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 
 use crate::check::Reading;
 use crate::chunk::ChunkKey;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::frame::FrameCoder;
 use crate::index::PackInfo;
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::read::fetch_ahead;
 use crate::store::pack_path;
 use crate::workers::{self, Stop};
@@ -51,8 +51,6 @@ struct Request {
 
 /// The check of every frame, on all cores.
 pub(crate) struct FrameCheck {
-    /// Keeps collection out for as long as any worker lives.
-    pub _gate: Arc<Gate>,
     pub project: Arc<Inner>,
     pub known: Arc<Known>,
     pub stop: Arc<Stop>,
@@ -130,10 +128,13 @@ impl Session {
             |request, stored| {
                 self.check.stop.check()?;
                 let stored = or_damaged(stored)?;
+                // A pack that a collection has taken away holds nothing that is needed.
+                let is_gone =
+                    || Ok::<_, Error>(self.check.known.index().pack(request.pack)?.is_none());
                 pack.add(stored.as_ref());
                 let whole = self.check(&request, stored, &mut coder)?;
                 let ended = request.ends_pack.then(|| std::mem::take(&mut pack));
-                if !whole || ended.is_some_and(|pack| !pack.is_whole()) {
+                if (!whole || ended.is_some_and(|pack| !pack.is_whole())) && !is_gone()? {
                     self.checked().bad_packs.insert(request.pack, request.id);
                 }
                 Ok(())
@@ -170,7 +171,7 @@ impl Session {
                 Some(bytes) => self.frame_is_whole(place, &seal, &bytes, coder)?,
                 None => false,
             };
-            if !whole {
+            if !whole && self.check.known.index().pack(request.pack)?.is_some() {
                 self.checked().bad_frames.insert(place);
                 all = false;
             }

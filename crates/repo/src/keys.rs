@@ -127,6 +127,11 @@ impl RootKey {
             .map_err(|error| wrapped_error("a sealed secret", error))
     }
 
+    /// The secret that entries of the log are sealed with.
+    pub(crate) fn log_secret(&self) -> Zeroizing<[u8; 32]> {
+        self.derive("cairn root key: log")
+    }
+
     /// The key that the audit trail is chained with.
     pub fn audit_key(&self) -> Zeroizing<[u8; 32]> {
         self.derive("cairn root key: audit trail")

@@ -13,7 +13,7 @@ use crate::codec::{Malformed, Reader};
 use crate::error::Result;
 use crate::frame::{
     FRAME_BYTES, FRAME_CHUNKS_MAX, FrameBuilder, FrameCoder, HEADER_BYTES, STORED_BYTES_MAX,
-    kind_and_length, read_kind_and_length,
+    Unsealed, kind_and_length, read_kind_and_length,
 };
 use crate::keys::{Place, ProjectKeys};
 use crate::seal::{FORMAT, LAST_COUNTER, OpenError, SealKey, Sealer, TAG_BYTES, check_format};
@@ -145,6 +145,24 @@ impl NewPack {
         self.table.push(offset, stored.len(), frame.chunks());
         self.hash.update(stored);
         frame.clear();
+        Ok(())
+    }
+
+    /// Adds the frame that `coder` has unsealed, with these chunks.
+    ///
+    /// Errors: as `append`.
+    pub fn append_again(
+        &mut self,
+        coder: &mut FrameCoder,
+        unsealed: Unsealed,
+        chunks: &[ChunkEntry],
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (start, offset) = (out.len(), self.length());
+        coder.seal_again(unsealed, &mut self.sealer, &self.seal, out)?;
+        let stored = &out[start..];
+        self.table.push(offset, stored.len(), chunks);
+        self.hash.update(stored);
         Ok(())
     }
 

@@ -15,12 +15,12 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
-use crate::frame::{FrameBuilder, FrameCoder};
+use crate::frame::{FrameBuilder, FrameCoder, Unsealed};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
 use crate::known::{Known, Session};
-use crate::pack::NewPack;
+use crate::pack::{ChunkEntry, NewPack};
 use crate::project::Inner;
-use crate::store::{Folder, Objects, failed, object_path, pack_path};
+use crate::store::{Folder, Found, Objects, failed, object_path, pack_path};
 use crate::{random, seal, workers};
 
 /// Bytes of a part of an upload; object stores take no smaller ones but the last.
@@ -79,8 +79,8 @@ impl Packer {
         self.stored_bytes.load(Ordering::Relaxed)
     }
 
-    pub fn count_stored(&self, bytes: usize) {
-        self.stored_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub fn count_stored(&self, bytes: u64) {
+        self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Stores a frame's chunks and empties it. Blocks; called by workers.
@@ -88,11 +88,30 @@ impl Packer {
         if frame.is_empty() {
             return Ok(());
         }
-        let taken = lock(&self.open).pop();
-        let mut pack = taken.unwrap_or_else(|| OpenPack::new(&self.project));
         self.new_bytes
             .fetch_add(frame.plain_bytes(), Ordering::Relaxed);
-        if let Err(error) = self.fill(&mut pack, coder, frame) {
+        self.add(|pack, out| pack.append(coder, frame, out))
+    }
+
+    /// Stores the frame that `coder` has unsealed, with these chunks. Blocks.
+    pub fn store_again(
+        &self,
+        coder: &mut FrameCoder,
+        unsealed: Unsealed,
+        chunks: &[ChunkEntry],
+    ) -> Result<()> {
+        self.add(|pack, out| pack.append_again(coder, unsealed, chunks, out))
+    }
+
+    /// Lets `append` add a frame to an open pack, and its bytes to those on their way.
+    fn add(&self, append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>) -> Result<()> {
+        let taken = lock(&self.open).pop();
+        let mut pack = taken.unwrap_or_else(|| {
+            let pack = OpenPack::new(&self.project);
+            self.known.begin_pack(self.session, pack.pack.id());
+            pack
+        });
+        if let Err(error) = self.fill(&mut pack, append) {
             self.handle.block_on(pack.upload.abort());
             return Err(error);
         }
@@ -107,11 +126,10 @@ impl Packer {
     fn fill(
         &self,
         pack: &mut OpenPack,
-        coder: &mut FrameCoder,
-        frame: &mut FrameBuilder,
+        append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
         let OpenPack { pack, upload } = pack;
-        pack.append(coder, frame, &mut upload.pending)?;
+        append(pack, &mut upload.pending)?;
         while upload.pending.len() >= PART_BYTES {
             self.handle
                 .block_on(upload.send_part(&self.project.objects))?;
@@ -138,8 +156,8 @@ impl Packer {
     async fn finished(&self, pack: IndexedPack) -> Result<()> {
         self.stored_bytes
             .fetch_add(pack.stored_bytes, Ordering::Relaxed);
-        let known = self.known.clone();
-        let pack = workers::one(move || known.publish(&pack).map(|()| pack)).await?;
+        let (known, session) = (self.known.clone(), self.session);
+        let pack = workers::one(move || known.publish(session, &pack).map(|()| pack)).await?;
         let full = {
             let mut unindexed = lock(&self.unindexed);
             unindexed.push(pack);
@@ -180,8 +198,8 @@ impl Packer {
     }
 
     async fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
-        let stored = self.project.write_index(&self.known, packs).await?;
-        self.count_stored(stored);
+        let written = self.project.write_index(&self.known, packs).await?;
+        self.count_stored(written.size_bytes);
         Ok(())
     }
 
@@ -201,18 +219,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Inner {
     /// Writes one index object that names these packs, which must be durable.
-    /// Returns its size.
-    pub async fn write_index(&self, known: &Arc<Known>, packs: &[IndexedPack]) -> Result<usize> {
+    pub async fn write_index(&self, known: &Arc<Known>, packs: &[IndexedPack]) -> Result<Found> {
         let name = hex::encode(random::bytes::<16>());
         let bound = self.place.bound(&name);
         let plain = index::encode(packs);
         let object = seal::seal_object(&self.keys.objects, INDEX_MAGIC, &bound, &plain);
-        let stored = object.len();
+        let size_bytes = object.len() as u64;
         let path = object_path(self.place.project, Folder::Index, &name);
         self.objects.put(&path, object).await?;
-        let known = known.clone();
-        workers::one(move || known.index().take_in(&name)).await?;
-        Ok(stored)
+        let (known, found) = (known.clone(), name.clone());
+        workers::one(move || known.index().take_in(&found)).await?;
+        Ok(Found {
+            name,
+            path,
+            size_bytes,
+        })
     }
 }
 

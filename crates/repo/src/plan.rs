@@ -7,6 +7,7 @@ use crate::chunk::{ChunkId, ChunkKind, Hasher};
 use crate::error::{Error, Result};
 use crate::index::{Index, Place};
 use crate::pack::{FrameEntry, PackId};
+use crate::read::MOVES_MAX;
 
 /// Bytes that are read from a pack at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -41,8 +42,23 @@ pub(crate) struct FrameWanted {
     pub wanted: Range<usize>,
 }
 
+/// Looks up where chunks are, and plans how they are read.
+pub(crate) fn find_and_plan<T: Copy>(
+    chunks: &[(ChunkId, T)],
+    index: &Index,
+) -> Result<(Vec<Wanted<T>>, Vec<Request>)> {
+    for _ in 0..MOVES_MAX {
+        let wanted = find(chunks, index)?;
+        if let Some(requests) = plan(&wanted, index)? {
+            return Ok((wanted, requests));
+        }
+    }
+    let lost = chunks.first().map(|(id, _)| Error::NoChunk { id: *id });
+    Err(lost.unwrap_or(Error::WorkerLost))
+}
+
 /// Looks up where chunks are, and sorts them by that.
-pub(crate) fn find<T: Copy>(chunks: &[(ChunkId, T)], index: &Index) -> Result<Vec<Wanted<T>>> {
+fn find<T: Copy>(chunks: &[(ChunkId, T)], index: &Index) -> Result<Vec<Wanted<T>>> {
     let mut found = Vec::with_capacity(chunks.len());
     for some in chunks.chunks(LOOK_UPS) {
         let keys: Vec<_> = some.iter().map(|(id, _)| id.key()).collect();
@@ -56,12 +72,14 @@ pub(crate) fn find<T: Copy>(chunks: &[(ChunkId, T)], index: &Index) -> Result<Ve
 }
 
 /// Cuts sorted chunks into requests: near frames of one pack go together.
-pub(crate) fn plan<T>(wanted: &[Wanted<T>], index: &Index) -> Result<Vec<Request>> {
+/// Nothing if a collection has taken a pack away since.
+fn plan<T>(wanted: &[Wanted<T>], index: &Index) -> Result<Option<Vec<Request>>> {
     let mut requests: Vec<Request> = Vec::new();
     let mut start = 0;
     for same_pack in wanted.chunk_by(|a, b| a.place.pack == b.place.pack) {
-        let (number, id) = (same_pack[0].place.pack, same_pack[0].id);
-        let pack = index.pack(number)?.ok_or(Error::NoChunk { id })?;
+        let Some(pack) = index.pack(same_pack[0].place.pack)? else {
+            return Ok(None);
+        };
         let end = start + same_pack.len();
         while start < end {
             let (frame, _) = pack.frame_of(wanted[start].place.chunk);
@@ -78,7 +96,7 @@ pub(crate) fn plan<T>(wanted: &[Wanted<T>], index: &Index) -> Result<Vec<Request
             push(&mut requests, pack.id, frame);
         }
     }
-    Ok(requests)
+    Ok(Some(requests))
 }
 
 /// Adds a frame to the last request, or as the first of a new one.

@@ -1,31 +1,32 @@
 //! One project's part of the repository: its backups, and who may work on them
 //! at the same time.
 //!
-//! Everything but collection shares the gate; collection has it alone. The
-//! index is loaded when it is first needed and dropped by collection.
+//! Everything may run beside everything else; what each needs of the others is
+//! in `known.rs`, which is loaded when it is first needed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, VerifyLevel};
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use object_store::path::Path;
 
 use crate::collect::{self, Collected};
 use crate::error::{Error, Result};
 use crate::filetree::{self, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 use crate::index::{self, INDEX_MAGIC, Index, IndexedPack, LocalFolder};
 use crate::keys::{Place, ProjectKeys};
-use crate::known::Known;
+use crate::known::{Known, Pin};
+use crate::log::Log;
 use crate::manifest::{Child, MANIFEST_MAGIC, Manifest};
 use crate::pack::{self, PACK_HEADER_BYTES, PackId, PackSeal, TRAILER_BYTES};
 use crate::receipt::Receipt;
 use crate::repair::{self, Repaired};
 use crate::restore::{self, Restored};
 use crate::seal::{self, FORMAT, OpenError};
-use crate::store::{Folder, Found, Objects, manifest_path, pack_path, receipt_path};
+use crate::store::{Folder, Found, Objects, manifest_name, manifest_path, pack_path, receipt_path};
 use crate::stored;
 use crate::tree::Root;
 use crate::verify::{self, VerifyReport};
@@ -48,20 +49,24 @@ pub(crate) struct Inner {
     local: Arc<LocalFolder>,
     pub objects: Objects,
     pub keys: ProjectKeys,
-    /// Shared by all work, held alone by collection and repair.
-    gate: Arc<RwLock<()>>,
+    /// The repository's log, if it is open for writing.
+    log: Option<Arc<Log>>,
     known: tokio::sync::Mutex<Option<Arc<Known>>>,
-    /// Backups that are being written.
-    writing: Mutex<HashSet<BackupId>>,
+    /// Held by collection and repair: one at a time.
+    pub collecting: tokio::sync::Mutex<()>,
+    backups: Mutex<Backups>,
 }
 
-/// A share of the gate, or all of it; held by every thread that works for an
-/// operation, since threads may outlive the caller.
-#[derive(Debug)]
-#[allow(dead_code, reason = "held for its drop")]
-pub(crate) enum Gate {
-    Shared(OwnedRwLockReadGuard<()>),
-    Alone(OwnedRwLockWriteGuard<()>),
+/// What is remembered of backups.
+#[derive(Debug, Default)]
+struct Backups {
+    /// That are being written.
+    writing: HashSet<BackupId>,
+    /// That have been acknowledged since the repository was opened, and not deleted.
+    acknowledged: HashSet<BackupId>,
+    /// That have been deleted since the last collection ended, and before it
+    /// since the one before.
+    deleted: [HashSet<BackupId>; 2],
 }
 
 /// An acknowledged backup.
@@ -87,15 +92,17 @@ impl Project {
         objects: Objects,
         keys: ProjectKeys,
         local: Arc<LocalFolder>,
+        log: Option<Arc<Log>>,
     ) -> Self {
         let inner = Inner {
             place,
             local,
             objects,
             keys,
-            gate: Arc::default(),
+            log,
             known: tokio::sync::Mutex::default(),
-            writing: Mutex::default(),
+            collecting: tokio::sync::Mutex::default(),
+            backups: Mutex::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -109,7 +116,8 @@ impl Project {
     ///
     /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
     pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
-        write::write_disk(&self.inner, job).await
+        let written = write::write_disk(&self.inner, job).await;
+        self.inner.or_fenced(written).await
     }
 
     /// Saves a tree of files. What of it cannot be read is named in the summary,
@@ -117,7 +125,8 @@ impl Project {
     ///
     /// Errors: `Conflict` as `write_disk`; the tree's own; `Cancelled`.
     pub async fn write_tree(&self, job: WriteTree) -> Result<WrittenTree> {
-        filetree::write_tree(&self.inner, job).await
+        let written = filetree::write_tree(&self.inner, job).await;
+        self.inner.or_fenced(written).await
     }
 
     /// Saves the backup of a server: the names of its disks' backups.
@@ -139,7 +148,8 @@ impl Project {
         target: Arc<dyn DiskWriter>,
         progress: Arc<Progress>,
     ) -> Result<Restored> {
-        restore::restore_disk(&self.inner, backup, target, progress).await
+        let restored = restore::restore_disk(&self.inner, backup, target, progress).await;
+        self.inner.or_fenced(restored).await
     }
 
     /// Writes a tree of files, or a part of it, to a target and returns once all
@@ -151,12 +161,12 @@ impl Project {
     /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
     /// `Corrupt`; the target's own; `Cancelled`.
     pub async fn restore_tree(&self, job: RestoreTree) -> Result<TreeSummary> {
-        filetree::restore_tree(&self.inner, job).await
+        let restored = filetree::restore_tree(&self.inner, job).await;
+        self.inner.or_fenced(restored).await
     }
 
     /// Opens a disk's backup for reading at any place, from any thread that may
-    /// block. While it is open nothing is collected in the project; the backup
-    /// may be deleted meanwhile and stays readable here.
+    /// block. The backup may be deleted meanwhile and stays readable here.
     ///
     /// Errors: `NotFound`; `Invalid` a group; `Corrupt`. What a read fails by
     /// has the kind of the repository's error once it is one of a backup again.
@@ -169,7 +179,6 @@ impl Project {
     /// Errors: `Corrupt` names the first whose receipt or manifest is not whole;
     /// `verify` names all.
     pub async fn list(&self) -> Result<Vec<Listed>> {
-        let _gate = self.inner.enter().await;
         let (found, _) = self.inner.backups_in(Folder::Receipts).await?;
         let reads = found
             .into_iter()
@@ -184,38 +193,54 @@ impl Project {
     ///
     /// Errors: `NotFound`; `Corrupt`.
     pub async fn find(&self, backup: BackupId) -> Result<Listed> {
-        let _gate = self.inner.enter().await;
         self.inner.listed(backup).await
+    }
+
+    /// As `find`, of a backup of which nothing is missing: it reads all of its
+    /// tree, but no blocks. For a backup that this process has not acknowledged
+    /// itself: its writer may have been none any more, and it may lack data.
+    ///
+    /// Errors: `NotFound`; `Corrupt` something is missing.
+    pub async fn find_whole(&self, backup: BackupId) -> Result<Listed> {
+        verify::find_whole(&self.inner, backup).await
     }
 
     /// Deletes a backup: from the moment its receipt is gone it does not exist.
     /// What only it needed stays until the next collection. A backup that is
     /// not there is fine.
+    ///
+    /// Errors: `Conflict` it is being written, or another process is the writer now.
     pub async fn delete(&self, backup: BackupId) -> Result<()> {
-        let _gate = self.inner.enter().await;
         let _mine = self.inner.reserve(backup)?;
-        let (project, objects) = (self.inner.place.project, &self.inner.objects);
-        objects.delete(&receipt_path(project, backup)).await?;
-        objects.delete(&manifest_path(project, backup)).await
+        self.inner.delete(backup).await
     }
 
-    /// Removes everything that no backup needs, and keeps all other work on the
-    /// project out meanwhile.
+    /// Removes everything that no backup needs, beside all other work on the
+    /// project. `available` are the backups that must be there, as far as the
+    /// caller knows: a listing that lacks one is not believed. A second
+    /// collection waits until the first has ended.
     ///
-    /// Errors: `Conflict` somebody is at work in the project: try again later;
-    /// `Corrupt` a backup cannot be read in full: nothing was removed,
-    /// and nothing is until it is deleted; `Cancelled`.
-    pub async fn collect(&self, progress: Arc<Progress>) -> Result<Collected> {
-        collect::collect(&self.inner, progress).await
+    /// Errors: `Transient` the store's listing lacks what is there; `Corrupt` a backup
+    /// that must be there is gone, or one cannot be read in full: nothing was removed,
+    /// and nothing is until it is deleted; `Conflict` another process is the writer now;
+    /// `Cancelled`.
+    pub async fn collect(
+        &self,
+        available: &[BackupId],
+        progress: Arc<Progress>,
+    ) -> Result<Collected> {
+        let collected = collect::collect(&self.inner, available, progress).await;
+        self.inner.or_fenced(collected).await
     }
 
     /// Takes damaged packs out of use: copies what is whole out of them and
     /// removes them. What was lost is stored anew by the next backup that has
     /// it, which makes the backups that were hurt whole again.
     ///
-    /// Errors: `Cancelled`.
+    /// Errors: `Conflict` another process is the writer now; `Cancelled`.
     pub async fn repair(&self, progress: Arc<Progress>) -> Result<Repaired> {
-        repair::repair(&self.inner, progress).await
+        let repaired = repair::repair(&self.inner, progress).await;
+        self.inner.or_fenced(repaired).await
     }
 
     /// Finds out which backups could not be restored, and names exactly those.
@@ -249,35 +274,37 @@ pub(crate) struct Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let mut writing = self
-            .inner
-            .writing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        writing.remove(&self.backup);
+        self.inner.backups().writing.remove(&self.backup);
     }
 }
 
 impl Inner {
-    /// Waits until no collection runs, and keeps it out.
-    pub async fn enter(&self) -> Arc<Gate> {
-        Arc::new(Gate::Shared(self.gate.clone().read_owned().await))
+    /// The log of the repository.
+    ///
+    /// Errors: `Denied` it is open for reading only.
+    pub fn log(&self) -> Result<&Arc<Log>> {
+        self.log.as_ref().ok_or(Error::ReadOnly)
     }
 
-    /// Keeps everything else out. It does not wait until nothing else runs:
-    /// whoever waits for the gate keeps all others from it, and a collection that
-    /// waited for a long backup would hold up everything until its end.
-    ///
-    /// Errors: `Conflict` something runs.
-    pub fn enter_alone(&self) -> Result<Arc<Gate>> {
-        let gate = self.gate.clone().try_write_owned();
-        Ok(Arc::new(Gate::Alone(gate.map_err(|_| Error::InUse)?)))
+    /// Tells damage from what it looks like that another process is the writer
+    /// now and has taken packs away.
+    async fn or_fenced<T>(&self, done: Result<T>) -> Result<T> {
+        match (done, &self.log) {
+            (Err(error), Some(log)) if error.kind() == Kind::Corrupt => {
+                log.check().await?;
+                Err(error)
+            }
+            (done, _) => done,
+        }
+    }
+
+    fn backups(&self) -> MutexGuard<'_, Backups> {
+        self.backups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps others from writing or deleting the same backup.
     pub fn reserve(self: &Arc<Self>, backup: BackupId) -> Result<Reserved> {
-        let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        if writing.insert(backup) {
+        if self.backups().writing.insert(backup) {
             Ok(Reserved {
                 inner: self.clone(),
                 backup,
@@ -285,6 +312,83 @@ impl Inner {
         } else {
             Err(Error::BackupExists { backup })
         }
+    }
+
+    pub fn is_being_written(&self, backup: BackupId) -> bool {
+        self.backups().writing.contains(&backup)
+    }
+
+    /// Remembers a backup that exists from now on.
+    pub fn remember(&self, backup: BackupId) {
+        self.backups().acknowledged.insert(backup);
+    }
+
+    async fn delete(&self, backup: BackupId) -> Result<()> {
+        self.log()?.check().await?;
+        let path = receipt_path(self.place.project, backup);
+        let receipt = match self.receipt(backup).await {
+            // Which manifest it names cannot be told: a collection can.
+            Err(error) if error.kind() == Kind::Corrupt => None,
+            Ok(None) => return Ok(()),
+            receipt => receipt?,
+        };
+        {
+            let mut backups = self.backups();
+            backups.acknowledged.remove(&backup);
+            backups.deleted[0].insert(backup);
+        }
+        self.objects.delete(&path).await?;
+        match receipt {
+            Some(receipt) => self.objects.delete(&self.manifest_path(&receipt)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Forgets deletions that no caller of a collection can have missed.
+    pub fn settle_deletions(&self) {
+        let mut backups = self.backups();
+        backups.deleted.swap(0, 1);
+        backups.deleted[0].clear();
+    }
+
+    /// All backups that have a receipt; `available` must be among them, and all
+    /// that this process has acknowledged.
+    pub async fn backups_for_sure(&self, available: &[BackupId]) -> Result<Vec<BackupId>> {
+        let mut expected: HashSet<BackupId> = available.iter().copied().collect();
+        expected.extend(&self.backups().acknowledged);
+        let (listed, _) = self.backups_in(Folder::Receipts).await?;
+        for backup in &listed {
+            expected.remove(backup);
+        }
+        for backup in expected {
+            let object = receipt_path(self.place.project, backup).to_string();
+            if !self.is_gone(backup).await? {
+                return Err(Error::StaleListing { object });
+            }
+            let deleted = |deleted: &HashSet<BackupId>| deleted.contains(&backup);
+            if !self.backups().deleted.iter().any(deleted) {
+                return Err(Error::Missing { object });
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Keeps what a backup holds readable until the pin is dropped, whatever
+    /// becomes of the backup.
+    pub async fn pin(&self, backup: BackupId) -> Result<(Manifest, Root, Pin)> {
+        let known = self.known().await?;
+        let (manifest, root) = self.manifest(backup).await?;
+        let pin = known.pin(backup, manifest.content.clone());
+        // It may have been deleted, and its data collected, before it was pinned.
+        if self.is_gone(backup).await? {
+            return Err(Error::NoBackup { backup });
+        }
+        Ok((manifest, root, pin))
+    }
+
+    /// Where the manifest is that a receipt names.
+    pub fn manifest_path(&self, receipt: &Receipt) -> Path {
+        manifest_path(self.place.project, receipt.backup, &receipt.manifest)
     }
 
     /// A backup's receipt, or nothing if it does not exist.
@@ -311,11 +415,17 @@ impl Inner {
             .receipt(backup)
             .await?
             .ok_or(Error::NoBackup { backup })?;
-        let path = manifest_path(self.place.project, backup);
+        let path = self.manifest_path(&receipt);
         let object = self.objects.get(&path).await?;
-        let object = object.ok_or_else(|| Error::Missing {
-            object: path.to_string(),
-        })?;
+        let Some(object) = object else {
+            // The receipt goes first: it may have been deleted in between.
+            return Err(match self.is_gone(backup).await? {
+                true => Error::NoBackup { backup },
+                false => Error::Missing {
+                    object: path.to_string(),
+                },
+            });
+        };
         let damaged = |problem| Error::Damaged {
             object: path.to_string(),
             problem,
@@ -357,7 +467,7 @@ impl Inner {
     /// Whether a backup has no receipt; one that is damaged is one.
     pub async fn is_gone(&self, backup: BackupId) -> Result<bool> {
         let path = receipt_path(self.place.project, backup);
-        Ok(self.objects.get(&path).await?.is_none())
+        Ok(!self.objects.exists(&path).await?)
     }
 
     /// What is known of the project's chunks; the first time, and after the
@@ -389,11 +499,15 @@ impl Inner {
         Ok(loaded)
     }
 
-    /// As `known`, brought up to date with the store in any case.
-    pub async fn refreshed(&self) -> Result<Arc<Known>> {
-        let known = self.known().await?;
-        self.sync_index(&known).await?;
-        Ok(known)
+    /// Packs that the log condemns.
+    pub async fn condemned(&self) -> HashSet<PackId> {
+        match &self.log {
+            Some(log) => {
+                let slots = log.condemned(self.place.project).await;
+                slots.into_iter().flat_map(|(_, packs)| packs).collect()
+            }
+            None => HashSet::new(),
+        }
     }
 
     /// Every pack that is there, with the length of its object.
@@ -413,11 +527,16 @@ impl Inner {
     pub async fn backups_in(&self, folder: Folder) -> Result<(Vec<BackupId>, Vec<String>)> {
         let (mut backups, mut strange) = (Vec::new(), Vec::new());
         for found in self.objects.list(self.place.project, folder).await? {
-            match found.name.parse() {
-                Ok(backup) => backups.push(backup),
-                Err(_) => strange.push(found.path.to_string()),
+            let backup = match folder {
+                Folder::Manifests => manifest_name(&found.name),
+                _ => found.name.parse().ok(),
+            };
+            match backup {
+                Some(backup) => backups.push(backup),
+                None => strange.push(found.path.to_string()),
             }
         }
+        backups.dedup();
         Ok((backups, strange))
     }
 

@@ -14,7 +14,7 @@ use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::filetree;
 use crate::frame::{FrameCoder, OwnedFrame};
-use crate::index::Place;
+use crate::index::{PackInfo, Place};
 use crate::known::Known;
 use crate::manifest::Content;
 use crate::pack::{FrameEntry, PackId, PackSeal};
@@ -24,6 +24,8 @@ use crate::tree::{FANOUT, Geometry, decode_node};
 
 /// Frames that are kept after use: neighbouring nodes share them.
 const FRAMES_KEPT: usize = 8;
+/// How often a chunk may move while a reader is on its way to it.
+pub(crate) const MOVES_MAX: usize = 64;
 
 /// Reads single chunks, each checked against its id.
 pub(crate) struct ChunkReader {
@@ -78,9 +80,7 @@ impl ChunkReader {
 
     /// The bytes of a chunk, which are what its id names.
     fn chunk(&mut self, id: ChunkId, kind: ChunkKind) -> Result<&[u8]> {
-        let place = self.known.index().get(&id.key())?;
-        let place = place.ok_or(Error::NoChunk { id })?;
-        let (at, slot) = self.keep_frame(id, place)?;
+        let (at, slot) = self.find(id)?;
         let damaged = |problem| Error::DamagedChunk { id, problem };
         let (found, plain) = self.kept[at]
             .1
@@ -92,11 +92,24 @@ impl ChunkReader {
         Ok(plain)
     }
 
-    /// Makes sure that the frame of a chunk is among those kept. Returns which
-    /// of them it is, and the chunk's number in it.
-    fn keep_frame(&mut self, id: ChunkId, place: Place) -> Result<(usize, u16)> {
-        let pack = self.known.index().pack(place.pack)?;
-        let pack = pack.ok_or(Error::NoChunk { id })?;
+    /// Makes sure that the frame of a chunk is among those kept, wherever a
+    /// collection moves it meanwhile. Returns which of them it is, and the chunk's number in it.
+    fn find(&mut self, id: ChunkId) -> Result<(usize, u16)> {
+        for _ in 0..MOVES_MAX {
+            let place = self.known.index().get(&id.key())?;
+            let place = place.ok_or(Error::NoChunk { id })?;
+            let Some(pack) = self.known.index().pack(place.pack)? else {
+                continue;
+            };
+            match self.keep_frame(place, &pack) {
+                Err(Error::Missing { .. }) if !self.known.has_pack(pack.id) => {}
+                kept => return kept,
+            }
+        }
+        Err(Error::NoChunk { id })
+    }
+
+    fn keep_frame(&mut self, place: Place, pack: &PackInfo) -> Result<(usize, u16)> {
         let (number, slot) = pack.frame_of(place.chunk);
         let wanted = (place.pack, number);
         if let Some(at) = self.kept.iter().position(|(have, _)| *have == wanted) {

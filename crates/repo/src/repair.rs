@@ -11,13 +11,15 @@ use std::sync::Arc;
 
 use cairn_types::Progress;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
+use crate::marks::Bits;
 use crate::pack::PackId;
 use crate::project::{Inner, or_corrupt};
-use crate::rewrite::{PackCopy, Rewrite};
-use crate::workers::{Stop, StopOnDrop};
+use crate::removal::Removal;
+use crate::rewrite::{self, PackCopy};
+use crate::workers::{self, Stop, StopOnDrop};
 
 /// What a repair did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,37 +31,37 @@ pub struct Repaired {
 }
 
 pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Repaired> {
-    let gate = project.enter_alone()?;
-    let stop = Stop::new(progress.clone());
+    let _alone = project.collecting.lock().await;
+    let log = project.log()?.clone();
+    log.check().await?;
+    let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
-    let known = project.refreshed().await?;
+    let known = project.known().await?;
+    let mut removal = Removal::new(project.clone(), known.clone(), log);
+    removal.finish_earlier().await?;
     let check = FrameCheck {
-        _gate: gate.clone(),
         project: project.clone(),
         known: known.clone(),
         stop: stop.clone(),
     };
     let checked = check.run().await?;
     let damaged = damaged_packs(project, &known, &checked).await?;
-    let copies: Vec<PackCopy> = damaged
-        .iter()
-        .map(|pack| whole_frames(&known, *pack, &checked.bad_frames))
-        .collect::<Result<_>>()?;
-    let lost = copies.iter().flat_map(|copy| copy.live.iter().flatten());
-    let lost_chunks = lost.filter(|whole| !**whole).count() as u64;
-    let rewrite = Rewrite {
-        gate,
-        project: project.clone(),
-        known,
-        progress,
-    };
+    let this = known.clone();
+    let (copies, lost_chunks) =
+        workers::one(move || quarantine(&this, &damaged, &checked.bad_frames)).await?;
     if lost_chunks > 0 {
         project.note_loss().await?;
     }
-    let packs = rewrite.copy(copies).await?;
-    rewrite.remove(&packs.iter().copied().collect()).await?;
+    let rewritten = rewrite::copy(project, &known, &stop, copies).await?;
+    if !rewritten.packs.is_empty() {
+        removal.condemn_and_remove(rewritten.packs.clone()).await?;
+    }
+    removal.tidy().await?;
     stop.complete();
-    Ok(Repaired { packs, lost_chunks })
+    Ok(Repaired {
+        packs: rewritten.packs,
+        lost_chunks,
+    })
 }
 
 /// Packs of the index that are not as they were written, or whose own table cannot be read.
@@ -73,16 +75,31 @@ async fn damaged_packs(project: &Inner, known: &Known, checked: &Checked) -> Res
     Ok(damaged)
 }
 
-/// All chunks of a pack but those of damaged frames.
-fn whole_frames(known: &Known, number: u32, bad: &HashSet<FrameKey>) -> Result<PackCopy> {
-    let pack = known.index().pack(number)?.ok_or(Error::InUse)?;
-    let whole = |frame: usize| !bad.contains(&(number, frame as u16));
-    let live = (0..pack.frames.len())
-        .map(|frame| vec![whole(frame); pack.chunks_of(frame).len()])
-        .collect();
-    Ok(PackCopy {
-        id: pack.id,
-        frames: pack.frames.clone(),
-        live,
-    })
+/// Makes the chunks of damaged frames unknown to whoever writes. Returns all
+/// others of the packs, and how many are lost.
+fn quarantine(
+    known: &Known,
+    packs: &BTreeSet<u32>,
+    bad: &HashSet<FrameKey>,
+) -> Result<(Vec<PackCopy>, u64)> {
+    let (mut copies, mut lost_chunks) = (Vec::new(), 0);
+    for number in packs {
+        let Some(pack) = known.index().pack(*number)? else {
+            continue;
+        };
+        let mut lost = Bits::default();
+        for frame in (0..pack.frames.len()).filter(|frame| bad.contains(&(*number, *frame as u16)))
+        {
+            for chunk in pack.chunks_of(frame) {
+                lost_chunks += u64::from(lost.set(chunk as u32));
+            }
+        }
+        known.set_damaged(*number, &lost);
+        copies.push(PackCopy {
+            number: *number,
+            live: lost.complement(pack.chunks),
+            pack,
+        });
+    }
+    Ok((copies, lost_chunks))
 }

@@ -12,14 +12,15 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::index::LocalFolder;
 use crate::keys::{Config, MasterKey, Place, ProjectKeys, RootKey};
+use crate::log::Log;
 use crate::project::Project;
 use crate::random;
 use crate::store::{Objects, config_path, key_path};
 
 /// A repository in an object store, open with its master key. Clones share it.
 ///
-/// One process at a time may open a repository for writing, and once only:
-/// what keeps collection and writers apart lives in memory.
+/// One process at a time writes to a repository. Whoever opens it for writing
+/// becomes the writer, and whoever was it before is refused from then on.
 #[derive(Clone)]
 pub struct Repository {
     inner: Arc<Inner>,
@@ -29,12 +30,14 @@ pub struct Repository {
 
 struct Inner {
     objects: Objects,
-    config: Config,
+    config: Arc<Config>,
+    /// Of a writer.
+    log: Option<Arc<Log>>,
     projects: Mutex<HashMap<ProjectId, Project>>,
 }
 
 impl Repository {
-    /// Makes a new repository.
+    /// Makes a new repository, and becomes its writer.
     ///
     /// Errors: `Conflict` there is one already; `Corrupt` there was one and its config is lost.
     pub async fn create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
@@ -47,19 +50,33 @@ impl Repository {
             });
         }
         if objects.create(&path, master.seal_config(&config)).await? {
-            Ok(Self::new(objects, config))
+            Self::new(objects, Arc::new(config), None)
+                .for_writing()
+                .await
         } else {
             Err(Error::RepositoryExists)
         }
     }
 
-    /// Opens a repository. Writes nothing.
+    /// Opens a repository for reading, beside a writer or without one. Writes
+    /// nothing; what would write is refused with `Denied`. While the writer
+    /// collects, packs that were there may be gone: then open it again.
     ///
     /// Errors: `NotFound` there is none; `Denied` another master key; `Invalid` a newer format.
     pub async fn open(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store);
         let config = read_config(&objects, master).await?;
-        Ok(Self::new(objects, config))
+        Ok(Self::new(objects, Arc::new(config), None))
+    }
+
+    /// Becomes the writer of the repository: an earlier one, wherever it may be,
+    /// acknowledges nothing and removes nothing from then on.
+    ///
+    /// Errors: `Conflict` another process is becoming it, too; `Corrupt` the log is damaged.
+    pub async fn for_writing(&self) -> Result<Self> {
+        let (objects, config) = (self.inner.objects.clone(), self.inner.config.clone());
+        let log = Log::open(objects.clone(), config.root.log_secret(), config.id).await?;
+        Ok(Self::new(objects, config, Some(Arc::new(log))))
     }
 
     /// Gives a repository another master key: writes its config anew, and
@@ -87,11 +104,11 @@ impl Repository {
         Ok(config.is_some())
     }
 
-    /// Opens the repository, or makes it where there is none.
+    /// Opens the repository for writing, or makes it where there is none.
     pub async fn open_or_create(store: Arc<dyn ObjectStore>, master: &MasterKey) -> Result<Self> {
         let objects = Objects::new(store.clone());
         match objects.get(&config_path()).await? {
-            Some(_) => Self::open(store, master).await,
+            Some(_) => Self::open(store, master).await?.for_writing().await,
             None => Self::create(store, master).await,
         }
     }
@@ -106,11 +123,12 @@ impl Repository {
         &self.inner.config.root
     }
 
-    fn new(objects: Objects, config: Config) -> Self {
+    fn new(objects: Objects, config: Arc<Config>, log: Option<Arc<Log>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 objects,
                 config,
+                log,
                 projects: Mutex::default(),
             }),
             local: Arc::new(LocalFolder::temporary()),
@@ -149,6 +167,7 @@ impl Repository {
                     object: path.to_string(),
                 });
             }
+            None if self.inner.log.is_none() => return Err(Error::ReadOnly),
             None => {
                 let fresh = Zeroizing::new(random::bytes());
                 if !objects
@@ -197,7 +216,13 @@ impl Repository {
         data_key: &[u8; 32],
     ) -> Project {
         let keys = ProjectKeys::new(data_key);
-        let project = Project::new(place, self.inner.objects.clone(), keys, self.local.clone());
+        let project = Project::new(
+            place,
+            self.inner.objects.clone(),
+            keys,
+            self.local.clone(),
+            self.inner.log.clone(),
+        );
         projects.insert(place.project, project.clone());
         project
     }

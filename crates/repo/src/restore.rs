@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{BackupId, Progress};
@@ -18,11 +18,11 @@ use crate::chunk::{ChunkId, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::FrameCoder;
 use crate::index::{Index, Place};
-use crate::known::Known;
+use crate::known::{Known, Pin};
 use crate::manifest::Content;
 use crate::pack::{FrameEntry, PackId, PackSeal};
-use crate::project::{Gate, Inner};
-use crate::read::{ChunkReader, Visit, fetch_ahead};
+use crate::project::Inner;
+use crate::read::{ChunkReader, MOVES_MAX, Visit, fetch_ahead};
 use crate::scan::Scan;
 use crate::store::pack_path;
 use crate::tree::{FANOUT, Geometry, Root, TreeBuilder, encode_node};
@@ -50,8 +50,8 @@ pub struct Restored {
 
 /// What the workers of one restore share.
 struct Session {
-    /// Keeps collection out for as long as any worker lives.
-    _gate: Arc<Gate>,
+    /// Keeps what is read for as long as any worker lives.
+    _pin: Pin,
     project: Arc<Inner>,
     known: Arc<Known>,
     handle: Handle,
@@ -67,8 +67,7 @@ pub(crate) async fn restore_disk(
     target: Arc<dyn DiskWriter>,
     progress: Arc<Progress>,
 ) -> Result<Restored> {
-    let gate = project.enter().await;
-    let (manifest, root) = project.manifest(backup).await?;
+    let (manifest, root, pin) = project.pin(backup).await?;
     let Content::Disk { geometry, top, .. } = manifest.content else {
         return Err(Error::NotADisk { backup });
     };
@@ -84,7 +83,7 @@ pub(crate) async fn restore_disk(
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let session = Arc::new(Session {
-        _gate: gate,
+        _pin: pin,
         known: project.known().await?,
         project: project.clone(),
         handle: Handle::current(),
@@ -158,6 +157,9 @@ impl Session {
     }
 }
 
+/// A block by its number on the disk and its id.
+type Block = (u64, ChunkId);
+
 /// A block to be written, and where its bytes are.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
@@ -171,7 +173,7 @@ struct Window<'s> {
     session: &'s Arc<Session>,
     /// Zeros that no write has been made for yet.
     zeros: Range<u64>,
-    blocks: Vec<(u64, ChunkId)>,
+    blocks: Vec<Block>,
 }
 
 impl Visit for Window<'_> {
@@ -215,37 +217,63 @@ impl Window<'_> {
         Ok(())
     }
 
-    /// Writes the blocks gathered so far, on all cores.
+    /// Writes the blocks gathered so far, wherever a collection moves them meanwhile.
     fn write_blocks(&mut self) -> Result<()> {
-        if self.blocks.is_empty() {
-            return Ok(());
+        let mut blocks = std::mem::take(&mut self.blocks);
+        for _ in 0..MOVES_MAX {
+            if blocks.is_empty() {
+                return Ok(());
+            }
+            blocks = self.write_found(&blocks)?;
         }
-        let index = self.session.known.index();
-        let blocks = find(&std::mem::take(&mut self.blocks), index)?;
-        let requests = plan(&blocks, index)?;
+        let lost = blocks.first().map(|(_, id)| Error::NoChunk { id: *id });
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// Writes blocks on all cores. Returns those whose packs were taken away.
+    fn write_found(&self, blocks: &[Block]) -> Result<Vec<Block>> {
+        let session = self.session.clone();
+        let index = session.known.index();
+        let blocks = find(blocks, index)?;
+        let (requests, moved) = plan(&blocks, index)?;
+        let moved = Arc::new(Mutex::new(moved));
         let count = workers::count(requests.len() as u64);
         let next = AtomicUsize::new(0);
-        let session = self.session.clone();
+        let (this, still_moved) = (session.clone(), moved.clone());
         let work = move || {
             let mut coder = FrameCoder::new();
             fetch_ahead(
-                &session.project.objects,
-                &session.handle,
+                &this.project.objects,
+                &this.handle,
                 || requests.get(next.fetch_add(1, Ordering::Relaxed)),
                 |request| {
-                    let project = session.project.place.project;
+                    let project = this.project.place.project;
                     (pack_path(project, request.pack), request.range.clone())
                 },
                 |request, stored| {
-                    session.stop.check()?;
-                    session.fulfil(request, &stored?, &blocks, &mut coder)
+                    this.stop.check()?;
+                    match stored {
+                        Err(Error::Missing { .. }) if !this.known.has_pack(request.pack) => {
+                            let wanted = request
+                                .frames
+                                .iter()
+                                .flat_map(|f| &blocks[f.blocks.clone()]);
+                            lock(&still_moved).extend(wanted.map(|w| (w.block, w.id)));
+                            Ok(())
+                        }
+                        stored => this.fulfil(request, &stored?, &blocks, &mut coder),
+                    }
                 },
             )
         };
-        self.session
-            .handle
-            .block_on(workers::run(count, &self.session.stop, work))
+        let ended = workers::run(count, &session.stop, work);
+        session.handle.block_on(ended)?;
+        Ok(std::mem::take(&mut *lock(&moved)))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Frames of a pack that are read together.
@@ -267,7 +295,7 @@ struct FrameWanted {
 }
 
 /// Looks up where blocks are, and sorts them by that.
-fn find(blocks: &[(u64, ChunkId)], index: &Index) -> Result<Vec<Wanted>> {
+fn find(blocks: &[Block], index: &Index) -> Result<Vec<Wanted>> {
     let mut found = Vec::with_capacity(blocks.len());
     for some in blocks.chunks(LOOK_UPS) {
         let keys: Vec<_> = some.iter().map(|(_, id)| id.key()).collect();
@@ -281,13 +309,17 @@ fn find(blocks: &[(u64, ChunkId)], index: &Index) -> Result<Vec<Wanted>> {
 }
 
 /// Cuts sorted blocks into requests: near frames of one pack go together.
-fn plan(blocks: &[Wanted], index: &Index) -> Result<Vec<Request>> {
-    let mut requests: Vec<Request> = Vec::new();
+/// Returns with them the blocks whose packs have been taken away since.
+fn plan(blocks: &[Wanted], index: &Index) -> Result<(Vec<Request>, Vec<Block>)> {
+    let (mut requests, mut moved) = (Vec::new(), Vec::new());
     let mut start = 0;
     while let Some(first) = blocks.get(start) {
         let number = first.place.pack;
-        let pack = index.pack(number)?;
-        let pack = pack.ok_or(Error::NoChunk { id: first.id })?;
+        let Some(pack) = index.pack(number)? else {
+            moved.push((first.block, first.id));
+            start += 1;
+            continue;
+        };
         while let Some(first) = blocks.get(start).filter(|b| b.place.pack == number) {
             let (frame, _) = pack.frame_of(first.place.chunk);
             let chunks = pack.chunks_of(usize::from(frame));
@@ -304,7 +336,7 @@ fn plan(blocks: &[Wanted], index: &Index) -> Result<Vec<Request>> {
             push(&mut requests, pack.id, wanted);
         }
     }
-    Ok(requests)
+    Ok((requests, moved))
 }
 
 /// Adds a frame to the last request, or as the first of a new one.

@@ -1,215 +1,264 @@
-//! Writing packs anew and taking old ones away, in the order that makes every
-//! crash harmless: new packs, new index objects, then the old index objects go
-//! and the old packs last. Used by collection and repair, which run alone.
+//! Copying what is needed out of packs into new ones, beside everything else.
+//!
+//! A frame that is needed in full is sealed again as it is, without being
+//! decompressed; what is needed of others goes into new frames. The new packs
+//! are durable, known and indexed when it is done: from then on every chunk
+//! that was copied is found there.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_types::Progress;
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
+use crate::chunk::ChunkKey;
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
-use crate::index::{INDEX_BYTES, IndexedPack};
+use crate::index::PackInfo;
 use crate::known::Known;
-use crate::pack::{FrameEntry, PackId, PackSeal};
+use crate::marks::Bits;
+use crate::pack::{ChunkEntry, PackId, PackSeal, PackTable};
 use crate::packer::Packer;
-use crate::project::{Gate, Inner, or_corrupt};
-use crate::store::{Folder, pack_path};
-use crate::workers;
+use crate::project::{Inner, or_corrupt};
+use crate::store::pack_path;
+use crate::workers::{self, Stop};
 
-/// Index objects may become this many before they are written together.
-const INDEX_OBJECTS: usize = 64;
+/// Bytes that are read from a pack at a time.
+const READ_BYTES: u64 = 4 << 20;
+/// Bytes that are read for nothing rather than making one more request.
+const GAP_BYTES: u64 = 256 << 10;
 
 /// What is to be copied out of a pack.
 #[derive(Debug)]
 pub(crate) struct PackCopy {
-    pub id: PackId,
-    pub frames: Box<[FrameEntry]>,
-    /// Which chunks of each frame.
-    pub live: Vec<Vec<bool>>,
+    pub number: u32,
+    pub pack: Arc<PackInfo>,
+    /// Which of its chunks.
+    pub live: Bits,
 }
 
-/// The means to write packs anew.
-pub(crate) struct Rewrite {
-    pub gate: Arc<Gate>,
-    pub project: Arc<Inner>,
-    pub known: Arc<Known>,
-    pub progress: Arc<Progress>,
+/// What a rewrite did.
+#[derive(Debug, Default)]
+pub(crate) struct Rewritten {
+    /// Packs of which all that was asked for is elsewhere now.
+    pub packs: Vec<PackId>,
+    /// Packs, by number, that could not be read, and stay as they are.
+    pub left: Vec<u32>,
+    /// Bytes of the new packs.
+    pub stored_bytes: u64,
 }
 
-impl Rewrite {
-    /// Copies what is needed into new packs, which are durable and indexed when
-    /// it returns. A pack that cannot be read is left as it is. Returns the
-    /// packs that may go.
-    pub async fn copy(&self, packs: Vec<PackCopy>) -> Result<Vec<PackId>> {
-        let mut copier = Copier::new(self);
-        let mut copied = Vec::new();
-        for pack in packs {
-            if self.progress.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            let (id, gate) = (pack.id, self.gate.clone());
-            let (back, result) = workers::one(move || {
-                let _gate = gate;
-                let result = copier.copy(&pack);
-                Ok((copier, result))
-            })
-            .await?;
-            copier = back;
-            if or_corrupt(result)?.is_some() {
-                copied.push(id);
-            }
-        }
-        let gate = self.gate.clone();
-        let packer = workers::one(move || {
-            let _gate = gate;
-            copier.finish()
-        })
-        .await?;
-        packer.finish_packs().await?;
-        packer.finish_index().await?;
-        Ok(copied)
+/// Copies on all cores. Progress counts the bytes of frames.
+pub(crate) async fn copy(
+    project: &Arc<Inner>,
+    known: &Arc<Known>,
+    stop: &Arc<Stop>,
+    packs: Vec<PackCopy>,
+) -> Result<Rewritten> {
+    let mut rewritten = Rewritten::default();
+    if packs.is_empty() {
+        return Ok(rewritten);
     }
-
-    /// Removes packs, and everything that names them before. Returns how many
-    /// index objects were removed.
-    pub async fn remove(&self, gone: &HashSet<PackId>) -> Result<u64> {
-        let removed = self.replace_index(gone).await?;
-        let (known, packs) = (self.known.clone(), gone.iter().copied().collect::<Vec<_>>());
-        workers::one(move || known.index().remove(&packs)).await?;
-        for pack in gone {
-            let path = pack_path(self.project.place.project, *pack);
-            self.project.objects.delete(&path).await?;
-        }
-        Ok(removed)
-    }
-
-    /// Writes index objects for all packs that stay, and removes those that
-    /// name packs that go, that are damaged, or that became too many. Returns
-    /// how many were removed.
-    async fn replace_index(&self, gone: &HashSet<PackId>) -> Result<u64> {
-        let project = self.project.place.project;
-        let objects = self.project.objects.list(project, Folder::Index).await?;
-        let all = objects.len() > INDEX_OBJECTS;
-        let (mut stale, mut named, mut packs) = (Vec::new(), HashSet::new(), Vec::new());
-        let mut bytes = 0;
-        let present = self.project.pack_sizes().await?;
-        for found in &objects {
-            let read = or_corrupt(self.project.read_index(found).await)?;
-            let stays = |pack: &IndexedPack| {
-                !gone.contains(&pack.id) && present.get(&pack.id) == Some(&pack.stored_bytes)
-            };
-            let Some(listed) = read else {
-                stale.push(found);
-                continue;
-            };
-            if !all && listed.iter().all(stays) {
-                named.extend(listed.iter().map(|pack| pack.id));
-                continue;
-            }
-            stale.push(found);
-            for pack in listed.into_iter().filter(stays) {
-                if !named.insert(pack.id) {
-                    continue;
+    let count = workers::count(packs.len() as u64);
+    let shared = Arc::new(Shared {
+        packer: Packer::new(project.clone(), known.clone()),
+        project: project.clone(),
+        stop: stop.clone(),
+        handle: Handle::current(),
+        packs,
+        next: AtomicUsize::new(0),
+        copied: Mutex::default(),
+    });
+    let this = shared.clone();
+    workers::run(count, stop, move || Copier::new(&this).run()).await?;
+    shared.packer.finish_packs().await?;
+    shared.packer.finish_index().await?;
+    rewritten.stored_bytes = shared.packer.stored_bytes();
+    let copied = std::mem::take(&mut *shared.lock());
+    let known = known.clone();
+    workers::one(move || {
+        for Copied { at, keys } in copied {
+            let copy = &shared.packs[at];
+            match keys {
+                Some(keys) if is_elsewhere(&known, copy.number, &keys)? => {
+                    rewritten.packs.push(copy.pack.id);
                 }
-                bytes += pack.table.encoded_bytes();
-                packs.push(pack);
-                self.write_if_full(&mut packs, &mut bytes).await?;
+                _ => rewritten.left.push(copy.number),
             }
         }
-        for (id, size) in present {
-            if gone.contains(&id) || named.contains(&id) {
-                continue;
-            }
-            if let Some(pack) = or_corrupt(self.project.read_pack_table(id, size).await)? {
-                bytes += pack.table.encoded_bytes();
-                packs.push(pack);
-                self.write_if_full(&mut packs, &mut bytes).await?;
-            }
-        }
-        if !packs.is_empty() {
-            self.project.write_index(&self.known, &packs).await?;
-        }
-        for found in &stale {
-            self.project.objects.delete(&found.path).await?;
-        }
-        Ok(stale.len() as u64)
-    }
+        Ok(rewritten)
+    })
+    .await
+}
 
-    async fn write_if_full(&self, packs: &mut Vec<IndexedPack>, bytes: &mut usize) -> Result<()> {
-        if *bytes >= INDEX_BYTES {
-            self.project.write_index(&self.known, packs).await?;
-            packs.clear();
-            *bytes = 0;
-        }
-        Ok(())
+/// Whether none of these chunks is found in a pack any more.
+fn is_elsewhere(known: &Known, pack: u32, keys: &[ChunkKey]) -> Result<bool> {
+    let places = known.index().get_many(keys)?;
+    Ok(places
+        .iter()
+        .all(|place| place.is_some_and(|place| place.pack != pack)))
+}
+
+/// What the workers of one rewrite share.
+struct Shared {
+    packer: Packer,
+    project: Arc<Inner>,
+    stop: Arc<Stop>,
+    handle: Handle,
+    packs: Vec<PackCopy>,
+    next: AtomicUsize,
+    copied: Mutex<Vec<Copied>>,
+}
+
+/// A pack that has been worked on, by its place in the list.
+struct Copied {
+    at: usize,
+    /// What was copied; nothing if the pack cannot be read.
+    keys: Option<Vec<ChunkKey>>,
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Copied>> {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Copies chunks from pack to pack.
-struct Copier {
-    project: Arc<Inner>,
-    known: Arc<Known>,
-    packer: Packer,
-    handle: Handle,
+/// One thread's part.
+struct Copier<'s> {
+    shared: &'s Shared,
     reading: FrameCoder,
     writing: FrameCoder,
     frame: FrameBuilder,
 }
 
-impl Copier {
-    fn new(rewrite: &Rewrite) -> Self {
-        let (project, known) = (rewrite.project.clone(), rewrite.known.clone());
+/// Frames of a pack that are read together.
+struct Request {
+    frames: Vec<usize>,
+    range: Range<u64>,
+}
+
+impl<'s> Copier<'s> {
+    fn new(shared: &'s Shared) -> Self {
         Self {
-            packer: Packer::new(project.clone(), known.clone()),
-            project,
-            known,
-            handle: Handle::current(),
+            shared,
             reading: FrameCoder::new(),
             writing: FrameCoder::new(),
             frame: FrameBuilder::default(),
         }
     }
 
-    /// Copies the chunks of a pack that are needed. Their ids are made anew of
-    /// their bytes, and must be known.
-    fn copy(&mut self, pack: &PackCopy) -> Result<()> {
-        let project = self.project.clone();
-        let damaged = |problem| project.damaged_pack(pack.id, problem);
+    fn run(mut self) -> Result<()> {
+        loop {
+            let at = self.shared.next.fetch_add(1, Ordering::Relaxed);
+            let Some(copy) = self.shared.packs.get(at) else {
+                return self.shared.packer.store(&mut self.writing, &mut self.frame);
+            };
+            let keys = or_corrupt(self.copy(copy))?;
+            self.shared.lock().push(Copied { at, keys });
+        }
+    }
+
+    /// Copies what is needed of a pack.
+    fn copy(&mut self, copy: &PackCopy) -> Result<Vec<ChunkKey>> {
+        let project = &self.shared.project;
+        let pack = &copy.pack;
+        let table = project.read_pack_table(pack.id, pack.stored_bytes);
+        // Without its table every frame is opened to learn what it holds.
+        let table = or_corrupt(self.shared.handle.block_on(table))?.map(|read| read.table);
+        let table = table.filter(|table| table.frames[..] == pack.frames[..]);
         let seal = PackSeal::new(&project.keys, &project.place, pack.id);
-        for (number, (entry, live)) in (0..).zip(pack.frames.iter().zip(&pack.live)) {
-            if !live.contains(&true) {
+        let path = pack_path(project.place.project, pack.id);
+        let mut keys = Vec::new();
+        for request in requests(copy) {
+            let read = project.objects.get_range(&path, request.range.clone());
+            let stored = self.shared.handle.block_on(read)?;
+            for number in request.frames {
+                self.shared.stop.check()?;
+                let frame = pack.frames[number];
+                let start = (frame.range().start - request.range.start) as usize;
+                let stored = stored.slice(start..start + frame.length as usize);
+                self.copy_frame(copy, number, (&seal, stored), table.as_ref(), &mut keys)?;
+                self.shared.stop.progress().advance(u64::from(frame.length));
+            }
+        }
+        Ok(keys)
+    }
+
+    fn copy_frame(
+        &mut self,
+        copy: &PackCopy,
+        number: usize,
+        (seal, stored): (&PackSeal, Bytes),
+        table: Option<&PackTable>,
+        keys: &mut Vec<ChunkKey>,
+    ) -> Result<()> {
+        let project = &self.shared.project;
+        let damaged = |problem| project.damaged_pack(copy.pack.id, problem);
+        let counter = number as u32;
+        let range = copy.pack.chunks_of(number);
+        let listed: Option<&[ChunkEntry]> = table.map(|table| &table.chunks[range.clone()]);
+        if let Some(listed) = listed
+            && copy.live.count(range.clone()) == range.len()
+        {
+            let unsealed = self
+                .reading
+                .unseal(seal, counter, &stored)
+                .map_err(damaged)?;
+            keys.extend(listed.iter().map(|chunk| chunk.id.key()));
+            let packer = &self.shared.packer;
+            return packer.store_again(&mut self.reading, unsealed, listed);
+        }
+        let opened = self.reading.open(seal, counter, &stored).map_err(damaged)?;
+        let chunks = opened.chunks().map_err(damaged)?;
+        if chunks.len() != range.len() {
+            return Err(damaged(Malformed(
+                "a frame has other chunks than its table",
+            )));
+        }
+        for (at, (kind, bytes)) in chunks.into_iter().enumerate() {
+            if !copy.live.contains((range.start + at) as u32) {
                 continue;
             }
-            let stored = self.handle.block_on(project.read_frame(pack.id, *entry))?;
-            let opened = self.reading.open(&seal, number, &stored).map_err(damaged)?;
-            let chunks = opened.chunks().map_err(damaged)?;
-            if chunks.len() != live.len() {
-                return Err(damaged(Malformed(
-                    "a frame has other chunks than the index says",
-                )));
+            let plain = &opened.bytes()[bytes];
+            let id = project.keys.hasher.id(kind, plain);
+            if listed.is_some_and(|listed| listed[at].id != id) {
+                let problem = "its bytes are others";
+                return Err(Error::DamagedChunk { id, problem });
             }
-            for ((kind, range), _) in chunks.into_iter().zip(live).filter(|(_, live)| **live) {
-                let plain = &opened.bytes()[range];
-                let id = project.keys.hasher.id(kind, plain);
-                if self.known.index().get(&id.key())?.is_none() {
-                    let problem = "it is not in the index";
-                    return Err(Error::DamagedChunk { id, problem });
-                }
-                if !self.frame.fits(plain.len()) {
-                    self.packer.store(&mut self.writing, &mut self.frame)?;
-                }
-                self.frame.push(id, kind, plain);
+            if !self.frame.fits(plain.len()) {
+                let packer = &self.shared.packer;
+                packer.store(&mut self.writing, &mut self.frame)?;
             }
+            self.frame.push(id, kind, plain);
+            keys.push(id.key());
         }
         Ok(())
     }
+}
 
-    /// Stores what is left and gives the packer back.
-    fn finish(mut self) -> Result<Packer> {
-        self.packer.store(&mut self.writing, &mut self.frame)?;
-        Ok(self.packer)
+/// Cuts the frames of which something is needed into reads: near ones go together.
+fn requests(copy: &PackCopy) -> Vec<Request> {
+    let mut requests: Vec<Request> = Vec::new();
+    for (number, frame) in copy.pack.frames.iter().enumerate() {
+        if copy.live.count(copy.pack.chunks_of(number)) == 0 {
+            continue;
+        }
+        let stored = frame.range();
+        match requests.last_mut() {
+            Some(last)
+                if stored.start - last.range.end <= GAP_BYTES
+                    && stored.end - last.range.start <= READ_BYTES =>
+            {
+                last.range.end = stored.end;
+                last.frames.push(number);
+            }
+            _ => requests.push(Request {
+                frames: vec![number],
+                range: stored,
+            }),
+        }
     }
+    requests
 }

@@ -32,8 +32,13 @@ use crate::pack::PackId;
 
 /// The object that makes a store a repository.
 const CONFIG: &str = "config";
+/// The folder of the log's entries.
+const LOG: &str = "log";
 /// The folder of all projects.
 const PROJECTS: &str = "projects";
+
+/// Bytes of a manifest's hash that are in its name.
+const MANIFEST_HASH_BYTES: usize = 8;
 
 /// The folders of a project.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +80,11 @@ pub(crate) fn config_path() -> Path {
     Path::from(CONFIG)
 }
 
+/// Where an entry of the log lies.
+pub(crate) fn log_path(slot: u64) -> Path {
+    Path::from(format!("{LOG}/{slot:010}"))
+}
+
 /// Where the wrapped data key of a project lies.
 pub(crate) fn key_path(project: ProjectId) -> Path {
     Path::from(format!("{PROJECTS}/{project}/keys/1"))
@@ -96,9 +106,20 @@ pub(crate) fn pack_path(project: ProjectId, pack: PackId) -> Path {
     object_path(project, Folder::Packs, &format!("{}/{name}", &name[..2]))
 }
 
-/// The path of a backup's manifest.
-pub(crate) fn manifest_path(project: ProjectId, backup: BackupId) -> Path {
-    object_path(project, Folder::Manifests, &backup.to_string())
+/// The path of a backup's manifest. Its hash makes it another's than that of any
+/// other attempt at the same backup: neither can be written over, or removed in
+/// the other's place.
+pub(crate) fn manifest_path(project: ProjectId, backup: BackupId, hash: &[u8; 32]) -> Path {
+    let hash = hex::encode(&hash[..MANIFEST_HASH_BYTES]);
+    object_path(project, Folder::Manifests, &format!("{backup}-{hash}"))
+}
+
+/// The backup that the name of a manifest says.
+pub(crate) fn manifest_name(name: &str) -> Option<BackupId> {
+    let (backup, hash) = name.rsplit_once('-')?;
+    let mut bytes = [0; MANIFEST_HASH_BYTES];
+    hex::decode_to_slice(hash, &mut bytes).ok()?;
+    backup.parse().ok()
 }
 
 /// The path of a backup's receipt.
@@ -195,6 +216,14 @@ impl Objects {
         }
     }
 
+    /// Whether there is such an object.
+    pub async fn exists(&self, path: &Path) -> Result<bool> {
+        match self.size(path).await {
+            Err(Error::Missing { .. }) => Ok(false),
+            size => size.map(|_| true),
+        }
+    }
+
     /// Removes an object; one that is not there is fine.
     pub async fn delete(&self, path: &Path) -> Result<()> {
         match self.store.delete(path).await {
@@ -232,6 +261,14 @@ impl Objects {
             });
         }
         Ok(())
+    }
+
+    /// The slots of the log that hold an entry, in order.
+    pub async fn log_slots(&self) -> Result<Vec<u64>> {
+        let found = self.list_in(&Path::from(LOG)).await?;
+        let mut slots: Vec<u64> = found.iter().filter_map(|f| f.name.parse().ok()).collect();
+        slots.sort_unstable();
+        Ok(slots)
     }
 
     async fn list_in(&self, prefix: &Path) -> Result<Vec<Found>> {

@@ -13,16 +13,16 @@ use tokio::runtime::Handle;
 
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
-use crate::known::Known;
+use crate::known::{Known, Pin};
 use crate::manifest::Content;
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::read::ChunkReader;
 use crate::tree::{FANOUT, Geometry};
 
 /// A disk's backup as a disk.
 pub(crate) struct StoredDisk {
-    /// Keeps collection out for as long as the disk is open.
-    _gate: Arc<Gate>,
+    /// Keeps what is read for as long as the disk is open.
+    _pin: Pin,
     backup: BackupId,
     project: Arc<Inner>,
     known: Arc<Known>,
@@ -46,13 +46,12 @@ pub(crate) async fn open_disk(
     project: &Arc<Inner>,
     backup: BackupId,
 ) -> Result<Arc<dyn DiskReader>> {
-    let gate = project.enter().await;
-    let (manifest, _) = project.manifest(backup).await?;
+    let (manifest, _, pin) = project.pin(backup).await?;
     let Content::Disk { geometry, top, .. } = manifest.content else {
         return Err(Error::NotADisk { backup });
     };
     Ok(Arc::new(StoredDisk {
-        _gate: gate,
+        _pin: pin,
         backup,
         known: project.known().await?,
         project: project.clone(),

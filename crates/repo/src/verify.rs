@@ -13,7 +13,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use cairn_types::{BackupId, Kind, Lost, Progress, VerifyLevel};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
 
 use crate::check::WholeCheck;
 use crate::error::{Error, Result};
@@ -21,9 +22,9 @@ use crate::frames::{FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::manifest::{Child, Content};
 use crate::pack::PackId;
-use crate::project::{Gate, Inner, READS};
+use crate::project::{Inner, Listed, READS};
 use crate::read::ChunkReader;
-use crate::store::{Folder, Found, pack_path};
+use crate::store::{Folder, Found, pack_path, receipt_path};
 use crate::workers::{self, Stop, StopOnDrop};
 use survey::{Loss, Survey};
 
@@ -74,7 +75,6 @@ pub(crate) async fn verify(
     only: Option<HashSet<BackupId>>,
     progress: Arc<Progress>,
 ) -> Result<VerifyReport> {
-    let gate = project.enter().await;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let known = project.known().await?;
@@ -89,7 +89,6 @@ pub(crate) async fn verify(
         project: project.clone(),
         known,
         stop,
-        gate,
     };
     let mut found = checks.run(Arc::default()).await?;
     let needed = found.survey.take().map(Survey::into_packs);
@@ -110,17 +109,58 @@ pub(crate) async fn verify(
     Ok(report)
 }
 
+/// A backup of which nothing is missing, as far as can be told without reading
+/// its blocks.
+pub(crate) async fn find_whole(project: &Arc<Inner>, backup: BackupId) -> Result<Listed> {
+    let (manifest, _, _pin) = project.pin(backup).await?;
+    let stop = Stop::new(Arc::default());
+    let _stop = StopOnDrop(stop.clone());
+    let disks = manifest.content.children().iter().map(|disk| disk.backup);
+    let checks = Backups {
+        only: Some(disks.chain([backup]).collect()),
+        project: project.clone(),
+        known: project.known().await?,
+        stop,
+    };
+    let found = checks.run(Arc::default()).await?;
+    if let Some(hurt) = found.hurt.into_iter().next() {
+        tracing::warn!(backup.id = %hurt.backup, hurt.problem, "A backup is not whole.");
+        let object = receipt_path(project.place.project, hurt.backup).to_string();
+        return Err(Error::Damaged {
+            object,
+            problem: "not all of its content is there",
+        });
+    }
+    project.listed(backup).await
+}
+
 impl Inner {
     /// Reads every index object; a pack that one names must be there in full.
     async fn check_index(&self, report: &mut VerifyReport) -> Result<()> {
-        let sizes = self.pack_sizes().await?;
         let objects = self.objects.list(self.place.project, Folder::Index).await?;
         for found in &objects {
-            let listed = note_corrupt(self.read_index(found).await, report)?.unwrap_or_default();
-            let lost = listed
-                .iter()
-                .filter(|pack| sizes.get(&pack.id) != Some(&pack.stored_bytes));
-            let lost = lost.map(|pack| pack_path(self.place.project, pack.id).to_string());
+            let read = match self.read_index(found).await {
+                // A collection has replaced it since.
+                Err(Error::Missing { .. }) => continue,
+                read => note_corrupt(read, report)?.unwrap_or_default(),
+            };
+            let named = read.into_iter().map(|pack| (pack.id, pack.stored_bytes));
+            let sizes = named.map(|(id, stored_bytes)| async move {
+                let path = pack_path(self.place.project, id);
+                let there = match self.objects.size(&path).await {
+                    Err(Error::Missing { .. }) => false,
+                    size => size? == stored_bytes,
+                };
+                Ok::<_, Error>((!there).then_some(path))
+            });
+            let sizes: Vec<_> = sizes.collect();
+            let mut lost: Vec<Option<Path>> =
+                stream::iter(sizes).buffered(READS).try_collect().await?;
+            // What names a pack is removed before the pack is.
+            if lost.iter().any(Option::is_some) && !self.objects.exists(&found.path).await? {
+                lost.clear();
+            }
+            let lost = lost.into_iter().flatten().map(|path| path.to_string());
             report.damaged.extend(lost);
         }
         Ok(())
@@ -135,7 +175,12 @@ impl Inner {
             .map(|(id, size)| self.read_pack_table(id, size));
         let mut reads = stream::iter(tables).buffered(READS);
         while let Some(read) = reads.next().await {
-            note_corrupt(read, report)?;
+            match read {
+                // A collection has taken it away since it was listed; where
+                // somebody needs it, that is found where it is needed.
+                Err(Error::Missing { .. }) => {}
+                read => drop(note_corrupt(read, report)?),
+            }
         }
         Ok(())
     }
@@ -162,7 +207,6 @@ struct Backups {
     project: Arc<Inner>,
     known: Arc<Known>,
     stop: Arc<Stop>,
-    gate: Arc<Gate>,
 }
 
 /// What a walk through the backups found.
@@ -247,9 +291,7 @@ impl Backups {
     /// Looks through one backup's content.
     async fn look(&self, mut survey: Survey, content: Content) -> Result<(Survey, Option<Loss>)> {
         let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
-        let gate = self.gate.clone();
         workers::one(move || {
-            let _gate = gate;
             let loss = survey.look(&mut reader, &content)?;
             Ok((survey, loss))
         })
@@ -310,7 +352,6 @@ impl Backups {
             return Ok(HashSet::new());
         }
         let check = FrameCheck {
-            _gate: self.gate.clone(),
             project: self.project.clone(),
             known: self.known.clone(),
             stop: self.stop.clone(),

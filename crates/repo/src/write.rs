@@ -20,12 +20,12 @@ use crate::known::{Known, Standing};
 use crate::losses::LossMark;
 use crate::manifest::{CHILDREN_MAX, Child, Content, MANIFEST_MAGIC, Manifest};
 use crate::packer::Packer;
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::read::ChunkReader;
 use crate::receipt::Receipt;
 use crate::scan::{BlockRead, Piece, Scan};
 use crate::seal;
-use crate::store::{manifest_path, receipt_path};
+use crate::store::receipt_path;
 use crate::tree::{FANOUT, Geometry, Root, TreeBuilder, encode_node};
 use crate::whole;
 use crate::workers::{self, Stop, StopOnDrop};
@@ -69,8 +69,6 @@ pub struct Written {
 
 /// What the workers of one backup share.
 struct Session {
-    /// Keeps collection out for as long as any worker lives.
-    _gate: Arc<Gate>,
     project: Arc<Inner>,
     known: Arc<Known>,
     packer: Packer,
@@ -92,7 +90,7 @@ struct Deferred {
 }
 
 pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<Written> {
-    let gate = project.enter().await;
+    project.log()?;
     let _mine = project.reserve(job.info.id)?;
     project.must_be_new(job.info.id).await?;
     let geometry = Geometry::new(job.reader.size_bytes());
@@ -103,7 +101,7 @@ pub(crate) async fn write_disk(project: &Arc<Inner>, job: WriteDisk) -> Result<W
     loop {
         let stop = Stop::new(job.progress.clone());
         let _stop = StopOnDrop(stop.clone());
-        let session = Session::start(&gate, project, &job, (base, stop)).await?;
+        let session = Session::start(project, &job, (base, stop)).await?;
         match session.store_all().await {
             Ok(top) => return session.acknowledge(job, top, losses).await,
             Err(error) => {
@@ -120,7 +118,7 @@ pub(crate) async fn write_group(
     info: BackupInfo,
     backups: Vec<BackupId>,
 ) -> Result<Written> {
-    let _gate = project.enter().await;
+    project.log()?;
     let _mine = project.reserve(info.id)?;
     project.must_be_new(info.id).await?;
     if backups.len() > CHILDREN_MAX {
@@ -175,27 +173,28 @@ impl Inner {
             manifest: whole::hash_of(&object).expect("a sealed object ends in its hash"),
             created_at: manifest.info.created_at,
         };
-        let receipt = receipt.sign(&self.keys.receipts, &self.place);
-        let stored = object.len() + receipt.len();
-        // A manifest without a receipt is what an interrupted attempt left.
+        let receipt_bytes = receipt.sign(&self.keys.receipts, &self.place);
+        let stored = object.len() + receipt_bytes.len();
+        let log = self.log()?;
+        // A writer that was paused would leave what nobody asked for any more.
+        log.check().await?;
         self.objects
-            .put(&manifest_path(self.place.project, backup), object)
+            .put(&self.manifest_path(&receipt), object)
             .await?;
-        if self
-            .objects
-            .create(&receipt_path(self.place.project, backup), receipt)
-            .await?
-        {
-            Ok((root, stored))
-        } else {
-            Err(Error::BackupExists { backup })
+        let path = receipt_path(self.place.project, backup);
+        if !self.objects.create(&path, receipt_bytes).await? {
+            return Err(Error::BackupExists { backup });
         }
+        // If somebody has become the writer meanwhile he may have collected what
+        // it needs: he acknowledges it after a look at all of it, or not at all.
+        log.check().await?;
+        self.remember(backup);
+        Ok((root, stored))
     }
 }
 
 impl Session {
     async fn start(
-        gate: &Arc<Gate>,
         project: &Arc<Inner>,
         job: &WriteDisk,
         (base, stop): (Result<Base, NoChangeMap>, Arc<Stop>),
@@ -211,7 +210,6 @@ impl Session {
             Err(_) => (Scan::new(reader, geometry), ChunkId::ZERO, 0),
         };
         Ok(Arc::new(Self {
-            _gate: gate.clone(),
             packer: Packer::new(project.clone(), known.clone()),
             project: project.clone(),
             known,
@@ -276,7 +274,7 @@ impl Session {
             },
         };
         let (root, stored) = self.project.acknowledge(&manifest).await?;
-        self.packer.count_stored(stored);
+        self.packer.count_stored(stored as u64);
         self.stop.complete();
         workers::one(move || {
             job.reader.keep_point();
@@ -316,8 +314,10 @@ impl Session {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let (known, held) = (self.known.clone(), waiting);
+            let session = self.packer.session();
             let (theirs, given_up) =
-                workers::one(move || known.sort_out(held, |deferred| deferred.key)).await?;
+                workers::one(move || known.sort_out(session, held, |deferred| deferred.key))
+                    .await?;
             waiting = theirs;
             if given_up.is_empty() {
                 if !waiting.is_empty() {

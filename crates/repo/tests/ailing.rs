@@ -121,7 +121,7 @@ impl Scene {
             }
             Act::Delete => project.delete(self.to_delete).await,
             Act::Collect => project
-                .collect(Arc::new(Progress::default()))
+                .collect(&[], Arc::new(Progress::default()))
                 .await
                 .map(drop),
         }
@@ -154,7 +154,7 @@ impl Scene {
         let progress = Arc::new(Progress::default());
         self.world
             .project
-            .collect(progress.clone())
+            .collect(&[], progress.clone())
             .await
             .expect(what);
         self.act(Act::Restore).await.expect(what);

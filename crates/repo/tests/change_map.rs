@@ -264,7 +264,11 @@ async fn nothing_is_taken_over_from_before_a_repair_that_lost_chunks() {
 
 /// Collects; nothing if somebody kept it out.
 async fn collect(world: &World) {
-    match world.project.collect(Arc::new(Progress::default())).await {
+    match world
+        .project
+        .collect(&[], Arc::new(Progress::default()))
+        .await
+    {
         Ok(_) => {}
         Err(error) => assert_eq!(error.kind(), Kind::Conflict),
     }

@@ -232,7 +232,7 @@ impl Scene {
 
     async fn collect(&self) -> Result<()> {
         let progress = Arc::new(Progress::default());
-        self.world.project.collect(progress).await.map(drop)
+        self.world.project.collect(&[], progress).await.map(drop)
     }
 
     /// What the repository is after a loss of power, opened anew.

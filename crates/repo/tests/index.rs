@@ -127,6 +127,7 @@ impl Machine {
             store: self.store.clone(),
             project_id: self.project,
             project: repository.project(self.project).await.unwrap(),
+            repository,
         }
     }
 
@@ -240,7 +241,7 @@ async fn a_collection_is_not_undone_by_what_the_folder_remembers() {
         world.project.delete(*backup).await.unwrap();
     }
     let progress = Arc::new(Progress::default());
-    world.project.collect(progress).await.unwrap();
+    world.project.collect(&[], progress).await.unwrap();
     assert_eq!(machine.objects("packs").await, []);
     drop(world);
     let world = machine.start().await;

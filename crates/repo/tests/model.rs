@@ -150,7 +150,7 @@ impl Model {
             Step::Collect => {
                 self.world
                     .project
-                    .collect(Arc::new(Progress::default()))
+                    .collect(&[], Arc::new(Progress::default()))
                     .await
                     .unwrap();
             }
@@ -218,7 +218,7 @@ impl Model {
         for backup in self.backups.keys() {
             self.world.project.delete(*backup).await.unwrap();
         }
-        let collected = self.world.project.collect(progress).await.unwrap();
+        let collected = self.world.project.collect(&[], progress).await.unwrap();
         assert_eq!(collected.stored_bytes, 0);
     }
 }

@@ -151,7 +151,7 @@ async fn backups_are_listed_found_and_deleted() {
     world.project.write_disk(second).await.unwrap();
     let again = world.project.write_disk(job(later.clone(), &disk)).await;
     assert_eq!(kind(again), Kind::Conflict);
-    let listed = world.reopen().await.project.list().await.unwrap();
+    let listed = world.look().await.project.list().await.unwrap();
     assert_eq!(
         listed.iter().map(|l| &l.info).collect::<Vec<_>>(),
         [&sooner, &later]
@@ -286,9 +286,7 @@ async fn a_repository_opens_with_its_own_key_only() {
 #[tokio::test]
 async fn projects_share_nothing() {
     let world = World::new().await;
-    let other = World::open(world.store.clone(), ProjectId::random())
-        .await
-        .unwrap();
+    let other = world.neighbour().await;
     let disk = Arc::new(MemoryDisk::with(&noise(6, 10 * BLOCK)));
     let (backup, first) = world.write(&disk).await.unwrap();
     let (_, second) = other.write(&disk).await.unwrap();

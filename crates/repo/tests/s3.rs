@@ -131,7 +131,7 @@ async fn a_repository_in_a_bucket_is_written_deleted_collected_verified_and_rest
     let (backup, _) = world.write(&disk).await.unwrap();
     world.project.delete(dead).await.unwrap();
     let progress = || Arc::new(Progress::default());
-    let done = world.project.collect(progress()).await.unwrap();
+    let done = world.project.collect(&[], progress()).await.unwrap();
     assert!(done.packs_rewritten > 0, "{done:?}");
     let read_only: Arc<dyn ObjectStore> = Arc::new(S3Store::open_read_only(&config).await.unwrap());
     let repository = Repository::open(read_only, &master()).await.unwrap();

@@ -48,7 +48,7 @@ async fn a_repository_in_a_folder_works_and_restores_with_folder_and_key_alone()
         world.project.delete(dead).await.unwrap();
         let done = world
             .project
-            .collect(Arc::new(Progress::default()))
+            .collect(&[], Arc::new(Progress::default()))
             .await
             .unwrap();
         assert!(done.packs_rewritten > 0, "{done:?}");

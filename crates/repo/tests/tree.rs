@@ -207,7 +207,7 @@ async fn collection_keeps_what_trees_need_and_nothing_else() {
     tree.remove("large");
     let (second, _) = save(&world, tree.clone(), Some(first)).await.unwrap();
     world.project.delete(first).await.unwrap();
-    let collected = world.project.collect(Arc::default()).await.unwrap();
+    let collected = world.project.collect(&[], Arc::default()).await.unwrap();
     assert!(collected.freed_bytes > 4_000_000, "{collected:?}");
     let target = Files::new();
     restore(&world, second, &target).await.unwrap();
@@ -216,7 +216,7 @@ async fn collection_keeps_what_trees_need_and_nothing_else() {
         noise(9, 20_000)
     );
     world.project.delete(second).await.unwrap();
-    world.project.collect(Arc::default()).await.unwrap();
+    world.project.collect(&[], Arc::default()).await.unwrap();
     assert_eq!(trees::packs(&world).await, Vec::<String>::new());
 }
 

@@ -10,6 +10,7 @@ mod gated;
 mod mapped;
 #[cfg(feature = "vendor-contract")]
 pub mod own_contract;
+mod paused;
 mod saboteur;
 mod tree;
 #[cfg(feature = "vendor-contract")]
@@ -25,6 +26,7 @@ pub use disk::MemoryDisk;
 pub use faulty::{Fault, FaultyStore};
 pub use gated::{Ending, GatedDisk};
 pub use mapped::MappedDisk;
+pub use paused::PausedStore;
 pub use saboteur::{Moment, Sabotage, Saboteur};
 pub use tree::{MemoryTree, TreeFault};
 pub use world::World;

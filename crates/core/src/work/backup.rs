@@ -102,11 +102,8 @@ impl<'a> BackUp<'a> {
         let vault_name = self.vault_name(&backup).await?;
         let repository = service.repository().project(self.project).await?;
         // After a crash, what was acknowledged by the repository stays as it is.
-        let found = repository.find(backup.id).await;
-        match found {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == Kind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        if is_written(&repository, backup.id).await? {
+            return Ok(());
         }
         match backup.resource_type {
             ResourceType::Volume => {
@@ -129,13 +126,9 @@ impl<'a> BackUp<'a> {
         }
         let mut ids = Vec::with_capacity(children.len());
         for child in &children {
-            match repository.find(child.id).await {
-                Ok(_) => {}
-                Err(error) if error.kind() == Kind::NotFound => {
-                    self.write_disk(&repository, child, &vault_name, progress)
-                        .await?;
-                }
-                Err(error) => return Err(error.into()),
+            if !is_written(&repository, child.id).await? {
+                self.write_disk(&repository, child, &vault_name, progress)
+                    .await?;
             }
             ids.push(child.id);
         }
@@ -386,6 +379,21 @@ impl<'a> BackUp<'a> {
             .await?
             .ok_or(Refusal::VaultNotFound)?;
         Ok(vault.name)
+    }
+}
+
+/// Whether an earlier attempt has written a backup. One that lacks anything goes:
+/// it is that of a process which did not know that its time was over.
+async fn is_written(repository: &ProjectRepository, backup: BackupId) -> Result<bool> {
+    match repository.find_whole(backup).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == Kind::NotFound => Ok(false),
+        Err(error) if error.kind() == Kind::Corrupt => {
+            tracing::warn!(backup.id = %backup, %error, "A backup that nobody acknowledged is written anew.");
+            repository.delete(backup).await?;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -2,12 +2,9 @@
 
 use std::sync::Arc;
 
-use cairn_types::{Kind, Progress, ProjectId};
+use cairn_types::{BackupId, Progress, ProjectId};
 
 use crate::{Result, Service};
-
-/// How soon a collection tries again when somebody is at work in the project.
-const RETRY_SECONDS: i64 = 5;
 
 pub(super) async fn run(
     service: &Service,
@@ -15,20 +12,14 @@ pub(super) async fn run(
     progress: &Arc<Progress>,
 ) -> Result<()> {
     let repository = service.repository().project(project).await?;
-    match repository.collect(Arc::clone(progress)).await {
-        Ok(collected) => {
-            tracing::info!(project.id = %project, "a collection is done: {collected:?}");
-            Ok(())
-        }
-        Err(error) if error.kind() == Kind::Conflict => {
-            let mut tx = service.meta().begin().await?;
-            service
-                .enqueue_collection(&mut tx, project, RETRY_SECONDS)
-                .await?;
-            Ok(tx.commit().await?)
-        }
-        Err(error) => Err(error.into()),
-    }
+    // What the catalogue promises must be there before anything goes.
+    let mut tx = service.meta().read().await?;
+    let promised = tx.restorable_backups(project, None).await?;
+    drop(tx);
+    let promised: Vec<BackupId> = promised.into_iter().map(|backup| backup.id).collect();
+    let collected = repository.collect(&promised, Arc::clone(progress)).await?;
+    tracing::info!(project.id = %project, "a collection is done: {collected:?}");
+    Ok(())
 }
 
 impl Service {

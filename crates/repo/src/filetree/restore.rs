@@ -25,9 +25,9 @@ use crate::filetree::summary::{ProblemKind, Problems, TreeSummary};
 use crate::filetree::walk::{Named, branch, find, leaf, piece_leaf, too_deep};
 use crate::filetree::window::{Link, Purpose, Target, Window};
 use crate::filetree::write::{lock, text};
-use crate::known::Known;
+use crate::known::{Known, Pin};
 use crate::manifest::Content;
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::read::ChunkReader;
 use crate::workers::{self, Stop, StopOnDrop};
 
@@ -49,8 +49,8 @@ pub struct RestoreTree {
 
 /// What the workers of one restore share.
 pub(crate) struct Session {
-    /// Keeps collection out for as long as any worker lives.
-    _gate: Arc<Gate>,
+    /// Keeps what is read for as long as any worker lives.
+    _pin: Pin,
     pub project: Arc<Inner>,
     pub known: Arc<Known>,
     pub handle: Handle,
@@ -67,16 +67,15 @@ pub(crate) enum Chosen {
 }
 
 pub(crate) async fn restore_tree(project: &Arc<Inner>, job: RestoreTree) -> Result<TreeSummary> {
-    let gate = project.enter().await;
     let backup = job.backup;
-    let (manifest, _) = project.manifest(backup).await?;
+    let (manifest, _, pin) = project.pin(backup).await?;
     let Content::Tree(tree) = manifest.content else {
         return Err(Error::NotATree { backup });
     };
     let stop = Stop::new(job.progress);
     let _stop = StopOnDrop(stop.clone());
     let session = Arc::new(Session {
-        _gate: gate,
+        _pin: pin,
         known: project.known().await?,
         project: project.clone(),
         handle: Handle::current(),

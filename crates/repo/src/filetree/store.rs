@@ -295,11 +295,9 @@ impl<'s> Worker<'s> {
                 Held::Directory(_) | Held::Target(_) | Held::Nothing => {}
             }
         }
-        let places = self.session.known.index().get_many(&keys)?;
-        let lost = owners
-            .iter()
-            .zip(places)
-            .filter(|(_, place)| place.is_none());
+        let session = self.session.packer.session();
+        let stored = self.session.known.are_stored(session, &keys)?;
+        let lost = owners.iter().zip(stored).filter(|(_, stored)| !stored);
         doubted.extend(lost.map(|(owner, _)| *owner));
         for place in doubted {
             if let Candidate::Unchanged { record, .. } = &candidates[place] {
@@ -313,8 +311,9 @@ impl<'s> Worker<'s> {
     fn are_known(&self, pieces: &[Piece]) -> Result<bool> {
         let stored = pieces.iter().filter(|piece| !piece.id.is_zero());
         let keys: Vec<ChunkKey> = stored.map(|piece| piece.id.key()).collect();
-        let places = self.session.known.index().get_many(&keys)?;
-        Ok(places.iter().all(Option::is_some))
+        let session = self.session.packer.session();
+        let stored = self.session.known.are_stored(session, &keys)?;
+        Ok(stored.iter().all(|stored| *stored))
     }
 
     /// Bytes in the pieces of a list that are not zero; nothing if one is stored nowhere.

@@ -15,7 +15,7 @@ use crate::filetree::write::lock;
 use crate::frame::FrameCoder;
 use crate::pack::PackSeal;
 use crate::plan::{self, Request, Wanted};
-use crate::read::fetch_ahead;
+use crate::read::{ChunkReader, fetch_ahead};
 use crate::store::pack_path;
 use crate::workers;
 
@@ -64,8 +64,7 @@ impl Window {
     /// Writes what was planned, on all cores.
     pub fn write(self, session: &Arc<Session>) -> Result<()> {
         let index = session.known.index();
-        let wanted = plan::find(&self.pieces, index)?;
-        let requests = plan::plan(&wanted, index)?;
+        let (wanted, requests) = plan::find_and_plan(&self.pieces, index)?;
         let links = self.links;
         let batch = Arc::new(Batch {
             session: session.clone(),
@@ -130,7 +129,12 @@ impl Batch {
             },
             |request, stored| {
                 session.stop.check()?;
-                self.fulfil(request, &stored?, &mut coder, &mut last)
+                match stored {
+                    Err(Error::Missing { .. }) if !session.known.has_pack(request.pack) => {
+                        self.fulfil_moved(request, &mut last)
+                    }
+                    stored => self.fulfil(request, &stored?, &mut coder, &mut last),
+                }
             },
         )
     }
@@ -153,16 +157,34 @@ impl Batch {
             for wanted in &self.wanted[frame.wanted.clone()] {
                 let hasher = &project.keys.hasher;
                 let plain = wanted.find_in(frame, &chunks, opened.bytes(), hasher)?;
-                if plain.len() != wanted.purpose.bytes as usize {
-                    return Err(Error::DamagedChunk {
-                        id: wanted.id,
-                        problem: "its length is not its place's",
-                    });
-                }
-                self.write(wanted.purpose, plain, last)?;
+                self.write_whole(wanted, plain, last)?;
             }
         }
         Ok(())
+    }
+
+    /// As `fulfil`, where a collection has taken the pack away: the chunks are elsewhere.
+    fn fulfil_moved(&self, request: &Request, last: &mut Last) -> Result<()> {
+        let session = &self.session;
+        let (project, known) = (session.project.clone(), session.known.clone());
+        let mut reader = ChunkReader::on(project, known, session.handle.clone());
+        for frame in &request.frames {
+            for wanted in &self.wanted[frame.wanted.clone()] {
+                let plain = reader.block(wanted.id)?;
+                self.write_whole(wanted, plain, last)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_whole(&self, wanted: &Wanted<Purpose>, plain: &[u8], last: &mut Last) -> Result<()> {
+        if plain.len() != wanted.purpose.bytes as usize {
+            return Err(Error::DamagedChunk {
+                id: wanted.id,
+                problem: "its length is not its place's",
+            });
+        }
+        self.write(wanted.purpose, plain, last)
     }
 
     fn write(&self, purpose: Purpose, plain: &[u8], last: &mut Last) -> Result<()> {

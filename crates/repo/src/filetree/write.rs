@@ -22,10 +22,10 @@ use crate::filetree::entry::Record;
 use crate::filetree::queue::Queue;
 use crate::filetree::store::Worker;
 use crate::filetree::summary::{ProblemKind, Problems, TreeSummary};
-use crate::known::Known;
+use crate::known::{Known, Pin};
 use crate::manifest::{Content, Manifest, Tree};
 use crate::packer::Packer;
-use crate::project::{Gate, Inner};
+use crate::project::Inner;
 use crate::workers::{self, Stop, StopOnDrop};
 use crate::write::Written;
 
@@ -60,8 +60,8 @@ pub struct WrittenTree {
 
 /// What the workers of one backup share.
 pub(crate) struct Session {
-    /// Keeps collection out for as long as any worker lives.
-    _gate: Arc<Gate>,
+    /// Keeps the tree of the backup before, parts of which are taken over.
+    _pin: Option<Pin>,
     pub project: Arc<Inner>,
     pub known: Arc<Known>,
     pub packer: Packer,
@@ -101,7 +101,7 @@ pub(crate) enum Task {
 }
 
 pub(crate) async fn write_tree(project: &Arc<Inner>, job: WriteTree) -> Result<WrittenTree> {
-    let gate = project.enter().await;
+    project.log()?;
     let _mine = project.reserve(job.info.id)?;
     project.must_be_new(job.info.id).await?;
     let known = project.known().await?;
@@ -111,6 +111,7 @@ pub(crate) async fn write_tree(project: &Arc<Inner>, job: WriteTree) -> Result<W
         Some(parent) if !job.reread_all => project.old_tree(parent).await?,
         _ => None,
     };
+    let (old, pin) = old.unzip();
     let reader = job.reader;
     let root = workers::one(move || {
         let root = reader.root();
@@ -127,7 +128,7 @@ pub(crate) async fn write_tree(project: &Arc<Inner>, job: WriteTree) -> Result<W
         old: old.map(|old| old.top),
     };
     let session = Arc::new(Session {
-        _gate: gate,
+        _pin: pin,
         packer: Packer::new(project.clone(), known.clone()),
         cutter: Cutter::new(project.keys.hasher.cut_seed()),
         project: project.clone(),
@@ -164,10 +165,10 @@ fn file_time(at: Timestamp) -> FileTime {
 
 impl Inner {
     /// The tree of the backup before, if there is one that can be read.
-    async fn old_tree(&self, parent: BackupId) -> Result<Option<Tree>> {
-        match self.manifest(parent).await {
-            Ok((manifest, _)) => match manifest.content {
-                Content::Tree(tree) => Ok(Some(tree)),
+    async fn old_tree(&self, parent: BackupId) -> Result<Option<(Tree, Pin)>> {
+        match self.pin(parent).await {
+            Ok((manifest, _, pin)) => match manifest.content {
+                Content::Tree(tree) => Ok(Some((tree, pin))),
                 Content::Disk { .. } | Content::Group(_) => Ok(None),
             },
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => {
@@ -216,7 +217,9 @@ impl Session {
             let changed = self.known.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let (theirs, given_up) = self.known.sort_out(waiting, |key| *key)?;
+            let (theirs, given_up) =
+                self.known
+                    .sort_out(self.packer.session(), waiting, |key| *key)?;
             if !given_up.is_empty() {
                 return Err(Error::GivenUp);
             }
@@ -255,7 +258,7 @@ impl Session {
             .project
             .acknowledge(&Manifest { info, content })
             .await?;
-        self.packer.count_stored(stored);
+        self.packer.count_stored(stored as u64);
         self.stop.complete();
         let written = Written {
             root,

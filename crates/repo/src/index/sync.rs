@@ -5,7 +5,7 @@
 //! before it counts as gone. A pack that is gone though nobody took it away is a
 //! loss, which is noted before the index forgets the pack.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, stream};
@@ -24,18 +24,27 @@ struct Sync<'p> {
     known: &'p Arc<Known>,
     /// The packs that the store lists, with the lengths of their objects.
     listed: BTreeMap<PackId, u64>,
+    /// Packs that an earlier writer may be removing: they count as gone, and not as lost.
+    condemned: HashSet<PackId>,
     /// Whether a loss was noted; once is enough.
     noted: bool,
 }
 
 impl Inner {
     /// Reads what is new of the index objects and of packs that no object
-    /// names, and drops packs that are gone.
+    /// names, and drops packs that are gone. Leaves a mark where something is lost.
+    /// For an index that nobody uses yet: what is added here moves nobody's marks.
     pub async fn sync_index(&self, known: &Arc<Known>) -> Result<()> {
+        let condemned = self.condemned().await;
+        let mut listed = self.pack_sizes().await?;
+        listed.retain(|pack, _| !condemned.contains(pack));
+        let (this, gone) = (known.clone(), Vec::from_iter(condemned.iter().copied()));
+        workers::one(move || this.index().remove(&gone)).await?;
         let mut sync = Sync {
             project: self,
             known,
-            listed: self.pack_sizes().await?,
+            listed,
+            condemned,
             noted: false,
         };
         sync.drop_gone().await?;
@@ -83,7 +92,9 @@ impl Sync<'_> {
     }
 
     async fn take_in(&mut self, object: String, mut packs: Vec<IndexedPack>) -> Result<()> {
-        packs.retain(|pack| self.known.index().number(pack.id).is_none());
+        packs.retain(|pack| {
+            self.known.index().number(pack.id).is_none() && !self.condemned.contains(&pack.id)
+        });
         let named = packs.iter().map(|pack| (pack.id, pack.stored_bytes));
         let gone = self.gone(named.collect()).await?;
         packs.retain(|pack| !gone.contains(&pack.id));

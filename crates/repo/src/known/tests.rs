@@ -1,25 +1,184 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_types::ProjectId;
 
-use super::*;
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::index::LocalFolder;
-use crate::keys::{Place, RepositoryId};
-use crate::pack::{ChunkEntry, PackId, PackTable};
+use crate::keys::{self, RepositoryId};
+use crate::pack::{ChunkEntry, PackTable};
+use crate::tree::Geometry;
+
+use super::*;
+
+fn id(number: u8) -> ChunkId {
+    ChunkId([number; 32])
+}
+
+fn key(number: u8) -> ChunkKey {
+    id(number).key()
+}
+
+/// A pack of one frame with these chunks.
+fn pack(name: u8, chunks: &[u8]) -> IndexedPack {
+    let entry = |number: &u8| ChunkEntry {
+        id: id(*number),
+        kind: ChunkKind::Block,
+        length: 1,
+    };
+    let chunks: Vec<_> = chunks.iter().map(entry).collect();
+    let mut table = PackTable::default();
+    table.push(26, 100, &chunks);
+    IndexedPack {
+        id: PackId([name; 16]),
+        stored_bytes: 1000,
+        table,
+    }
+}
+
+fn known() -> Arc<Known> {
+    let place = keys::Place {
+        repository: RepositoryId([7; 16]),
+        project: ProjectId::random(),
+    };
+    let index = Index::open(Arc::new(LocalFolder::temporary()), &place);
+    Arc::new(Known::new(index.unwrap()))
+}
+
+/// Condemns what nobody at work needs of a pack.
+fn condemn(known: &Known, pack: u32, chunks: u32) {
+    let decided = known.condemn([pack], 0, |_, needed| Some(needed.complement(chunks)));
+    assert!(decided);
+}
+
+#[test]
+fn what_is_condemned_is_unknown_from_then_on_and_what_is_relied_on_is_not() {
+    let known = known();
+    let (old, relies, later) = (
+        known.start_session(),
+        known.start_session(),
+        known.start_session(),
+    );
+    known.publish(old, &pack(1, &[1, 2])).unwrap();
+    known.release(old);
+    assert_eq!(known.claim(relies, &[key(1)]).unwrap(), [Standing::Settled]);
+    condemn(&known, 0, 2);
+    let asked = known.claim(later, &[key(1), key(2)]).unwrap();
+    assert_eq!(asked, [Standing::Settled, Standing::Claimed]);
+    known.acquit([0]);
+    let asked = known.claim(relies, &[key(1), key(2)]).unwrap();
+    assert_eq!(asked, [Standing::Settled, Standing::Settled]);
+}
+
+#[test]
+fn what_moves_stays_relied_on() {
+    let known = known();
+    let (old, relies, mover) = (
+        known.start_session(),
+        known.start_session(),
+        known.start_session(),
+    );
+    known.publish(old, &pack(1, &[1, 2])).unwrap();
+    known.release(old);
+    known.claim(relies, &[key(2)]).unwrap();
+    known.publish(mover, &pack(2, &[2])).unwrap();
+    known.release(mover);
+    known.forget(&[PackId([1; 16])]).unwrap();
+    let place = known.index().get(&key(2)).unwrap().unwrap();
+    assert!(known.needed(place.pack).contains(place.chunk));
+    known.release(relies);
+    assert!(known.needed(place.pack).is_empty());
+}
+
+#[test]
+fn a_writer_keeps_its_own_packs_until_it_ends() {
+    let known = known();
+    let writer = known.start_session();
+    let mine = pack(1, &[1, 2]);
+    known.begin_pack(writer, mine.id);
+    assert!(known.has_pack(mine.id));
+    known.publish(writer, &mine).unwrap();
+    assert!(known.has_pack(mine.id));
+    assert!(known.needed(0).complement(2).is_empty());
+    known.release(writer);
+    assert!(known.needed(0).is_empty());
+    let given_up = known.start_session();
+    known.begin_pack(given_up, PackId([9; 16]));
+    known.release(given_up);
+    assert!(!known.has_pack(PackId([9; 16])));
+}
+
+#[test]
+fn what_ends_during_a_collection_is_remembered() {
+    let known = known();
+    let (old, relies) = (known.start_session(), known.start_session());
+    known.publish(old, &pack(1, &[1, 2])).unwrap();
+    known.release(old);
+    known.claim(relies, &[key(1)]).unwrap();
+    let content = Content::Disk {
+        geometry: Geometry::new(1),
+        top: id(7),
+        data_bytes: 1,
+        parent: None,
+        point: None,
+        losses: Default::default(),
+    };
+    let backup = BackupId::random();
+    let collecting = known.begin_collection();
+    known.release(relies);
+    drop(known.pin(backup, content.clone()));
+    assert!(known.needed(0).contains(0) && !known.needed(0).contains(1));
+    assert!(!known.condemn([0], 0, |_, _| None), "a pin was not seen");
+    assert_eq!(known.pinned(0), [(backup, content)]);
+    assert!(known.condemn([0], 1, |_, _| None));
+    drop(collecting);
+    assert!(known.needed(0).is_empty());
+}
+
+#[test]
+fn what_is_damaged_is_stored_anew_and_still_found() {
+    let known = known();
+    let (old, writer) = (known.start_session(), known.start_session());
+    known.publish(old, &pack(1, &[1, 2])).unwrap();
+    let mut damaged = Bits::default();
+    damaged.set(1);
+    known.set_damaged(0, &damaged);
+    let asked = known.claim(writer, &[key(1), key(2)]).unwrap();
+    assert_eq!(asked, [Standing::Settled, Standing::Claimed]);
+    let found = |number| known.index().get(&key(number)).unwrap().unwrap().pack;
+    assert_eq!(found(2), 0, "readers may try");
+    known.publish(writer, &pack(2, &[2])).unwrap();
+    assert_eq!((found(1), found(2)), (0, 1));
+}
+
+#[test]
+fn a_chunk_that_was_given_up_or_condemned_is_not_waited_for() {
+    let known = known();
+    let (one, two) = (known.start_session(), known.start_session());
+    known.claim(one, &[key(1), key(2)]).unwrap();
+    let asked = known.claim(two, &[key(1), key(2)]).unwrap();
+    assert_eq!(asked, [Standing::Elsewhere, Standing::Elsewhere]);
+    let (theirs, given_up) = known.sort_out(two, vec![1, 2], |n| key(*n)).unwrap();
+    assert_eq!((theirs, given_up), (vec![1, 2], vec![]));
+    known.publish(one, &pack(1, &[1])).unwrap();
+    known.release(one);
+    let (theirs, given_up) = known.sort_out(two, vec![1, 2], |n| key(*n)).unwrap();
+    assert_eq!((theirs, given_up), (vec![], vec![2]));
+    assert!(known.needed(0).contains(0), "it is relied on from here on");
+}
 
 /// Sessions that store the same chunks at once.
 const SESSIONS: u64 = 4;
 const ROUNDS: u64 = 300;
 const CHUNKS: u64 = 40;
 
-fn id(round: u64, chunk: u64) -> ChunkId {
+fn race_id(round: u64, chunk: u64) -> ChunkId {
     ChunkId(*blake3::hash(&[round.to_le_bytes(), chunk.to_le_bytes()].concat()).as_bytes())
 }
 
-fn pack(chunks: &[ChunkId]) -> IndexedPack {
+/// A pack of one frame with these chunks, under a name of its own.
+fn pack_of(chunks: &[ChunkId]) -> IndexedPack {
     let entries = chunks.iter().map(|id| ChunkEntry {
         id: *id,
         kind: ChunkKind::Block,
@@ -37,12 +196,7 @@ fn pack(chunks: &[ChunkId]) -> IndexedPack {
 /// One session after the other asks, stores and publishes, all at once.
 #[test]
 fn what_many_sessions_meet_at_once_is_stored_once() {
-    let place = Place {
-        repository: RepositoryId([1; 16]),
-        project: ProjectId::random(),
-    };
-    let index = Index::open(Arc::new(LocalFolder::temporary()), &place).unwrap();
-    let known = Known::new(index);
+    let known = known();
     let stored = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for number in 0..SESSIONS {
@@ -51,7 +205,7 @@ fn what_many_sessions_meet_at_once_is_stored_once() {
                 let session = known.start_session();
                 for round in 0..ROUNDS {
                     // Each begins at another place, and meets the others on the way.
-                    let chunks = (0..CHUNKS).map(|n| id(round, (n + number * 10) % CHUNKS));
+                    let chunks = (0..CHUNKS).map(|n| race_id(round, (n + number * 10) % CHUNKS));
                     for some in chunks.collect::<Vec<_>>().chunks(7) {
                         let keys: Vec<ChunkKey> = some.iter().map(ChunkId::key).collect();
                         let standings = known.claim(session, &keys).unwrap();
@@ -60,7 +214,7 @@ fn what_many_sessions_meet_at_once_is_stored_once() {
                         let mine: Vec<ChunkId> = mine.map(|(id, _)| *id).collect();
                         stored.fetch_add(mine.len() as u64, Ordering::Relaxed);
                         if !mine.is_empty() {
-                            known.publish(&pack(&mine)).unwrap();
+                            known.publish(session, &pack_of(&mine)).unwrap();
                         }
                     }
                 }
@@ -69,7 +223,8 @@ fn what_many_sessions_meet_at_once_is_stored_once() {
         }
     });
     assert_eq!(stored.into_inner(), ROUNDS * CHUNKS);
-    let all = (0..ROUNDS).flat_map(|round| (0..CHUNKS).map(move |chunk| id(round, chunk).key()));
+    let all =
+        (0..ROUNDS).flat_map(|round| (0..CHUNKS).map(move |chunk| race_id(round, chunk).key()));
     let places = known.index().get_many(&all.collect::<Vec<_>>()).unwrap();
     assert!(places.iter().all(Option::is_some));
 }

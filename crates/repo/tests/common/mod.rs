@@ -18,6 +18,7 @@ pub const BLOCK: usize = 64 << 10;
 /// A store with one project in it.
 pub struct World {
     pub store: Arc<dyn ObjectStore>,
+    pub repository: Repository,
     pub project_id: ProjectId,
     pub project: Project,
 }
@@ -40,9 +41,21 @@ impl World {
         let project = repository.project(project_id).await?;
         Ok(Self {
             store,
+            repository,
             project_id,
             project,
         })
+    }
+
+    /// Another project of the same repository.
+    pub async fn neighbour(&self) -> Self {
+        let project_id = ProjectId::random();
+        Self {
+            store: self.store.clone(),
+            project_id,
+            project: self.repository.project(project_id).await.unwrap(),
+            repository: self.repository.clone(),
+        }
     }
 
     /// As after a restart: nothing is remembered.
@@ -50,6 +63,19 @@ impl World {
         Self::open(self.store.clone(), self.project_id)
             .await
             .unwrap()
+    }
+
+    /// As another process sees it that only reads.
+    pub async fn look(&self) -> Self {
+        let repository = Repository::open(self.store.clone(), &master()).await;
+        let repository = repository.unwrap();
+        let project = repository.existing_project(self.project_id).await;
+        Self {
+            store: self.store.clone(),
+            repository,
+            project_id: self.project_id,
+            project: project.unwrap(),
+        }
     }
 
     pub fn info(&self, seconds: i64) -> BackupInfo {

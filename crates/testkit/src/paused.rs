@@ -1,0 +1,176 @@
+//! A store that holds one call up until it is told to let it go on.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+};
+use tokio::sync::Notify;
+
+/// A store over another. Of the calls since `pause_at`, one waits before it has any effect, as
+/// when the process is paused there; all others go on.
+///
+/// Parts of an upload count for nothing: nobody sees them.
+#[derive(Debug, Clone)]
+pub struct PausedStore {
+    inner: Arc<dyn ObjectStore>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<State>,
+    reached: Notify,
+    released: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: u64,
+    pause_at: Option<u64>,
+    /// What was called, in order.
+    log: Vec<String>,
+    /// What listings leave out.
+    hidden: Option<String>,
+}
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn pass(&self, call: &str, path: Option<&Path>) {
+        let waits = {
+            let mut state = self.state();
+            let at = state.calls;
+            state.calls += 1;
+            let path = path.map(Path::to_string).unwrap_or_default();
+            state.log.push(format!("{call} {path}"));
+            state.pause_at == Some(at)
+        };
+        if waits {
+            let released = self.released.notified();
+            self.reached.notify_one();
+            released.await;
+        }
+    }
+}
+
+impl PausedStore {
+    /// A store that lets everything pass until told otherwise.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        let gate = Arc::default();
+        Self { inner, gate }
+    }
+
+    /// Counts calls from 0 again, and holds up the one with this number.
+    pub fn pause_at(&self, call: u64) {
+        let mut state = self.gate.state();
+        state.calls = 0;
+        state.log.clear();
+        state.pause_at = Some(call);
+    }
+
+    /// Returns when a call is held up.
+    pub async fn reached(&self) {
+        self.gate.reached.notified().await;
+    }
+
+    /// Lets the call that is held up go on.
+    pub fn release(&self) {
+        self.gate.released.notify_one();
+    }
+
+    /// Every call since `pause_at`, as its name and path.
+    pub fn calls(&self) -> Vec<String> {
+        self.gate.state().log.clone()
+    }
+
+    /// Listings lack every object whose path contains this, as those of a store do that is behind.
+    pub fn hide(&self, part: Option<String>) {
+        self.gate.state().hidden = part;
+    }
+}
+
+impl fmt::Display for PausedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a paused {}", self.inner)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for PausedStore {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
+        self.gate.pass("put", Some(location)).await;
+        self.inner.put_opts(location, payload, options).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.gate.pass("upload", Some(location)).await;
+        self.inner.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.gate.pass("get", Some(location)).await;
+        self.inner.get_opts(location, options).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        let (inner, gate) = (self.inner.clone(), self.gate.clone());
+        locations
+            .then(move |location| {
+                let (inner, gate) = (inner.clone(), gate.clone());
+                async move {
+                    let location = location?;
+                    gate.pass("delete", Some(&location)).await;
+                    let one = stream::once(std::future::ready(Ok(location.clone()))).boxed();
+                    let deleted = inner.delete_stream(one).try_collect::<Vec<_>>();
+                    deleted.await.map(|_| location)
+                }
+            })
+            .boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        let (inner, gate, prefix) = (self.inner.clone(), self.gate.clone(), prefix.cloned());
+        let listed = async move {
+            gate.pass("list", prefix.as_ref()).await;
+            let hidden = gate.state().hidden.clone();
+            let shown = move |found: &ObjectMeta| {
+                let path = found.location.as_ref();
+                hidden.as_ref().is_none_or(|part| !path.contains(part))
+            };
+            let listed = inner.list(prefix.as_ref());
+            listed.try_filter(move |found| std::future::ready(shown(found)))
+        };
+        stream::once(listed).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.gate.pass("list", prefix).await;
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.gate.pass("copy", Some(to)).await;
+        self.inner.copy_opts(from, to, options).await
+    }
+}
