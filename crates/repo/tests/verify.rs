@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+mod trees;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use trees::{Files, folder, put, restore_part, save};
 
 /// Blocks of the disk of the tests: more than a node of level 1 names.
 const BLOCKS: usize = 300;
@@ -173,4 +175,60 @@ async fn a_pack_that_goes_while_the_repository_is_open_is_missed() {
         assert_eq!(hurt, BTreeSet::from(backups), "{level:?}");
         assert!(report.whole.is_empty());
     }
+}
+
+/// Files of one piece and of several, in folders.
+fn fill(files: &Files) -> Vec<String> {
+    let mut paths = Vec::new();
+    for number in 0..40 {
+        let path = format!("{}/{number:02}", number % 4);
+        std::fs::create_dir_all(files.path().join(&path).parent().unwrap()).unwrap();
+        let size = if number % 10 == 0 { 1_300_000 } else { 200_000 };
+        put(&files.path().join(&path), &noise(number, size));
+        paths.push(path);
+    }
+    paths
+}
+
+#[tokio::test]
+async fn the_files_that_cannot_be_restored_are_named() {
+    let (world, files) = (World::new().await, Files::new());
+    let paths = fill(&files);
+    let (backup, _) = save(&world, folder(&files), None).await.unwrap();
+    let mut some = 0;
+    for pack in packs(&world).await {
+        let length = world.store.head(&pack).await.unwrap().size as usize;
+        for at in [length / 4, length / 2] {
+            let damaged = with_flips(&world, &pack, &[at]).await;
+            let mut lost = BTreeSet::new();
+            for path in &paths {
+                let target = Files::new();
+                let restored = restore_part(&damaged, backup, path.as_bytes(), &target);
+                if restored.await.is_err() {
+                    lost.insert(path.clone());
+                }
+            }
+            for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+                let report = damaged.project.verify(level, Arc::default()).await.unwrap();
+                let hurt = report.hurt.iter().find(|hurt| hurt.backup == backup);
+                let named = hurt.map(|hurt| hurt.lost.paths.iter().cloned().collect());
+                assert_eq!(named.unwrap_or(BTreeSet::new()), lost, "{level:?} {at}");
+            }
+            some += usize::from((1..paths.len()).contains(&lost.len()));
+        }
+    }
+    assert!(some > 0, "the damage must hit a part of the files");
+    for path in packs(&world).await {
+        world.store.delete(&path).await.unwrap();
+    }
+    let none = world.reopen().await;
+    let report = none
+        .project
+        .verify(VerifyLevel::Quick, Arc::default())
+        .await;
+    assert_eq!(
+        report.unwrap().hurt[0].lost.paths,
+        ["/"],
+        "nothing is known of the folder"
+    );
 }

@@ -192,7 +192,9 @@ impl Survey {
             };
             for entry in entries {
                 let above = path.len();
-                path.push(b'/');
+                if above > 0 {
+                    path.push(b'/');
+                }
                 path.extend_from_slice(&entry.name);
                 whole &= self.entry(reader, &entry.record, path, depth + 1)?;
                 path.truncate(above);
