@@ -112,7 +112,7 @@ impl Canned {
 #[tokio::test]
 async fn absence_is_the_stores_own_word_said_twice() {
     let gone = answer("404 Not Found", "", NO_KEY);
-    let (read, asked) = Canned::new(&[gone.clone()]).await.read().await;
+    let (read, asked) = Canned::new(std::slice::from_ref(&gone)).await.read().await;
     assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}");
     assert_eq!(asked, 2);
     let (read, _) = Canned::new(&[gone, object("here")]).await.read().await;

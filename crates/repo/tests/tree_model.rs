@@ -91,7 +91,7 @@ impl Run {
             Step::Collect => {
                 self.world
                     .project
-                    .collect(Default::default())
+                    .collect(&[], Default::default())
                     .await
                     .unwrap();
             }

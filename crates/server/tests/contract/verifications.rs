@@ -88,7 +88,7 @@ async fn a_backup_that_was_not_looked_at_is_unverified_and_then_whole() {
     assert_eq!(client.results(&format!("vault_id={vault}")).await.len(), 3);
     let server = client.world.server().await;
     let of_server = client.results(&format!("resource_id={server}")).await;
-    assert_eq!(of_server, [backup.clone()]);
+    assert_eq!(of_server, std::slice::from_ref(&backup));
     let of_first = client.results(&format!("operation_log_id={log}")).await;
     assert!(of_first.is_empty(), "the newest result counts");
     let first = client.results("limit=1").await;
@@ -159,7 +159,7 @@ async fn damage_is_named_until_a_later_backup_has_healed_it() {
     assert_eq!(found["status"], "hurt", "{found}");
     assert!(found["problem"].is_string());
     assert!(found["lost"]["bytes"].as_u64().unwrap() > 0, "{found}");
-    assert_eq!(client.results("status=hurt").await, [backup.clone()]);
+    assert_eq!(client.results("status=hurt").await, std::slice::from_ref(&backup));
 
     // The disk is as it was: its next backup stores what was lost.
     client.back_up(&vault).await;
