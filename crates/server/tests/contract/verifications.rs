@@ -159,7 +159,10 @@ async fn damage_is_named_until_a_later_backup_has_healed_it() {
     assert_eq!(found["status"], "hurt", "{found}");
     assert!(found["problem"].is_string());
     assert!(found["lost"]["bytes"].as_u64().unwrap() > 0, "{found}");
-    assert_eq!(client.results("status=hurt").await, std::slice::from_ref(&backup));
+    assert_eq!(
+        client.results("status=hurt").await,
+        std::slice::from_ref(&backup)
+    );
 
     // The disk is as it was: its next backup stores what was lost.
     client.back_up(&vault).await;
