@@ -197,7 +197,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let done = Command::new("umount").arg(&self.at).status();
+        // Threads that are ending may have files open for a moment yet.
+        let done = Command::new("umount").arg("--lazy").arg(&self.at).status();
         assert!(done.unwrap().success());
     }
 }

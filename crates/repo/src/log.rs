@@ -168,7 +168,11 @@ impl Log {
         let writer = random::bytes();
         for _ in 0..OPEN_TRIES {
             let slots = pages.objects.log_slots().await?;
-            let top = slots.last().copied().unwrap_or(0);
+            let mut top = slots.last().copied().unwrap_or(0);
+            // What a listing does not show may be there all the same.
+            while pages.read(top + 1).await?.is_some() {
+                top += 1;
+            }
             let mut state = State {
                 last: top + 1,
                 lowest: slots.first().copied().unwrap_or(top + 1),

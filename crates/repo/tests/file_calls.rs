@@ -356,7 +356,7 @@ async fn fail_each(act: Act, error: Errno, kind: Kind) {
         let (old, next) = (scene.world.info(1), scene.world.info(2));
         scene.back_up(&old, &disk).await.unwrap();
         let mut kept = BTreeMap::new();
-        if !matches!(act, Act::Backup) {
+        if matches!(act, Act::Collect) {
             scene.world.project.delete(old.id).await.unwrap();
         }
         disk.write(0, &noise(2, 20 * BLOCK));
