@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import random
+import re
 import secrets
 import signal
 import socket
@@ -148,10 +149,11 @@ class Server:
         ]
 
     def objects(self):
-        """The files of the repository that belong to backups: all but its configuration and keys."""
+        """The files of the repository that belong to backups: all but its configuration, keys and log."""
         folder = self.data / "repository"
         names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-        return sorted(name for name in names if name not in (".lock", "config") and "/keys/" not in name)
+        others = re.compile(r"\.lock|config|log/.*|.*/keys/.*|.*/losses")
+        return sorted(name for name in names if not others.fullmatch(name))
 
     def is_ready(self):
         if self.process.poll() is not None:

@@ -1,5 +1,6 @@
 """A server whose repository lies in a bucket of a real S3 server."""
 
+import re
 import subprocess
 import time
 import uuid
@@ -39,7 +40,8 @@ class BucketServer(Server):
 
     def objects(self):
         names = (name.removeprefix(f"{self.prefix}/") for name in self.s3.objects(f"/buckets/{BUCKET}/{self.prefix}"))
-        return [name for name in names if name != "config" and "/keys/" not in name]
+        others = re.compile(r"config|log/.*|probe/.*|.*/keys/.*|.*/losses")
+        return [name for name in names if not others.fullmatch(name)]
 
     def start_in_vain(self):
         """Starts the server, which must end by itself; returns what it says."""
