@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use cairn_types::{Kind, Progress};
@@ -18,7 +18,7 @@ use crate::frames::or_damaged;
 use crate::read::fetch_ahead;
 use crate::store::{Found, Objects, config_path};
 use crate::whole::{self, HASH_BYTES};
-use crate::workers::{self, Stop, StopOnDrop};
+use crate::workers::{self, Stop, StopOnDrop, lock};
 
 /// Bytes that are read of an object at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -83,7 +83,7 @@ impl WholeCheck {
         let (this, handle) = (Arc::new(self), Handle::current());
         let worker = this.clone();
         workers::run(count, &stop, move || worker.work(&handle)).await?;
-        let mut damaged = this.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut damaged = lock(&this.damaged);
         let mut damaged = std::mem::take(&mut *damaged);
         damaged.sort();
         Ok(CheckReport {
@@ -112,7 +112,7 @@ impl WholeCheck {
                 self.read.0.fetch_add(1, Ordering::Relaxed);
                 self.read.1.fetch_add(found.size_bytes, Ordering::Relaxed);
                 if !std::mem::take(&mut object).is_whole() && !self.second_look(handle, found)? {
-                    let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut damaged = lock(&self.damaged);
                     damaged.push(found.path.to_string());
                 }
                 Ok(())

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use cairn_types::Kind;
@@ -20,7 +20,7 @@ use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
 use crate::read::fetch_ahead;
 use crate::store::pack_path;
-use crate::workers::{self, Stop};
+use crate::workers::{self, Stop, lock};
 
 /// Bytes that are read from a pack at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -144,7 +144,7 @@ impl Session {
     }
 
     fn checked(&self) -> MutexGuard<'_, Checked> {
-        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.checked)
     }
 
     /// Whether all frames of a part are whole.

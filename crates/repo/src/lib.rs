@@ -12,6 +12,7 @@
 //! other is in `docs/CONCURRENCY.md`.
 
 mod base;
+mod bulk;
 mod check;
 mod chunk;
 mod codec;
@@ -30,7 +31,6 @@ mod manifest;
 mod marks;
 mod pack;
 mod packer;
-mod plan;
 mod project;
 mod random;
 mod read;

@@ -6,7 +6,7 @@
 //! there are its chunks made known to others.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use object_store::MultipartUpload;
@@ -21,6 +21,7 @@ use crate::known::{Known, Session};
 use crate::pack::{ChunkEntry, NewPack};
 use crate::project::Inner;
 use crate::store::{Folder, Found, Objects, failed, object_path, pack_path};
+use crate::workers::lock;
 use crate::{random, seal, workers};
 
 /// Bytes of a part of an upload; object stores take no smaller ones but the last.
@@ -211,10 +212,6 @@ impl Packer {
             pack.upload.abort().await;
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {

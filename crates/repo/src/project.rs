@@ -5,7 +5,7 @@
 //! in `known.rs`, which is loaded when it is first needed.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use cairn_types::disk::{DiskReader, DiskWriter};
@@ -31,7 +31,7 @@ use crate::stored;
 use crate::tree::Root;
 use crate::verify::{self, VerifyReport};
 use crate::whole;
-use crate::workers;
+use crate::workers::{self, lock};
 use crate::write::{self, WriteDisk, Written};
 
 /// Small objects that are read at a time.
@@ -299,7 +299,7 @@ impl Inner {
     }
 
     fn backups(&self) -> MutexGuard<'_, Backups> {
-        self.backups.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.backups)
     }
 
     /// Keeps others from writing or deleting the same backup.

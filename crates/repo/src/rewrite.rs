@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -23,7 +23,7 @@ use crate::pack::{ChunkEntry, PackId, PackSeal, PackTable};
 use crate::packer::Packer;
 use crate::project::{Inner, or_corrupt};
 use crate::store::pack_path;
-use crate::workers::{self, Stop};
+use crate::workers::{self, Stop, lock};
 
 /// Bytes that are read from a pack at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -76,7 +76,7 @@ pub(crate) async fn copy(
     shared.packer.finish_packs().await?;
     shared.packer.finish_index().await?;
     rewritten.stored_bytes = shared.packer.stored_bytes();
-    let copied = std::mem::take(&mut *shared.lock());
+    let copied = std::mem::take(&mut *lock(&shared.copied));
     let known = known.clone();
     workers::one(move || {
         for Copied { at, keys } in copied {
@@ -119,12 +119,6 @@ struct Copied {
     keys: Option<Vec<ChunkKey>>,
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Copied>> {
-        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// One thread's part.
 struct Copier<'s> {
     shared: &'s Shared,
@@ -156,7 +150,7 @@ impl<'s> Copier<'s> {
                 return self.shared.packer.store(&mut self.writing, &mut self.frame);
             };
             let keys = or_corrupt(self.copy(copy))?;
-            self.shared.lock().push(Copied { at, keys });
+            lock(&self.shared.copied).push(Copied { at, keys });
         }
     }
 

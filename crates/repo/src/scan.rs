@@ -2,14 +2,14 @@
 //! node of level 1 covers, without ever looking into a hole.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cairn_types::disk::{DiskError, DiskReader};
 
 use crate::chunk::{ChunkId, ChunkKind, Hasher, is_zero};
 use crate::error::Result;
 use crate::tree::{FANOUT, Geometry};
-use crate::workers::Stop;
+use crate::workers::{Stop, lock};
 
 /// Blocks that are read at a time.
 const READ_BLOCKS: u64 = 16;
@@ -70,7 +70,7 @@ impl Scan {
     /// Takes the next piece with data, or with changed blocks where these are
     /// known; nothing when the disk is done.
     pub fn next_piece(&self) -> Result<Option<Piece>, DiskError> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = lock(&self.next);
         let block_bytes = u64::from(self.geometry.block_bytes);
         let first = match &self.changed {
             None => self

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cairn_types::BackupId;
 use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent};
@@ -18,6 +18,7 @@ use crate::manifest::Content;
 use crate::project::Inner;
 use crate::read::ChunkReader;
 use crate::tree::{FANOUT, Geometry};
+use crate::workers::lock;
 
 /// A disk's backup as a disk.
 pub(crate) struct StoredDisk {
@@ -65,7 +66,7 @@ pub(crate) async fn open_disk(
 impl StoredDisk {
     /// Lends a cursor out. One that met an error is not used again.
     fn with_cursor<T>(&self, work: impl FnOnce(&mut Cursor) -> Result<T>) -> Result<T> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = || lock(&self.idle);
         let lent = idle().pop();
         let mut cursor = lent.unwrap_or_else(|| Cursor {
             reader: ChunkReader::on(

@@ -1,7 +1,7 @@
 //! Threads for the heavy work, and how they are stopped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cairn_types::Progress;
 use tokio::task::JoinSet;
@@ -76,8 +76,7 @@ pub(crate) async fn run(
         let (work, first, stop) = (work.clone(), first.clone(), stop.clone());
         threads.spawn_blocking(move || {
             if let Err(error) = work() {
-                let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-                first.get_or_insert(error);
+                lock(&first).get_or_insert(error);
                 stop.failed.store(true, Ordering::Relaxed);
             }
         });
@@ -85,11 +84,10 @@ pub(crate) async fn run(
     while let Some(ended) = threads.join_next().await {
         if ended.is_err() {
             stop.failed.store(true, Ordering::Relaxed);
-            let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
-            first.get_or_insert(Error::WorkerLost);
+            lock(&first).get_or_insert(Error::WorkerLost);
         }
     }
-    let error = first.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let error = lock(&first).take();
     error.map_or(Ok(()), Err)
 }
 
@@ -100,4 +98,10 @@ pub(crate) async fn one<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or(Err(Error::WorkerLost))
+}
+
+/// Locks, whatever became of whoever had locked it before: nothing here is left
+/// half-changed by a panic.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

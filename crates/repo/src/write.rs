@@ -7,7 +7,7 @@
 //! this order.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cairn_types::disk::{DiskReader, NoChangeMap};
 use cairn_types::{BackupId, BackupInfo, Progress};
@@ -28,7 +28,7 @@ use crate::seal;
 use crate::store::receipt_path;
 use crate::tree::{FANOUT, Geometry, Root, TreeBuilder, encode_node};
 use crate::whole;
-use crate::workers::{self, Stop, StopOnDrop};
+use crate::workers::{self, Stop, StopOnDrop, lock};
 
 /// Blocks that may wait for other sessions to store them; more are stored again.
 const DEFERRED_MAX: usize = 1 << 20;
@@ -286,7 +286,7 @@ impl Session {
 
     /// Builds the tree above the nodes of level 1 and stores its new nodes.
     fn close_tree(&self) -> Result<ChunkId> {
-        let tree = std::mem::take(&mut *self.tree.lock().unwrap_or_else(PoisonError::into_inner));
+        let tree = std::mem::take(&mut *lock(&self.tree));
         let mut worker = Worker::new(self);
         let mut reader = ChunkReader::new(self.project.clone(), self.known.clone());
         let children = |level, id| match &self.base {
@@ -347,7 +347,7 @@ impl Session {
     }
 
     fn lock_deferred(&self) -> std::sync::MutexGuard<'_, Vec<Deferred>> {
-        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.deferred)
     }
 
     fn written(&self, root: Root) -> Written {
@@ -423,7 +423,7 @@ impl<'s> Worker<'s> {
                 id
             }
         };
-        let mut tree = session.tree.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tree = lock(&session.tree);
         tree.set_leaf(piece.index, leaf);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::filetree::entry::{Held, NodeRef, Record, encode_name};
 use crate::filetree::list::{ListBuilder, ListKind};
 use crate::filetree::old::OldDirectory;
 use crate::filetree::store::Worker;
-use crate::filetree::write::lock;
+use crate::workers::lock;
 
 /// Names of a directory that are worked on together.
 pub(crate) const PART_NAMES: usize = 512;

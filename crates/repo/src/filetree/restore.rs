@@ -16,6 +16,7 @@ use cairn_types::tree::{DirectoryWriter, EntryKind, TreeWriter};
 use cairn_types::{BackupId, Progress};
 use tokio::runtime::Handle;
 
+use crate::bulk::BulkReader;
 use crate::error::{Error, Result};
 use crate::filetree::compare;
 use crate::filetree::entry::{Held, NodeRef, Piece, Record};
@@ -24,12 +25,12 @@ use crate::filetree::store::DEPTH_MAX;
 use crate::filetree::summary::{ProblemKind, Problems, TreeSummary};
 use crate::filetree::walk::{Named, branch, find, leaf, piece_leaf, too_deep};
 use crate::filetree::window::{Link, Purpose, Target, Window};
-use crate::filetree::write::{lock, text};
+use crate::filetree::write::text;
 use crate::known::{Known, Pin};
 use crate::manifest::Content;
 use crate::project::Inner;
 use crate::read::ChunkReader;
-use crate::workers::{self, Stop, StopOnDrop};
+use crate::workers::{self, Stop, StopOnDrop, lock};
 
 /// Pieces and files that are planned at a time: some 20 MiB of memory.
 const WINDOW: usize = 32 << 10;
@@ -130,6 +131,16 @@ fn choose(reader: &mut ChunkReader, top: Record, path: &[u8]) -> Result<Option<C
 }
 
 impl Session {
+    /// Who reads the pieces of files.
+    pub fn bulk(&self) -> BulkReader {
+        BulkReader {
+            project: self.project.clone(),
+            known: self.known.clone(),
+            handle: self.handle.clone(),
+            stop: self.stop.clone(),
+        }
+    }
+
     /// Counts bytes to be done: each is written once and read back once.
     fn expect(&self, bytes: u64) {
         self.stop.progress().add_total(bytes.saturating_mul(2));

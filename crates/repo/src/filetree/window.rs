@@ -2,22 +2,16 @@
 //! the store. Hard links come behind the files.
 
 use std::io;
-use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cairn_types::tree::{DirectoryWriter, FileWriter, Metadata, Xattr};
 
+use crate::bulk::{Frame, Wanted};
 use crate::chunk::{ChunkId, is_zero};
 use crate::error::{Error, Result};
 use crate::filetree::restore::{Session, failed, join};
-use crate::filetree::write::lock;
-use crate::frame::FrameCoder;
-use crate::pack::PackSeal;
-use crate::plan::{self, Request, Wanted};
-use crate::read::{ChunkReader, fetch_ahead};
-use crate::store::pack_path;
-use crate::workers;
+use crate::workers::{self, lock};
 
 /// Runs of zeros from this length on are not written: they become holes.
 const HOLE_BYTES: usize = 32 << 10;
@@ -34,11 +28,11 @@ pub(crate) struct Target {
     pub writer: Mutex<Option<Arc<dyn FileWriter>>>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Purpose {
     pub file: u32,
-    pub bytes: u32,
     pub offset: u64,
+    pub bytes: u32,
 }
 
 /// What is planned and not written yet.
@@ -63,24 +57,23 @@ pub(crate) struct Link {
 impl Window {
     /// Writes what was planned, on all cores.
     pub fn write(self, session: &Arc<Session>) -> Result<()> {
-        let index = session.known.index();
-        let (wanted, requests) = plan::find_and_plan(&self.pieces, index)?;
-        let links = self.links;
         let batch = Arc::new(Batch {
             session: session.clone(),
             files: self.files,
             empty: self.empty,
-            wanted,
-            requests,
             next_empty: AtomicUsize::new(0),
-            next_request: AtomicUsize::new(0),
         });
-        let count = workers::count((batch.requests.len() + batch.empty.len()) as u64);
         let this = batch.clone();
-        let work = move || this.work();
-        let done = workers::run(count, &session.stop, work);
-        session.handle.block_on(done)?;
-        for link in links {
+        let count = workers::count(batch.empty.len() as u64);
+        let empty = workers::run(count, &session.stop, move || this.make_empty());
+        session.handle.block_on(empty)?;
+        session.bulk().read(self.pieces, move || {
+            let (batch, mut last) = (batch.clone(), None);
+            move |frame: &Frame<'_>, wanted: &[Wanted<Purpose>]| {
+                batch.write_pieces(frame, wanted, &mut last)
+            }
+        })?;
+        for link in self.links {
             session.stop.check()?;
             let path = join(&link.directory, &link.name);
             let writer = session.open(&link.directory)?;
@@ -96,19 +89,15 @@ struct Batch {
     session: Arc<Session>,
     files: Vec<Arc<Target>>,
     empty: Vec<usize>,
-    wanted: Vec<Wanted<Purpose>>,
-    requests: Vec<Request>,
     next_empty: AtomicUsize,
-    next_request: AtomicUsize,
 }
 
 /// The directory that a worker wrote to last: the next file is often in it too.
 type Last = Option<(Arc<[u8]>, Arc<dyn DirectoryWriter>)>;
 
 impl Batch {
-    fn work(&self) -> Result<()> {
-        let session = &self.session;
-        let (mut coder, mut last) = (FrameCoder::new(), None);
+    fn make_empty(&self) -> Result<()> {
+        let (session, mut last) = (&self.session, None);
         let next = || self.next_empty.fetch_add(1, Ordering::Relaxed);
         while let Some(file) = self.empty.get(next()) {
             session.stop.check()?;
@@ -116,75 +105,26 @@ impl Batch {
             let writer = self.writer(target, &mut last)?;
             self.finish(target, &*writer)?;
         }
-        fetch_ahead(
-            &session.project.objects,
-            &session.handle,
-            || {
-                let next = self.next_request.fetch_add(1, Ordering::Relaxed);
-                self.requests.get(next)
-            },
-            |request| {
-                let path = pack_path(session.project.place.project, request.pack);
-                (path, request.range.clone())
-            },
-            |request, stored| {
-                session.stop.check()?;
-                match stored {
-                    Err(Error::Missing { .. }) if !session.known.has_pack(request.pack) => {
-                        self.fulfil_moved(request, &mut last)
-                    }
-                    stored => self.fulfil(request, &stored?, &mut coder, &mut last),
-                }
-            },
-        )
+        Ok(())
     }
 
-    fn fulfil(
+    fn write_pieces(
         &self,
-        request: &Request,
-        stored: &[u8],
-        coder: &mut FrameCoder,
+        frame: &Frame<'_>,
+        wanted: &[Wanted<Purpose>],
         last: &mut Last,
     ) -> Result<()> {
-        let project = &self.session.project;
-        let seal = PackSeal::new(&project.keys, &project.place, request.pack);
-        let damaged = |problem| project.damaged_pack(request.pack, problem);
-        for frame in &request.frames {
-            let sealed = slice(stored, &request.range, &frame.entry.range());
-            let opened = coder.open(&seal, u32::from(frame.number), sealed);
-            let opened = opened.map_err(damaged)?;
-            let chunks = opened.chunks().map_err(damaged)?;
-            for wanted in &self.wanted[frame.wanted.clone()] {
-                let hasher = &project.keys.hasher;
-                let plain = wanted.find_in(frame, &chunks, opened.bytes(), hasher)?;
-                self.write_whole(wanted, plain, last)?;
+        for piece in wanted {
+            let plain = &frame.plain[frame.find(piece)?];
+            if plain.len() != piece.purpose.bytes as usize {
+                return Err(Error::DamagedChunk {
+                    id: piece.id,
+                    problem: "its length is not its place's",
+                });
             }
+            self.write(piece.purpose, plain, last)?;
         }
         Ok(())
-    }
-
-    /// As `fulfil`, where a collection has taken the pack away: the chunks are elsewhere.
-    fn fulfil_moved(&self, request: &Request, last: &mut Last) -> Result<()> {
-        let session = &self.session;
-        let (project, known) = (session.project.clone(), session.known.clone());
-        let mut reader = ChunkReader::on(project, known, session.handle.clone());
-        for frame in &request.frames {
-            for wanted in &self.wanted[frame.wanted.clone()] {
-                let plain = reader.block(wanted.id)?;
-                self.write_whole(wanted, plain, last)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write_whole(&self, wanted: &Wanted<Purpose>, plain: &[u8], last: &mut Last) -> Result<()> {
-        if plain.len() != wanted.purpose.bytes as usize {
-            return Err(Error::DamagedChunk {
-                id: wanted.id,
-                problem: "its length is not its place's",
-            });
-        }
-        self.write(wanted.purpose, plain, last)
     }
 
     fn write(&self, purpose: Purpose, plain: &[u8], last: &mut Last) -> Result<()> {
@@ -230,12 +170,6 @@ impl Target {
     fn path(&self) -> Vec<u8> {
         join(&self.directory, &self.name)
     }
-}
-
-/// The part of what was read that a frame is.
-fn slice<'s>(stored: &'s [u8], read: &Range<u64>, frame: &Range<u64>) -> &'s [u8] {
-    let (start, end) = (frame.start - read.start, frame.end - read.start);
-    stored.get(start as usize..end as usize).unwrap_or_default()
 }
 
 /// Writes a piece into a new file, without the long runs of zeros in it.

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use cairn_types::disk::NoChangeMap;
 use cairn_types::tree::{DirectoryReader, FileTime, TreeReader};
@@ -26,7 +26,7 @@ use crate::known::{Known, Pin};
 use crate::manifest::{Content, Manifest, Tree};
 use crate::packer::Packer;
 use crate::project::Inner;
-use crate::workers::{self, Stop, StopOnDrop};
+use crate::workers::{self, Stop, StopOnDrop, lock};
 use crate::write::Written;
 
 /// Pieces that may wait for other sessions to store them; more are stored again.
@@ -308,8 +308,4 @@ impl Session {
 /// A path to be shown.
 pub(crate) fn text(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,7 +1,7 @@
 //! An upload in parts to a remote store.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -14,6 +14,7 @@ use object_store::{
 
 use super::{RemoteStore, as_put, broken};
 use crate::store::retry::Attempts;
+use crate::workers::lock;
 
 /// Parts that are at the store, by number, until the upload is complete.
 type Parts = BTreeMap<usize, PartId>;
@@ -133,8 +134,4 @@ impl<S: ObjectStore + MultipartStore> MultipartUpload for RemoteUpload<S> {
             }
         }
     }
-}
-
-fn lock(parts: &Mutex<Parts>) -> MutexGuard<'_, Parts> {
-    parts.lock().unwrap_or_else(PoisonError::into_inner)
 }
