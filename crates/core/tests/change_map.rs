@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cairn_repo::{MasterKey, Project, Repository, WriteDisk, Written};
 use cairn_source::{ImagesConfig, Inventory, SourceConfig};
-use cairn_testkit::{MemoryDisk, backup_info};
+use cairn_testkit::{MemoryDisk, backup_info, noise};
 use cairn_types::disk::NoChangeMap;
 use cairn_types::{BackupId, Progress, ProjectId, ResourceId};
 use object_store::memory::InMemory;
@@ -83,18 +83,6 @@ impl Lab {
     }
 }
 
-/// Bytes that look random, the same for the same seed.
-fn noise(seed: u64, length: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
-
 fn make(path: &Path, size_bytes: u64) -> File {
     let file = File::options()
         .read(true)
@@ -125,7 +113,7 @@ async fn a_change_file_beside_an_image_tells_what_to_read() {
     let head = |from: &str, to: &str| {
         format!("cairn-changes 1\nfrom {from}\nto {to}\nsize {}\n", 40 * MIB)
     };
-    image.write_all_at(&noise(1, 20 * MIB), 0).unwrap();
+    image.write_all_at(&noise(1, 20 * MIB as usize), 0).unwrap();
     tell(head("-", "one") + "end\n");
     let full = lab.back_up().await;
     assert!(full.by_change_map.is_err());
@@ -215,7 +203,7 @@ async fn reflinks_tell_what_to_read(kind: &str) {
     let mut lab = Lab::new(&mounted.at).await;
     let path = mounted.at.join("disk.img");
     let image = make(&path, 64 * MIB);
-    image.write_all_at(&noise(1, 20 * MIB), 0).unwrap();
+    image.write_all_at(&noise(1, 20 * MIB as usize), 0).unwrap();
     lab.back_up().await;
     assert_eq!(reflinks(&mounted.at).len(), 1);
 
@@ -241,7 +229,9 @@ async fn reflinks_tell_what_to_read(kind: &str) {
     // Who writes while a backup reads does it no harm, and is seen by the next.
     let before = fs::read(&path).unwrap();
     let job = lab.job();
-    image.write_all_at(&noise(5, 9 * MIB), MIB).unwrap();
+    image
+        .write_all_at(&noise(5, 9 * MIB as usize), MIB)
+        .unwrap();
     let during = lab.project.write_disk(job).await.unwrap();
     assert_eq!(during.by_change_map, Ok(()), "{kind}");
     assert!(lab.restored().await == before);

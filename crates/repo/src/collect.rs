@@ -60,13 +60,10 @@ pub(crate) async fn collect(
     progress: Arc<Progress>,
 ) -> Result<Collected> {
     let _alone = project.collecting.lock().await;
-    let log = project.log()?.clone();
-    log.check().await?;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
-    let known = project.known().await?;
-    let mut removal = Removal::new(project.clone(), known.clone(), log);
-    removal.finish_earlier().await?;
+    let mut removal = Removal::begin(project).await?;
+    let known = removal.known().clone();
     let mut collection = Collection {
         _collecting: known.begin_collection(),
         project: project.clone(),

@@ -27,18 +27,30 @@ pub(crate) struct Removal {
 }
 
 impl Removal {
-    pub fn new(project: Arc<Inner>, known: Arc<Known>, log: Arc<Log>) -> Self {
-        Self {
-            project,
-            known,
+    /// For whoever has the project's collecting to himself. What earlier ones
+    /// condemned and did not get to remove is gone when this returns.
+    ///
+    /// Errors: `Conflict` another process is the writer now; `Denied` the repository is open for reading.
+    pub async fn begin(project: &Arc<Inner>) -> Result<Self> {
+        let log = project.log()?.clone();
+        log.check().await?;
+        let mut removal = Self {
+            project: project.clone(),
+            known: project.known().await?,
             log,
             files: None,
-        }
+        };
+        removal.finish_earlier().await?;
+        Ok(removal)
+    }
+
+    pub fn known(&self) -> &Arc<Known> {
+        &self.known
     }
 
     /// Removes what was condemned by earlier writers, or by this one where it
     /// came no further. Everybody has done without it since.
-    pub async fn finish_earlier(&mut self) -> Result<()> {
+    async fn finish_earlier(&mut self) -> Result<()> {
         for (slot, packs) in self.log.condemned(self.project.place.project).await {
             self.log.confirm().await?;
             self.files().await?.leave_out(&as_set(&packs)).await?;

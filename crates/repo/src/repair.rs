@@ -32,13 +32,10 @@ pub struct Repaired {
 
 pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Repaired> {
     let _alone = project.collecting.lock().await;
-    let log = project.log()?.clone();
-    log.check().await?;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
-    let known = project.known().await?;
-    let mut removal = Removal::new(project.clone(), known.clone(), log);
-    removal.finish_earlier().await?;
+    let mut removal = Removal::begin(project).await?;
+    let known = removal.known().clone();
     let check = FrameCheck {
         project: project.clone(),
         known: known.clone(),

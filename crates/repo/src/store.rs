@@ -18,14 +18,18 @@ pub use remote::{Creation, RemoteStore};
 pub use retry::RetryPolicy;
 pub use s3::{S3Config, S3Credentials, S3Store};
 
+use std::future::ready;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_types::{BackupId, ProjectId};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use object_store::{
+    GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload,
+};
 
 use crate::error::{Error, Result};
 use crate::pack::PackId;
@@ -307,6 +311,19 @@ impl Objects {
         let mut projects: Vec<ProjectId> = names.filter_map(|name| name.parse().ok()).collect();
         projects.sort();
         Ok(projects)
+    }
+}
+
+/// What makes an answer of the same once its bytes have come.
+fn answer_with(got: &GetResult) -> impl FnOnce(Bytes) -> GetResult + use<> {
+    let (meta, range) = (got.meta.clone(), got.range.clone());
+    let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
+    move |bytes| GetResult {
+        payload: GetResultPayload::Stream(stream::once(ready(Ok(bytes))).boxed()),
+        meta,
+        range,
+        attributes,
+        extensions,
     }
 }
 

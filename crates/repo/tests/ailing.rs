@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_repo::{Creation, RemoteStore, Result, RetryPolicy, VerifyLevel};
+use cairn_repo::{Creation, RemoteStore, Result, RetryPolicy};
 use cairn_testkit::{AilingStore, Ailment, Course, Fate, MemoryDisk, Request};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
-use common::{BLOCK, World, conformance, job, noise};
+use common::{History, World, conformance, job};
 use object_store::ObjectStore;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,20 +59,18 @@ impl Start {
     async fn new() -> Self {
         let store = AilingStore::new();
         let world = World::on(remote(&store)).await;
-        let disk = Arc::new(MemoryDisk::with(&noise(1, 120 * BLOCK)));
-        let (dead, _) = world.write(&disk).await.unwrap();
-        disk.write(0, &noise(2, 90 * BLOCK));
-        let (to_delete, _) = world.write(&disk).await.unwrap();
-        disk.write(0, &noise(3, 20 * BLOCK));
-        let (kept, _) = world.write(&disk).await.unwrap();
-        world.project.delete(dead).await.unwrap();
-        let kept = BTreeMap::from([(kept, disk.bytes())]);
-        // More than a part of an upload.
-        disk.write(20 * BLOCK as u64, &noise(4, 100 * BLOCK));
+        // At its end more than a part of an upload.
+        let history = History::new(&world, [120, 90, 20, 100]).await;
+        let History {
+            disk,
+            next,
+            to_delete,
+            kept,
+        } = history;
         Self {
             store,
             project: world.project_id,
-            next: world.info(9),
+            next,
             disk,
             to_delete,
             kept,
@@ -153,15 +151,9 @@ impl Scene {
             Act::Restore | Act::Collect => {}
         }
         let progress = Arc::new(Progress::default());
-        self.world
-            .project
-            .collect(&[], progress.clone())
-            .await
-            .expect(what);
+        self.world.project.collect(&[], progress).await.expect(what);
         self.act(Act::Restore).await.expect(what);
-        let report = self.world.project.verify(VerifyLevel::Full, progress).await;
-        let report = report.unwrap();
-        assert!(report.is_clean(), "{what}: {report:?}");
+        self.world.must_be_whole(what).await;
     }
 }
 

@@ -9,10 +9,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_repo::{Result, VerifyLevel};
+use cairn_repo::Result;
 use cairn_testkit::{Fault, FaultyStore, MemoryDisk};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
-use common::{BLOCK, World, job, noise};
+use common::{History, World, job};
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -41,16 +41,13 @@ impl Scene {
     async fn new() -> Self {
         let store = FaultyStore::new(Arc::new(InMemory::new()));
         let world = World::on(Arc::new(store.clone())).await;
-        let disk = Arc::new(MemoryDisk::with(&noise(1, 120 * BLOCK)));
-        let (dead, _) = world.write(&disk).await.unwrap();
-        disk.write(0, &noise(2, 90 * BLOCK));
-        let (to_delete, _) = world.write(&disk).await.unwrap();
-        disk.write(0, &noise(3, 20 * BLOCK));
-        let (kept, _) = world.write(&disk).await.unwrap();
-        world.project.delete(dead).await.unwrap();
-        let kept = BTreeMap::from([(kept, disk.bytes())]);
-        disk.write(20 * BLOCK as u64, &noise(4, 90 * BLOCK));
-        let next = world.info(9);
+        let history = History::new(&world, [120, 90, 20, 90]).await;
+        let History {
+            disk,
+            next,
+            to_delete,
+            kept,
+        } = history;
         Self {
             store,
             world,
@@ -88,13 +85,7 @@ impl Scene {
                 .await
                 .expect("what is listed restores");
         }
-        let progress = Arc::new(Progress::default());
-        let report = world
-            .project
-            .verify(VerifyLevel::Full, progress)
-            .await
-            .unwrap();
-        assert!(report.is_clean(), "{report:?}");
+        world.must_be_whole("what is there").await;
     }
 
     /// Does what was interrupted again, deletes everything and collects: nothing is left.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cairn_repo::{FileCall, LocalStore, Result, VerifyLevel};
+use cairn_repo::{FileCall, LocalStore, Result};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
 use common::{BLOCK, World, job, noise};
@@ -263,13 +263,7 @@ async fn check(world: &World, kept: &BTreeMap<BackupId, Vec<u8>>, what: &str) {
         let (restored, _) = restored.unwrap_or_else(|error| panic!("{what}: {backup}: {error}"));
         assert!(restored == *bytes, "{what}: {backup} is another");
     }
-    let progress = Arc::new(Progress::default());
-    let report = world
-        .project
-        .verify(VerifyLevel::Full, progress)
-        .await
-        .unwrap();
-    assert!(report.is_clean(), "{what}: {report:?}");
+    world.must_be_whole(what).await;
 }
 
 /// ClickHouse 111320 said that a backup was made and had synced nothing; kopia

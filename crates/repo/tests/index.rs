@@ -5,101 +5,16 @@
 mod common;
 
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use async_trait::async_trait;
-use cairn_repo::{Project, Repository, VerifyLevel};
-use cairn_testkit::MemoryDisk;
+use cairn_repo::{Repository, VerifyLevel};
+use cairn_testkit::{MemoryDisk, PausedStore};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use common::{BLOCK, World, job, kind, noise};
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
-};
-
-/// A store that tells what was read, and that can leave packs out of its listings.
-#[derive(Debug)]
-struct Listener {
-    inner: InMemory,
-    reads: Mutex<Vec<String>>,
-    hidden: Mutex<Option<String>>,
-}
-
-impl Listener {
-    fn new() -> Arc<Self> {
-        Arc::new(Self {
-            inner: InMemory::new(),
-            reads: Mutex::default(),
-            hidden: Mutex::default(),
-        })
-    }
-
-    /// The paths of objects that were read since this was asked last.
-    fn reads(&self) -> Vec<String> {
-        std::mem::take(&mut *self.reads.lock().unwrap())
-    }
-}
-
-impl std::fmt::Display for Listener {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Listener {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        options: PutOptions,
-    ) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if !options.head {
-            self.reads.lock().unwrap().push(location.to_string());
-        }
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let hidden = self.hidden.lock().unwrap().clone();
-        let shown = move |meta: &ObjectMeta| {
-            let path = meta.location.to_string();
-            std::future::ready(hidden.as_ref().is_none_or(|part| !path.contains(part)))
-        };
-        self.inner.list(prefix).try_filter(shown).boxed()
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
+use object_store::{ObjectStore, ObjectStoreExt};
 
 /// A store, and a folder in which its index is kept over restarts.
 struct Machine {
@@ -170,25 +85,17 @@ async fn check(world: &World, backups: &[(BackupId, Arc<MemoryDisk>)]) {
     }
 }
 
-async fn verify(project: &Project) {
-    let progress = Arc::new(Progress::default());
-    let report = project.verify(VerifyLevel::Full, progress).await.unwrap();
-    assert!(report.is_clean(), "{report:?}");
-}
-
 #[tokio::test]
 async fn a_start_reads_only_the_index_objects_that_are_new() {
-    let store = Listener::new();
-    let machine = Machine::new(store.clone());
+    let store = PausedStore::new(Arc::new(InMemory::new()));
+    let machine = Machine::new(Arc::new(store.clone()));
     let backups = fill(&machine.start().await).await;
-    store.reads();
+    store.pause_at(u64::MAX);
     let world = machine.start().await;
     check(&world, &backups).await;
-    let reads = store
-        .reads()
-        .iter()
-        .filter(|path| path.contains("/index/"))
-        .count() as u64;
+    let calls = store.calls();
+    let of_index = |call: &&String| call.starts_with("get ") && call.contains("/index/");
+    let reads = calls.iter().filter(of_index).count() as u64;
     assert!(reads < BACKUPS - 60, "{reads} of {BACKUPS}");
     // Nothing that is known from before is stored again.
     for (_, disk) in &backups {
@@ -198,10 +105,10 @@ async fn a_start_reads_only_the_index_objects_that_are_new() {
 
 #[tokio::test]
 async fn packs_that_the_store_does_not_list_are_asked_for() {
-    let store = Listener::new();
-    let machine = Machine::new(store.clone());
+    let store = PausedStore::new(Arc::new(InMemory::new()));
+    let machine = Machine::new(Arc::new(store.clone()));
     let backups = fill(&machine.start().await).await;
-    *store.hidden.lock().unwrap() = Some("/packs/".into());
+    store.hide(Some("/packs/".into()));
     for kept in [true, false] {
         if !kept {
             std::fs::remove_dir_all(machine.folder.path()).unwrap();
@@ -251,7 +158,7 @@ async fn a_collection_is_not_undone_by_what_the_folder_remembers() {
         let (again, _) = world.write(disk).await.unwrap();
         assert!(world.restore(again).await.unwrap().0 == disk.bytes());
     }
-    verify(&world.project).await;
+    world.must_be_whole("now").await;
 }
 
 /// Changes a file, by its bytes.
@@ -301,5 +208,5 @@ async fn a_folder_that_is_lost_or_damaged_is_made_anew() {
             }
         }
     }
-    verify(&machine.start().await.project).await;
+    machine.start().await.must_be_whole("a new start").await;
 }

@@ -7,7 +7,7 @@ mod common;
 
 use std::sync::Arc;
 
-use cairn_repo::{Collected, Result, VerifyLevel, WriteDisk};
+use cairn_repo::{Collected, Result, WriteDisk};
 use cairn_testkit::{Ending, Fault, FaultyStore, GatedDisk, MappedDisk, MemoryDisk, PausedStore};
 use cairn_types::{BackupId, Kind, Progress};
 use common::{BLOCK, World, job, kind, noise};
@@ -27,12 +27,6 @@ async fn collect(world: &World) -> Collected {
 fn collecting(world: &World) -> BoxFuture<'static, Result<Collected>> {
     let project = world.project.clone();
     Box::pin(async move { project.collect(&[], Arc::default()).await })
-}
-
-async fn is_clean(world: &World, case: &str) {
-    let report = world.project.verify(VerifyLevel::Full, Arc::default());
-    let report = report.await.unwrap();
-    assert!(report.is_clean(), "{case}: {report:?}");
 }
 
 /// A project whose store can be held up, with a disk that is saved, and much
@@ -150,7 +144,7 @@ async fn pbs_psa_2025_00019_1_a_backup_outlives_the_one_it_was_made_from() {
                 let restored = world.restore(backup).await.unwrap().0;
                 assert!(restored == scene.disk.bytes(), "{case}");
             }
-            is_clean(world, &case).await;
+            world.must_be_whole(&case).await;
             collect(world).await;
             let world = world.reopen().await;
             let restored = world.restore(backup).await.unwrap().0;
@@ -249,7 +243,7 @@ async fn duplicacy_323_a_backup_of_what_is_dead_outlives_a_collection() {
                 let restored = world.restore(backup).await.unwrap().0;
                 assert!(restored == dead.bytes(), "at {call}");
             }
-            is_clean(&world, &format!("at {call}")).await;
+            world.must_be_whole(&format!("at {call}")).await;
             collect(&world).await;
             world = world.reopen().await;
         }
@@ -365,10 +359,10 @@ async fn borg_9748_what_a_collection_was_at_when_it_failed_is_never_relied_on() 
                     assert!(restored == disk.bytes(), "call {call}");
                 }
                 collect(&world).await;
-                is_clean(&world, &format!("{:?}", fault(call))).await;
+                world.must_be_whole(&format!("{:?}", fault(call))).await;
                 world.project.delete(again).await.unwrap();
                 collect(&world).await;
-                is_clean(&world, &format!("{:?}", fault(call))).await;
+                world.must_be_whole(&format!("{:?}", fault(call))).await;
                 world = world.reopen().await;
             }
             if ended.is_ok() && calls <= call {
@@ -545,7 +539,7 @@ async fn a_collection_can_be_cancelled_at_any_call() {
         }
         let (again, _) = scene.world.write(&scene.disk).await.unwrap();
         collect(&scene.world).await;
-        is_clean(&scene.world, &format!("at {call}")).await;
+        scene.world.must_be_whole(&format!("at {call}")).await;
         for backup in [again, scene.saved] {
             let restored = scene.world.restore(backup).await.unwrap().0;
             assert!(restored == scene.disk.bytes(), "at {call}");

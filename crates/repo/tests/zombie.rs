@@ -10,10 +10,10 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_repo::{Result, VerifyLevel};
+use cairn_repo::Result;
 use cairn_testkit::{MemoryDisk, PausedStore};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress};
-use common::{BLOCK, World, job, noise};
+use common::{BLOCK, History, World, job, noise};
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -43,16 +43,13 @@ impl Scene {
         let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
         let store = PausedStore::new(inner.clone());
         let zombie = World::on(Arc::new(store.clone())).await;
-        let disk = Arc::new(MemoryDisk::with(&noise(1, 40 * BLOCK)));
-        let (dead, _) = zombie.write(&disk).await.unwrap();
-        disk.write(0, &noise(2, 30 * BLOCK));
-        let (to_delete, _) = zombie.write(&disk).await.unwrap();
-        disk.write(0, &noise(3, 8 * BLOCK));
-        let (kept, _) = zombie.write(&disk).await.unwrap();
-        zombie.project.delete(dead).await.unwrap();
-        let kept = BTreeMap::from([(kept, disk.bytes())]);
-        disk.write(8 * BLOCK as u64, &noise(4, 25 * BLOCK));
-        let next = zombie.info(9);
+        let history = History::new(&zombie, [40, 30, 8, 25]).await;
+        let History {
+            disk,
+            next,
+            to_delete,
+            kept,
+        } = history;
         Self {
             inner,
             store,
@@ -148,9 +145,7 @@ async fn sweep(act: Act) {
         let world = world.reopen().await;
         collect(&world).await.unwrap();
         scene.check(&world, &case).await;
-        let report = world.project.verify(VerifyLevel::Full, Arc::default());
-        let report = report.await.unwrap();
-        assert!(report.is_clean(), "{case}: {report:?}");
+        world.must_be_whole(&case).await;
         for backup in world.project.list().await.unwrap() {
             world.project.delete(backup.info.id).await.unwrap();
         }

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    UploadPart,
 };
 
 /// How a store fails.
@@ -166,9 +167,7 @@ impl ObjectStore for FaultyStore {
                 let (inner, state) = (inner.clone(), state.clone());
                 async move {
                     let location = location?;
-                    let one = stream::once(std::future::ready(Ok(location.clone()))).boxed();
-                    let deleted = inner.delete_stream(one).try_collect::<Vec<_>>();
-                    state.call(deleted).await.map(|_| location)
+                    state.call(inner.delete(&location)).await.map(|()| location)
                 }
             })
             .boxed()

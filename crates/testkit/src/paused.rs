@@ -9,7 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::Notify;
 
@@ -126,7 +126,8 @@ impl ObjectStore for PausedStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.gate.pass("get", Some(location)).await;
+        let call = if options.head { "head" } else { "get" };
+        self.gate.pass(call, Some(location)).await;
         self.inner.get_opts(location, options).await
     }
 
@@ -141,9 +142,7 @@ impl ObjectStore for PausedStore {
                 async move {
                     let location = location?;
                     gate.pass("delete", Some(&location)).await;
-                    let one = stream::once(std::future::ready(Ok(location.clone()))).boxed();
-                    let deleted = inner.delete_stream(one).try_collect::<Vec<_>>();
-                    deleted.await.map(|_| location)
+                    inner.delete(&location).await.map(|()| location)
                 }
             })
             .boxed()

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{FakeClock, Moment, Sabotage, Saboteur};
+use crate::{FakeClock, Moment, Sabotage, Saboteur, noise};
 
 /// Seconds that a lease certainly has ended after.
 const LONG_SECONDS: i64 = 3600;
@@ -476,16 +476,4 @@ fn new_vault(
         sys_lock_source_service: None,
         resources,
     }
-}
-
-/// Bytes that do not compress, the same for the same seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..length).map(|_| next()).collect()
 }

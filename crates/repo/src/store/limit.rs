@@ -10,17 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult,
-    UploadPart,
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result as StoreResult, UploadPart,
 };
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 use tokio::time::{self, Instant};
+
+use super::answer_with;
 
 /// Requests at a time if nothing else is said.
 const REQUESTS: usize = 32;
@@ -154,17 +154,8 @@ impl ObjectStore for LimitedStore {
             return Ok(got);
         }
         self.lanes.down.take(got.range.end - got.range.start).await;
-        let (meta, range) = (got.meta.clone(), got.range.clone());
-        let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
-        let bytes: Bytes = got.bytes().await?;
-        let payload = stream::once(std::future::ready(Ok(bytes))).boxed();
-        Ok(GetResult {
-            payload: GetResultPayload::Stream(payload),
-            meta,
-            range,
-            attributes,
-            extensions,
-        })
+        let answer = answer_with(&got);
+        Ok(answer(got.bytes().await?))
     }
 
     fn delete_stream(

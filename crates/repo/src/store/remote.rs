@@ -22,11 +22,12 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error as StoreError, GetOptions, GetResult, GetResultPayload, ListResult,
-    MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result as StoreResult,
+    CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result as StoreResult,
 };
 
+use super::answer_with;
 use super::retry::{Attempts, RetryPolicy};
 use upload::RemoteUpload;
 
@@ -182,9 +183,12 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
         let head = options.head;
         let got = self.inner.get_opts(location, options);
         let got = self.policy.within(0, got).await?;
-        let (meta, range) = (got.meta.clone(), got.range.clone());
-        let (attributes, extensions) = (got.attributes.clone(), got.extensions.clone());
-        let wanted = if head { 0 } else { range.end - range.start };
+        let answer = answer_with(&got);
+        let wanted = if head {
+            0
+        } else {
+            got.range.end - got.range.start
+        };
         let bytes = if head {
             Bytes::new()
         } else {
@@ -194,14 +198,7 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
             let problem = format!("{} bytes of {location} came, not {wanted}", bytes.len());
             return Err(broken(problem));
         }
-        let payload = stream::once(std::future::ready(Ok(bytes))).boxed();
-        Ok(GetResult {
-            payload: GetResultPayload::Stream(payload),
-            meta,
-            range,
-            attributes,
-            extensions,
-        })
+        Ok(answer(bytes))
     }
 
     async fn delete_one(&self, location: Path) -> StoreResult<Path> {

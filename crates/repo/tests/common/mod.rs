@@ -3,9 +3,13 @@
 
 pub mod conformance;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cairn_repo::{MasterKey, Project, Repository, Restored, Result, WriteDisk, Written};
+use cairn_repo::{
+    MasterKey, Project, Repository, Restored, Result, VerifyLevel, WriteDisk, Written,
+};
+pub use cairn_testkit::noise;
 use cairn_testkit::{MemoryDisk, backup_info};
 use cairn_types::disk::DiskReader;
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
@@ -45,6 +49,13 @@ impl World {
             project_id,
             project,
         })
+    }
+
+    /// A full verification finds nothing.
+    pub async fn must_be_whole(&self, case: &str) {
+        let report = self.project.verify(VerifyLevel::Full, Arc::default());
+        let report = report.await.unwrap();
+        assert!(report.is_clean(), "{case}: {report:?}");
     }
 
     /// Another project of the same repository.
@@ -114,16 +125,37 @@ pub fn job(info: BackupInfo, disk: &Arc<MemoryDisk>) -> WriteDisk {
     }
 }
 
-/// Bytes that do not compress, the same for the same seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
+/// What happened in a project before something is interrupted there.
+pub struct History {
+    pub disk: Arc<MemoryDisk>,
+    /// The next backup of the disk as it is now.
+    pub next: BackupInfo,
+    /// A backup that somebody deletes.
+    pub to_delete: BackupId,
+    /// What must restore to what, whatever happens.
+    pub kept: BTreeMap<BackupId, Vec<u8>>,
+}
+
+impl History {
+    /// Saves a disk three times, with so many other blocks at its start each
+    /// time, and deletes the first backup; then changes blocks behind those.
+    pub async fn new(world: &World, [first, second, third, behind]: [usize; 4]) -> Self {
+        let disk = Arc::new(MemoryDisk::with(&noise(1, first * BLOCK)));
+        let (dead, _) = world.write(&disk).await.unwrap();
+        disk.write(0, &noise(2, second * BLOCK));
+        let (to_delete, _) = world.write(&disk).await.unwrap();
+        disk.write(0, &noise(3, third * BLOCK));
+        let (kept, _) = world.write(&disk).await.unwrap();
+        world.project.delete(dead).await.unwrap();
+        let kept = BTreeMap::from([(kept, disk.bytes())]);
+        disk.write((third * BLOCK) as u64, &noise(4, behind * BLOCK));
+        Self {
+            disk,
+            next: world.info(9),
+            to_delete,
+            kept,
+        }
+    }
 }
 
 /// Bytes that compress well, the same for the same seed.
