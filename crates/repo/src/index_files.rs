@@ -12,8 +12,9 @@ use futures::{StreamExt, stream};
 use crate::error::Result;
 use crate::index::{INDEX_BYTES, IndexedPack};
 use crate::known::Known;
+use crate::objects::or_corrupt;
 use crate::pack::PackId;
-use crate::project::{Inner, READS, or_corrupt};
+use crate::project::{Inner, READS};
 use crate::store::{Folder, Found};
 use crate::workers;
 

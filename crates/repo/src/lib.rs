@@ -29,6 +29,7 @@ mod log;
 mod losses;
 mod manifest;
 mod marks;
+mod objects;
 mod pack;
 mod packer;
 mod project;

@@ -19,9 +19,10 @@ use crate::frame::{FrameBuilder, FrameCoder};
 use crate::index::PackInfo;
 use crate::known::Known;
 use crate::marks::Bits;
+use crate::objects::or_corrupt;
 use crate::pack::{ChunkEntry, PackId, PackSeal, PackTable};
 use crate::packer::Packer;
-use crate::project::{Inner, or_corrupt};
+use crate::project::Inner;
 use crate::store::pack_path;
 use crate::workers::{self, Stop, lock};
 

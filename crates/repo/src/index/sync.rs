@@ -12,8 +12,9 @@ use futures::{StreamExt, stream};
 
 use crate::error::{Error, Result};
 use crate::known::Known;
+use crate::objects::or_corrupt;
 use crate::pack::PackId;
-use crate::project::{Inner, READS, or_corrupt};
+use crate::project::{Inner, READS};
 use crate::store::{Folder, pack_path};
 use crate::workers;
 
