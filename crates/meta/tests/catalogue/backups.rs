@@ -8,12 +8,9 @@ use cairn_types::ResourceId;
 async fn backups_are_filtered_sorted_and_paged() {
     on_each_database(async |meta| {
         let project = project(&meta).await;
-        let vault = vault(project, "v", 1);
         let resource = ResourceId::random();
-        let point = checkpoint(&vault);
         let mut tx = meta.begin().await.unwrap();
-        tx.insert_vault(&vault).await.unwrap();
-        tx.insert_checkpoint(&point).await.unwrap();
+        let (vault, point) = vault_with_checkpoint(&mut tx, project).await;
         let mut backups: Vec<Backup> = (0..6)
             .map(|number| backup(&vault, point.id, resource, 10 + number))
             .collect();
@@ -110,11 +107,8 @@ async fn backups_are_filtered_sorted_and_paged() {
 async fn pages_follow_one_another_in_every_order() {
     on_each_database(async |meta| {
         let project = project(&meta).await;
-        let vault = vault(project, "v", 1);
-        let point = checkpoint(&vault);
         let mut tx = meta.begin().await.unwrap();
-        tx.insert_vault(&vault).await.unwrap();
-        tx.insert_checkpoint(&point).await.unwrap();
+        let (vault, point) = vault_with_checkpoint(&mut tx, project).await;
         for number in 0..12 {
             let mut one = backup(&vault, point.id, ResourceId::random(), 10 + number / 4);
             one.name = format!("name_{}", number % 3);

@@ -147,6 +147,15 @@ pub fn checkpoint(vault: &Vault) -> Checkpoint {
     }
 }
 
+/// A vault and a checkpoint of it, both in the catalogue.
+pub async fn vault_with_checkpoint(tx: &mut Tx, project: ProjectId) -> (Vault, Checkpoint) {
+    let vault = vault(project, "v", 1);
+    let point = checkpoint(&vault);
+    tx.insert_vault(&vault).await.unwrap();
+    tx.insert_checkpoint(&point).await.unwrap();
+    (vault, point)
+}
+
 pub fn backup(
     vault: &Vault,
     checkpoint: CheckpointId,

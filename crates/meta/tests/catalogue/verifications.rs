@@ -47,11 +47,8 @@ fn hurt(backup: &Backup, task: OperationLogId, seconds: i64) -> Verification {
 async fn the_newest_result_of_a_backup_counts_until_the_backup_goes() {
     on_each_database(async |meta| {
         let project = project(&meta).await;
-        let vault = vault(project, "v", 1);
-        let point = checkpoint(&vault);
         let mut tx = meta.begin().await.unwrap();
-        tx.insert_vault(&vault).await.unwrap();
-        tx.insert_checkpoint(&point).await.unwrap();
+        let (vault, point) = vault_with_checkpoint(&mut tx, project).await;
         let (resource, disk) = (ResourceId::random(), ResourceId::random());
         let mut server = backup(&vault, point.id, resource, 5);
         insert_available(&mut tx, &mut server).await;
@@ -141,11 +138,8 @@ async fn the_newest_result_of_a_backup_counts_until_the_backup_goes() {
 async fn whoever_was_not_looked_at_for_longest_is_next() {
     on_each_database(async |meta| {
         let project = project(&meta).await;
-        let vault = vault(project, "v", 1);
-        let point = checkpoint(&vault);
         let mut tx = meta.begin().await.unwrap();
-        tx.insert_vault(&vault).await.unwrap();
-        tx.insert_checkpoint(&point).await.unwrap();
+        let (vault, point) = vault_with_checkpoint(&mut tx, project).await;
         // It became available at 6.
         let mut made = backup(&vault, point.id, ResourceId::random(), 5);
         tx.insert_backup(&made).await.unwrap();
