@@ -4,6 +4,7 @@
 //! their kinds and lengths. On the wire a frame is a header in clear (codec,
 //! plain length, sealed length), which its seal covers, and the sealed bytes.
 
+use std::io::Cursor;
 use std::ops::Range;
 
 use zstd_safe::{CCtx, CParameter, DCtx};
@@ -207,21 +208,19 @@ impl FrameCoder {
 
     /// Appends `plain` to `out`, compressed if that makes it smaller by a thirty-second at least.
     fn compress(&mut self, plain: &[u8], out: &mut Vec<u8>) -> u8 {
-        let start = out.len();
         let limit = plain.len() - plain.len() / 32;
-        out.resize(start + limit, 0);
-        let compressor = if self.compresses_well(plain, &mut out[start..]) {
+        let compressor = if self.compresses_well(plain) {
             &mut self.compressor
         } else {
             &mut self.fast_compressor
         };
-        match compressor.compress2(&mut out[start..], plain) {
-            Ok(length) => {
-                out.truncate(start + length);
-                CODEC_ZSTD
-            }
-            Err(_) => {
-                // No room: the bytes do not compress.
+        let start = out.len();
+        out.reserve(zstd_safe::compress_bound(plain.len()));
+        let mut packed = Cursor::new(&mut *out);
+        packed.set_position(start as u64);
+        match compressor.compress2(&mut packed, plain) {
+            Ok(length) if length <= limit => CODEC_ZSTD,
+            _ => {
                 out.truncate(start);
                 out.extend_from_slice(plain);
                 CODEC_RAW
@@ -230,14 +229,15 @@ impl FrameCoder {
     }
 
     /// Whether pieces of a frame become less than half as long.
-    fn compresses_well(&mut self, plain: &[u8], scratch: &mut [u8]) -> bool {
+    fn compresses_well(&mut self, plain: &[u8]) -> bool {
         let step = plain.len() / SAMPLES;
         if step < SAMPLE_BYTES {
             return true;
         }
         let pieces = plain.chunks_exact(step).map(|part| {
             let piece = &part[(step - SAMPLE_BYTES) / 2..][..SAMPLE_BYTES];
-            let packed = self.fast_compressor.compress2(scratch, piece);
+            let mut scratch = [0; SAMPLE_BYTES];
+            let packed = self.fast_compressor.compress2(&mut scratch[..], piece);
             packed.unwrap_or(SAMPLE_BYTES)
         });
         pieces.sum::<usize>() < SAMPLES * SAMPLE_BYTES / 2
@@ -266,12 +266,11 @@ impl FrameCoder {
         match codec {
             CODEC_RAW => {}
             CODEC_ZSTD => {
-                self.plain.resize(plain_bytes, 0);
-                let length = self
-                    .decompressor
-                    .decompress(&mut self.plain[..], &self.sealed_text)
+                self.plain.clear();
+                self.plain.reserve(plain_bytes);
+                self.decompressor
+                    .decompress(&mut self.plain, &self.sealed_text)
                     .map_err(|_| Malformed("a frame does not decompress"))?;
-                self.plain.truncate(length);
             }
             _ => return Err(Malformed("a frame has an unknown codec")),
         }

@@ -12,6 +12,7 @@
 //! other is in `docs/CONCURRENCY.md`.
 
 mod base;
+mod buffer;
 mod bulk;
 mod check;
 mod chunk;

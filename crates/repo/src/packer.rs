@@ -14,8 +14,9 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Error, Result};
-use crate::frame::{FrameBuilder, FrameCoder, Unsealed};
+use crate::frame::{FrameBuilder, FrameCoder, STORED_BYTES_MAX, Unsealed};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
 use crate::known::{Known, Session};
 use crate::pack::{ChunkEntry, NewPack};
@@ -28,6 +29,8 @@ use crate::{random, seal, workers};
 const PART_BYTES: usize = 5 << 20;
 /// Parts of one pack on their way to the store.
 const PARTS_IN_FLIGHT: usize = 2;
+/// Buffers for parts that stay when there is nothing to send.
+const PARTS_KEPT: usize = 4;
 /// Packs being finished at a time.
 const PACKS_FINISHING: usize = 2;
 
@@ -39,6 +42,7 @@ pub(crate) struct Packer {
     handle: Handle,
     open: Mutex<Vec<OpenPack>>,
     finishing: Mutex<JoinSet<Result<IndexedPack>>>,
+    parts: Arc<BufferPool>,
     unindexed: Mutex<Vec<IndexedPack>>,
     new_bytes: AtomicU64,
     stored_bytes: AtomicU64,
@@ -60,6 +64,7 @@ impl Packer {
             handle: Handle::current(),
             open: Mutex::default(),
             finishing: Mutex::default(),
+            parts: BufferPool::new(PART_BYTES + STORED_BYTES_MAX, PARTS_KEPT),
             unindexed: Mutex::default(),
             new_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -108,7 +113,7 @@ impl Packer {
     fn add(&self, append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>) -> Result<()> {
         let taken = lock(&self.open).pop();
         let mut pack = taken.unwrap_or_else(|| {
-            let pack = OpenPack::new(&self.project);
+            let pack = OpenPack::new(&self.project, &self.parts);
             self.known.begin_pack(self.session, pack.pack.id());
             pack
         });
@@ -241,13 +246,14 @@ struct OpenPack {
 }
 
 impl OpenPack {
-    fn new(project: &Inner) -> Self {
-        let mut pending = Vec::new();
+    fn new(project: &Inner, parts: &Arc<BufferPool>) -> Self {
+        let mut pending = empty(parts);
         let pack = NewPack::begin(&project.keys, &project.place, &mut pending);
         let upload = PackUpload {
             path: pack_path(project.place.project, pack.id()),
             pending,
             begun: None,
+            buffers: parts.clone(),
             parts: JoinSet::new(),
         };
         Self { pack, upload }
@@ -280,7 +286,8 @@ impl OpenPack {
 struct PackUpload {
     path: Path,
     /// Bytes that are not on their way yet.
-    pending: Vec<u8>,
+    pending: Buffer,
+    buffers: Arc<BufferPool>,
     /// Begun with the first part; a small pack needs none.
     begun: Option<Box<dyn MultipartUpload>>,
     parts: JoinSet<object_store::Result<()>>,
@@ -289,8 +296,7 @@ struct PackUpload {
 impl PackUpload {
     /// Sends one part's worth of pending bytes, or all if there are fewer.
     async fn send_part(&mut self, objects: &Objects) -> Result<()> {
-        let rest = self.pending.split_off(self.pending.len().min(PART_BYTES));
-        let part = Bytes::from(std::mem::replace(&mut self.pending, rest));
+        let part = self.take_part();
         while self.parts.len() >= PARTS_IN_FLIGHT {
             self.join_part().await?;
         }
@@ -300,6 +306,13 @@ impl PackUpload {
         let upload = self.begun.as_mut().expect("it was begun above");
         self.parts.spawn(upload.put_part(part.into()));
         Ok(())
+    }
+
+    fn take_part(&mut self) -> Bytes {
+        let length = self.pending.len().min(PART_BYTES);
+        let mut rest = empty(&self.buffers);
+        rest.extend_from_slice(&self.pending[length..]);
+        Bytes::from_owner(std::mem::replace(&mut self.pending, rest)).slice(..length)
     }
 
     async fn join_part(&mut self) -> Result<()> {
@@ -312,9 +325,8 @@ impl PackUpload {
 
     async fn complete(&mut self, objects: &Objects) -> Result<()> {
         if self.begun.is_none() && self.pending.len() <= PART_BYTES {
-            return objects
-                .put(&self.path, std::mem::take(&mut self.pending))
-                .await;
+            let all = self.take_part();
+            return objects.put(&self.path, all).await;
         }
         while !self.pending.is_empty() {
             self.send_part(objects).await?;
@@ -338,4 +350,11 @@ impl PackUpload {
             tracing::warn!(%error, object = %self.path, "An unfinished upload stays in the store.");
         }
     }
+}
+
+/// A buffer to gather a part in.
+fn empty(parts: &Arc<BufferPool>) -> Buffer {
+    let mut buffer = parts.take();
+    buffer.clear();
+    buffer
 }

@@ -3,8 +3,8 @@
 //! The tree is walked in windows. Zeros go to the target at once; the blocks of
 //! a window are sorted by where they are stored, so that each frame is read and
 //! opened once, neighbours in one request. Every block is checked against its
-//! id before it is written. In the end the target is flushed and read back,
-//! and its root must be the backup's.
+//! id before it is written. In the end the target is flushed, read back
+//! meanwhile, and its root must be the backup's.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,7 +84,10 @@ pub(crate) async fn restore_disk(
     });
     let this = session.clone();
     workers::one(move || this.write_all(top)).await?;
-    if session.read_back().await? != root {
+    let target = session.target.clone();
+    let flush = workers::one(move || Ok(target.flush()?));
+    let ((), restored) = tokio::try_join!(flush, session.read_back())?;
+    if restored != root {
         return Err(Error::RestoreDiffers { backup });
     }
     session.bulk.stop.complete();
@@ -106,8 +109,7 @@ impl Session {
         };
         reader.walk(self.geometry, top, &mut window)?;
         window.write_zeros()?;
-        window.write_blocks()?;
-        Ok(self.target.flush()?)
+        window.write_blocks()
     }
 
     /// Reads the target back and returns the root of what it holds.

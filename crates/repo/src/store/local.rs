@@ -32,12 +32,10 @@ use object_store::{
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Result};
-use files::{Files, Listed};
+use files::{Files, Listed, READ_BYTES};
 use system::System;
 use upload::LocalUpload;
 
-/// Bytes that are read at a time.
-const READ_BYTES: u64 = 4 << 20;
 /// Deletions under way at a time.
 const DELETES: usize = 16;
 const LOCK: &str = ".lock";
@@ -211,7 +209,12 @@ impl ObjectStore for LocalStore {
             })
             .await?;
         Ok(GetResult {
-            payload: GetResultPayload::Stream(read_stream(Arc::new(file), location, range.clone())),
+            payload: GetResultPayload::Stream(read_stream(
+                self.files.clone(),
+                file,
+                location,
+                range.clone(),
+            )),
             meta,
             range,
             attributes: Default::default(),
@@ -287,20 +290,22 @@ impl ObjectStore for LocalStore {
 
 /// The bytes of a range, in pieces.
 fn read_stream(
-    file: Arc<File>,
+    files: Arc<Files>,
+    file: File,
     location: &Path,
     range: Range<u64>,
 ) -> BoxStream<'static, StoreResult<Bytes>> {
-    let location = location.clone();
+    let (file, location) = (Arc::new(file), location.clone());
     stream::try_unfold(range.start, move |at| {
-        let (file, location, end) = (file.clone(), location.clone(), range.end);
+        let (files, file) = (files.clone(), file.clone());
+        let (location, end) = (location.clone(), range.end);
         async move {
             if at >= end {
                 return Ok(None);
             }
-            let piece = at..end.min(at + READ_BYTES);
+            let piece = at..end.min(at + READ_BYTES as u64);
             let next = piece.end;
-            let bytes = blocking(move || files::read(&file, &location, piece)).await?;
+            let bytes = blocking(move || files.read(&file, &location, piece)).await?;
             Ok(Some((bytes, next)))
         }
     })

@@ -6,15 +6,23 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectMeta, PutPayload, PutResult, Result as StoreResult};
 
 use super::system::System;
+use crate::buffer::BufferPool;
+use crate::frame::STORED_BYTES_MAX;
 use crate::random;
 
+/// Bytes that are read at a time: any frame comes in one piece.
+pub(super) const READ_BYTES: usize = STORED_BYTES_MAX;
+/// Reads from this size on go into buffers that are used again.
+const LARGE_READ_BYTES: usize = 128 << 10;
+/// Such buffers that stay when nobody reads.
+const BUFFERS_KEPT: usize = 6;
 /// Unfinished files lie here, on the same file system as the finished.
 const TEMPORARY: &str = ".tmp";
 
@@ -23,6 +31,8 @@ const TEMPORARY: &str = ".tmp";
 pub(super) struct Files {
     root: PathBuf,
     system: System,
+    /// What large reads go into.
+    buffers: Arc<BufferPool>,
     folders: Mutex<Folders>,
 }
 
@@ -74,6 +84,7 @@ impl Files {
         Self {
             root,
             system,
+            buffers: BufferPool::new(READ_BYTES, BUFFERS_KEPT),
             folders: Mutex::default(),
         }
     }
@@ -227,6 +238,27 @@ impl Files {
         Ok((file, meta))
     }
 
+    /// Reads a range of a file that must be there in full; `READ_BYTES` at most.
+    pub fn read(&self, file: &File, location: &Path, range: Range<u64>) -> StoreResult<Bytes> {
+        let length = usize::try_from(range.end - range.start);
+        let length = length.expect("reads are cut into small pieces");
+        let read = |buffer: &mut [u8]| {
+            let read = file.read_exact_at(buffer, range.start);
+            read.map_err(|error| store_error(location, error))
+        };
+        if length < LARGE_READ_BYTES {
+            let mut buffer = vec![0; length];
+            read(&mut buffer)?;
+            return Ok(buffer.into());
+        }
+        let mut buffer = self.buffers.take();
+        if buffer.len() < length {
+            buffer.resize(length, 0);
+        }
+        read(&mut buffer[..length])?;
+        Ok(Bytes::from_owner(buffer).slice(..length))
+    }
+
     pub fn delete(&self, location: &Path) -> StoreResult<()> {
         let path = self.path(location)?;
         let gone = |done: io::Result<()>| match done {
@@ -290,15 +322,6 @@ fn above(path: &FilePath) -> &FilePath {
         Some(above) if !above.as_os_str().is_empty() => above,
         _ => FilePath::new("."),
     }
-}
-
-/// Reads a range of a file that must be there in full.
-pub(super) fn read(file: &File, location: &Path, range: Range<u64>) -> StoreResult<Bytes> {
-    let length = usize::try_from(range.end - range.start).expect("reads are cut into small pieces");
-    let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, range.start)
-        .map_err(|error| store_error(location, error))?;
-    Ok(buffer.into())
 }
 
 fn object_meta(location: Path, metadata: &fs::Metadata) -> io::Result<ObjectMeta> {
