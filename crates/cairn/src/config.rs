@@ -41,6 +41,8 @@ pub struct Config {
     pub quotas: Quotas,
     /// How often backups are looked at.
     pub verify: VerificationSchedule,
+    /// Whether every disk that was restored is read back and compared.
+    pub compare_restored: bool,
     /// What can be protected.
     pub sources: Vec<SourceConfig>,
 }
@@ -64,6 +66,8 @@ struct File {
     #[serde(default)]
     verify: VerificationSchedule,
     #[serde(default)]
+    restore: Restore,
+    #[serde(default)]
     source: Vec<SourceConfig>,
 }
 
@@ -72,6 +76,12 @@ struct File {
 struct Catalogue {
     url: Option<String>,
     url_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Restore {
+    compare: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +153,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
         quotas: file.quotas,
         verify: file.verify,
+        compare_restored: file.restore.compare,
         sources,
     })
 }
@@ -235,7 +246,8 @@ impl std::fmt::Display for Config {
         let quotas = toml::to_string(&self.quotas).map_err(|_| std::fmt::Error)?;
         writeln!(f, "\n[quotas]\n{}", quotas.trim_end())?;
         let verify = toml::to_string(&self.verify).map_err(|_| std::fmt::Error)?;
-        write!(f, "\n[verify]\n{}", verify.trim_end())?;
+        writeln!(f, "\n[verify]\n{}", verify.trim_end())?;
+        write!(f, "\n[restore]\ncompare = {}", self.compare_restored)?;
         for source in &self.sources {
             match source {
                 SourceConfig::Images(images) => show_images(images, f)?,

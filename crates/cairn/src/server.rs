@@ -160,6 +160,7 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         wake: Arc::new(Notify::new()),
         quotas: config.quotas,
         verification: config.verify,
+        compare_restored: config.compare_restored,
     })
 }
 

@@ -64,6 +64,8 @@ pub struct Parts {
     pub quotas: Quotas,
     /// How often backups are looked at.
     pub verification: VerificationSchedule,
+    /// Whether every disk that was restored is read back and compared.
+    pub compare_restored: bool,
 }
 
 /// The service. Cheap to clone.
@@ -110,6 +112,10 @@ impl Service {
 
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.parts.quotas
+    }
+
+    pub(crate) fn compares_restored(&self) -> bool {
+        self.parts.compare_restored
     }
 
     pub(crate) fn verification_schedule(&self) -> VerificationSchedule {

@@ -95,7 +95,7 @@ impl BulkReader {
                 return Ok(());
             }
             let plan = Arc::new(Plan::new(&chunks, self.known.index())?);
-            let count = workers::count(plan.requests.len() as u64);
+            let count = workers::count_waiting(plan.requests.len() as u64);
             let (this, planned, worker) = (self.clone(), plan.clone(), worker.clone());
             let work = move || this.work(&planned, worker());
             self.handle

@@ -25,11 +25,31 @@ pub(crate) const HEADER_BYTES: usize = 9;
 pub(crate) const STORED_BYTES_MAX: usize = HEADER_BYTES + PLAIN_BYTES_MAX + TAG_BYTES;
 
 const PLAIN_BYTES_MAX: usize = FRAME_BYTES + 4 * FRAME_CHUNKS_MAX + 2;
-/// zstd level for what compresses well.
-const LEVEL: i32 = 3;
-/// zstd level for the rest, where a higher one takes three times as long for a
-/// hundredth of the bytes; what does not compress at all it finds out at once.
-const FAST_LEVEL: i32 = 1;
+/// How zstd is to compress: a level, and what it takes to find matches by.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    level: i32,
+    hash_log: u32,
+    match_bytes: u32,
+}
+
+/// For what compresses well. The tables fit the cache of a core better than
+/// those of level 3 as it is: a tenth faster, and no byte larger.
+const THOROUGH: Effort = Effort {
+    level: 3,
+    hash_log: 17,
+    match_bytes: 5,
+};
+/// For the rest, where more takes three times as long for a hundredth of the
+/// bytes; what does not compress at all it finds out at once.
+const FAST: Effort = Effort {
+    level: 1,
+    hash_log: 14,
+    match_bytes: 6,
+};
+/// Matches are found all over a frame.
+const WINDOW_LOG: u32 = FRAME_BYTES.ilog2();
+const CHAIN_LOG: u32 = 13;
 /// A frame is tried by pieces of this size ...
 const SAMPLE_BYTES: usize = 16 << 10;
 /// ... at this many places.
@@ -125,8 +145,8 @@ pub(crate) struct FrameCoder {
 impl FrameCoder {
     pub fn new() -> Self {
         Self {
-            compressor: compressor(LEVEL),
-            fast_compressor: compressor(FAST_LEVEL),
+            compressor: compressor(THOROUGH),
+            fast_compressor: compressor(FAST),
             decompressor: DCtx::create(),
             sealed_text: Vec::new(),
             plain: Vec::new(),
@@ -291,11 +311,19 @@ fn split(stored: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     Ok((header, sealed))
 }
 
-fn compressor(level: i32) -> CCtx<'static> {
+fn compressor(effort: Effort) -> CCtx<'static> {
     let mut compressor = CCtx::create();
-    compressor
-        .set_parameter(CParameter::CompressionLevel(level))
-        .expect("the level is one of the codec's");
+    for parameter in [
+        CParameter::CompressionLevel(effort.level),
+        CParameter::WindowLog(WINDOW_LOG),
+        CParameter::HashLog(effort.hash_log),
+        CParameter::ChainLog(CHAIN_LOG),
+        CParameter::MinMatch(effort.match_bytes),
+    ] {
+        compressor
+            .set_parameter(parameter)
+            .expect("it is within the codec's bounds");
+    }
     compressor
 }
 

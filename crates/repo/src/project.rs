@@ -131,10 +131,8 @@ impl Project {
         write::write_group(&self.inner, info, children).await
     }
 
-    /// Writes a disk's bytes to `target` and returns once they have been read
-    /// back there and are the ones that were saved. A larger target keeps what
-    /// it has behind the disk's end. Progress counts every byte twice: written,
-    /// and read back.
+    /// Writes a disk's bytes to `target`, each checked before it is, and returns once they are
+    /// durable there. A larger target keeps what it has behind the disk's end.
     ///
     /// Errors: `NotFound`; `Invalid` a group, or too small a target; `Corrupt`; `Cancelled`.
     pub async fn restore_disk(
@@ -145,6 +143,19 @@ impl Project {
     ) -> Result<Restored> {
         let restored = restore::restore_disk(&self.inner, backup, target, progress).await;
         self.inner.or_fenced(restored).await
+    }
+
+    /// Reads a disk, and returns if its bytes are those of a backup. What it has behind the
+    /// backup's end is not looked at.
+    ///
+    /// Errors: `NotFound`; `Invalid` a group; `Corrupt` it holds something else; `Cancelled`.
+    pub async fn compare_disk(
+        &self,
+        backup: BackupId,
+        disk: Arc<dyn DiskReader>,
+        progress: Arc<Progress>,
+    ) -> Result<()> {
+        restore::compare_disk(&self.inner, backup, disk, progress).await
     }
 
     /// Writes a tree of files, or a part of it, to a target and returns once all

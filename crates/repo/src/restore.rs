@@ -1,10 +1,9 @@
-//! Restoring a disk, and proving that it is the one that was saved.
+//! Restoring a disk, and proving of any disk that it is the one that was saved.
 //!
-//! The tree is walked in windows. Zeros go to the target at once; the blocks of
+//! The tree is walked from its root in windows. Zeros go to the target at once; the blocks of
 //! a window are sorted by where they are stored, so that each frame is read and
-//! opened once, neighbours in one request. Every block is checked against its
-//! id before it is written. In the end the target is flushed, read back
-//! meanwhile, and its root must be the backup's.
+//! opened once, neighbours in one request. Every node and block is checked against its
+//! id before it is written, and in the end the target is flushed.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,7 +14,7 @@ use cairn_types::{BackupId, Progress};
 use tokio::runtime::Handle;
 
 use crate::bulk::{BulkReader, Frame, Wanted};
-use crate::chunk::{ChunkId, ChunkKind};
+use crate::chunk::{ChunkId, ChunkKind, Hasher};
 use crate::error::{Error, Result};
 use crate::known::Pin;
 use crate::manifest::Content;
@@ -31,7 +30,7 @@ const WINDOW_BLOCKS: usize = 512 << 10;
 /// A disk that is back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Restored {
-    /// The name of the content, as it was read back from the target.
+    /// The name of the content.
     pub root: Root,
     /// The size of the disk.
     pub size_bytes: u64,
@@ -47,6 +46,7 @@ struct Session {
     geometry: Geometry,
     target: Arc<dyn DiskWriter>,
     data_bytes: AtomicU64,
+    zero_bytes: AtomicU64,
 }
 
 pub(crate) async fn restore_disk(
@@ -66,8 +66,7 @@ pub(crate) async fn restore_disk(
             disk_bytes,
         });
     }
-    // Every byte is written or made zero once, and read back once.
-    progress.add_total(disk_bytes.saturating_mul(2));
+    progress.add_total(disk_bytes);
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let session = Arc::new(Session {
@@ -81,22 +80,80 @@ pub(crate) async fn restore_disk(
         geometry,
         target,
         data_bytes: AtomicU64::new(0),
+        zero_bytes: AtomicU64::new(0),
     });
     let this = session.clone();
     workers::one(move || this.write_all(top)).await?;
-    let target = session.target.clone();
-    let flush = workers::one(move || Ok(target.flush()?));
-    let ((), restored) = tokio::try_join!(flush, session.read_back())?;
-    if restored != root {
+    let data_bytes = session.data_bytes.load(Ordering::Relaxed);
+    let zero_bytes = session.zero_bytes.load(Ordering::Relaxed);
+    // All of it came from the root down, and no part was left out.
+    if geometry.root(&project.keys.hasher, top) != root || data_bytes + zero_bytes != disk_bytes {
         return Err(Error::RestoreDiffers { backup });
     }
-    session.bulk.stop.complete();
-    let data_bytes = session.data_bytes.load(Ordering::Relaxed);
     Ok(Restored {
         root,
         size_bytes: disk_bytes,
         data_bytes,
     })
+}
+
+/// Reads a disk and compares its root with the backup's.
+pub(crate) async fn compare_disk(
+    project: &Arc<Inner>,
+    backup: BackupId,
+    disk: Arc<dyn DiskReader>,
+    progress: Arc<Progress>,
+) -> Result<()> {
+    let (manifest, root) = project.manifest(backup).await?;
+    let Content::Disk { geometry, .. } = manifest.content else {
+        return Err(Error::NotADisk { backup });
+    };
+    progress.add_total(geometry.size_bytes);
+    let stop = Stop::new(progress);
+    let _stop = StopOnDrop(stop.clone());
+    let read = disk.size_bytes() >= geometry.size_bytes
+        && read_root(project.clone(), disk, geometry, &stop).await? == root;
+    if !read {
+        return Err(Error::RestoreDiffers { backup });
+    }
+    stop.complete();
+    Ok(())
+}
+
+/// The root of what a disk holds.
+async fn read_root(
+    project: Arc<Inner>,
+    disk: Arc<dyn DiskReader>,
+    geometry: Geometry,
+    stop: &Arc<Stop>,
+) -> Result<Root> {
+    let scan = Scan::new(disk, geometry);
+    let tree = Arc::new(Mutex::new(TreeBuilder::default()));
+    let (keys, leaves, stopped) = (project.clone(), tree.clone(), stop.clone());
+    let pieces = geometry.size_bytes.div_ceil(geometry.span(1));
+    workers::run(workers::count(pieces), stop, move || {
+        hash(&scan, &keys.keys.hasher, &stopped, &leaves)
+    })
+    .await?;
+    let tree = std::mem::take(&mut *lock(&tree));
+    let hasher = &project.keys.hasher;
+    let nothing_below = |_, _| Ok::<_, Error>([ChunkId::ZERO; FANOUT]);
+    let top = tree.build(geometry, hasher, nothing_below, |_, _| Ok(()))?;
+    Ok(geometry.root(hasher, top))
+}
+
+/// The work of one worker at it.
+fn hash(scan: &Scan, hasher: &Hasher, stop: &Stop, leaves: &Mutex<TreeBuilder>) -> Result<()> {
+    let mut buffer = Vec::new();
+    while let Some(piece) = scan.next_piece()? {
+        let mut ids = [ChunkId::ZERO; FANOUT];
+        scan.read_piece(&piece, &mut ids, (hasher, stop), &mut buffer, |_| Ok(()))?;
+        if let Some(encoded) = encode_node(1, &ids) {
+            let id = hasher.id(ChunkKind::Node, &encoded);
+            lock(leaves).set_leaf(piece.index, id);
+        }
+    }
+    Ok(())
 }
 
 impl Session {
@@ -109,40 +166,8 @@ impl Session {
         };
         reader.walk(self.geometry, top, &mut window)?;
         window.write_zeros()?;
-        window.write_blocks()
-    }
-
-    /// Reads the target back and returns the root of what it holds.
-    async fn read_back(self: &Arc<Self>) -> Result<Root> {
-        let reader: Arc<dyn DiskReader> = self.target.clone();
-        let scan = Arc::new(Scan::new(reader, self.geometry));
-        let tree = Arc::new(Mutex::new(TreeBuilder::default()));
-        let (this, leaves) = (self.clone(), tree.clone());
-        let pieces = self.geometry.size_bytes.div_ceil(self.geometry.span(1));
-        workers::run(workers::count(pieces), &self.bulk.stop, move || {
-            this.hash(&scan, &leaves)
-        })
-        .await?;
-        let tree = std::mem::take(&mut *lock(&tree));
-        let hasher = &self.bulk.project.keys.hasher;
-        let nothing_below = |_, _| Ok::<_, Error>([ChunkId::ZERO; FANOUT]);
-        let top = tree.build(self.geometry, hasher, nothing_below, |_, _| Ok(()))?;
-        Ok(self.geometry.root(hasher, top))
-    }
-
-    fn hash(&self, scan: &Scan, leaves: &Mutex<TreeBuilder>) -> Result<()> {
-        let hasher = &self.bulk.project.keys.hasher;
-        let mut buffer = Vec::new();
-        while let Some(piece) = scan.next_piece()? {
-            let mut ids = [ChunkId::ZERO; FANOUT];
-            let with = (hasher, &*self.bulk.stop);
-            scan.read_piece(&piece, &mut ids, with, &mut buffer, |_| Ok(()))?;
-            if let Some(encoded) = encode_node(1, &ids) {
-                let id = hasher.id(ChunkKind::Node, &encoded);
-                lock(leaves).set_leaf(piece.index, id);
-            }
-        }
-        Ok(())
+        window.write_blocks()?;
+        Ok(self.target.flush()?)
     }
 }
 
@@ -192,6 +217,7 @@ impl Window<'_> {
         self.session.bulk.stop.check()?;
         let length = range.end - range.start;
         self.session.target.write_zeroes(range.start, length)?;
+        self.session.zero_bytes.fetch_add(length, Ordering::Relaxed);
         self.session.bulk.stop.progress().advance(length);
         Ok(())
     }

@@ -57,9 +57,21 @@ impl Drop for StopOnDrop {
 
 /// How many workers there are for this many pieces of work.
 pub(crate) fn count(pieces: u64) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    at_most(cores(), pieces)
+}
+
+/// As `count`, for work that waits for a disk as long as it keeps a core busy.
+pub(crate) fn count_waiting(pieces: u64) -> usize {
+    at_most(2 * cores(), pieces)
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn at_most(workers: usize, pieces: u64) -> usize {
     let pieces = usize::try_from(pieces).unwrap_or(usize::MAX);
-    cores.min(WORKERS_MAX).min(pieces).max(1)
+    workers.min(WORKERS_MAX).min(pieces).max(1)
 }
 
 /// Runs `work` on `count` threads and returns when all have ended; the first

@@ -234,7 +234,7 @@ impl DiskWriter for Liar {
 }
 
 #[tokio::test]
-async fn a_restore_that_reads_back_as_something_else_is_an_error() {
+async fn a_disk_that_reads_back_as_something_else_is_an_error() {
     let world = World::new().await;
     let (backup, _) = world
         .write(&Arc::new(MemoryDisk::with(b"bytes")))
@@ -242,11 +242,11 @@ async fn a_restore_that_reads_back_as_something_else_is_an_error() {
         .unwrap();
     let progress = Arc::new(Progress::default());
     let target = Arc::new(Liar(MemoryDisk::new(5)));
-    let restored = world
-        .project
-        .restore_disk(backup, target, progress.clone())
-        .await;
-    assert_eq!(kind(restored), Kind::Corrupt);
+    let project = &world.project;
+    let restored = project.restore_disk(backup, target.clone(), progress.clone());
+    restored.await.unwrap();
+    let compared = project.compare_disk(backup, target, progress.clone());
+    assert_eq!(kind(compared.await), Kind::Corrupt);
     let small = Arc::new(MemoryDisk::new(4));
     let restored = world
         .project

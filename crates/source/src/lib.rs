@@ -17,6 +17,7 @@
 
 mod change_map;
 mod config;
+mod direct;
 mod error;
 mod fingerprint;
 mod folder;

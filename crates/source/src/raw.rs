@@ -14,6 +14,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use crate::change_map::ChangeMap;
+use crate::direct::DirectFile;
 use crate::fingerprint::Fingerprint;
 use crate::lock::{Access, LockedFile};
 use crate::{Error, ImagesConfig, Result};
@@ -27,6 +28,8 @@ pub(crate) struct RawDisk {
     name: String,
     /// What is read and written: the image, or a reflink of it.
     file: File,
+    /// The same for large writes, where the file system has that.
+    direct: Option<DirectFile>,
     /// Nothing where a reflink is read: the image may change then.
     lock: Option<LockedFile>,
     size_bytes: u64,
@@ -48,8 +51,13 @@ impl RawDisk {
         };
         let fingerprint = Fingerprint::take(path, locked.file()).map_err(failed)?;
         let size_bytes = locked.file().seek(SeekFrom::End(0)).map_err(failed)?;
+        let direct = match access {
+            Access::Read => None,
+            Access::Write => DirectFile::of(locked.file()),
+        };
         Ok(Self {
             name: name.to_owned(),
+            direct,
             file: locked.file().try_clone().map_err(failed)?,
             lock: Some(locked),
             size_bytes,
@@ -129,6 +137,14 @@ impl RawDisk {
             length,
             source: source.into(),
         }
+    }
+
+    fn write_all_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let direct = self.direct.as_ref();
+        let done = direct.map_or(Ok(0..0), |direct| direct.write_at(data, offset))?;
+        self.file.write_all_at(&data[..done.start], offset)?;
+        let rest = offset + done.end as u64;
+        self.file.write_all_at(&data[done.end..], rest)
     }
 
     /// Writes zeros where there is data; what is a hole already stays one.
@@ -247,8 +263,7 @@ impl DiskWriter for RawDisk {
         if !fits(self.size_bytes, place) {
             return Err(self.error(DiskOperation::Write, place, Errno::INVAL));
         }
-        self.file
-            .write_all_at(data, offset)
+        self.write_all_at(data, offset)
             .map_err(|source| self.error(DiskOperation::Write, place, source))
     }
 

@@ -122,6 +122,7 @@ impl World {
             wake: Arc::clone(&wake),
             quotas: Quotas::default(),
             verification: VerificationSchedule::default(),
+            compare_restored: true,
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {

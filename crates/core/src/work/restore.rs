@@ -1,5 +1,4 @@
-//! A restore: a backup is written over the disks it came from, or into a share,
-//! and read back.
+//! A restore: a backup is written over the disks it came from, or into a share.
 
 use std::sync::Arc;
 
@@ -62,9 +61,14 @@ impl Restore<'_> {
             let target = target
                 .await
                 .map_err(|_| Error::Panicked { what: "a source" })??;
+            let (backup, disk) = (mapping.backup, Arc::clone(&target));
             repository
-                .restore_disk(mapping.backup, target, Arc::clone(progress))
+                .restore_disk(backup, target, Arc::clone(progress))
                 .await?;
+            if self.worker.service.compares_restored() {
+                let compared = repository.compare_disk(backup, disk, Arc::clone(progress));
+                compared.await?;
+            }
         }
         Ok(())
     }

@@ -107,8 +107,10 @@ impl World {
         let progress = Arc::new(Progress::default());
         let restored = self
             .project
-            .restore_disk(backup, target.clone(), progress)
+            .restore_disk(backup, target.clone(), progress.clone())
             .await?;
+        let compared = self.project.compare_disk(backup, target.clone(), progress);
+        compared.await?;
         Ok((target.bytes(), restored))
     }
 }
