@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Error, Result};
-use crate::frame::{FrameBuilder, FrameCoder, STORED_BYTES_MAX, Unsealed};
+use crate::frame::{FrameBuilder, FrameCoder, Unsealed};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
 use crate::known::{Known, Session};
 use crate::pack::{ChunkEntry, NewPack};
@@ -64,7 +64,7 @@ impl Packer {
             handle: Handle::current(),
             open: Mutex::default(),
             finishing: Mutex::default(),
-            parts: BufferPool::new(PART_BYTES + STORED_BYTES_MAX, PARTS_KEPT),
+            parts: BufferPool::new(PART_BYTES, PARTS_KEPT),
             unindexed: Mutex::default(),
             new_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -134,13 +134,15 @@ impl Packer {
         pack: &mut OpenPack,
         append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
-        let OpenPack { pack, upload } = pack;
-        append(pack, &mut upload.pending)?;
-        while upload.pending.len() >= PART_BYTES {
-            self.handle
-                .block_on(upload.send_part(&self.project.objects))?;
-        }
-        Ok(())
+        let OpenPack {
+            pack,
+            upload,
+            stored,
+        } = pack;
+        stored.clear();
+        append(pack, stored)?;
+        self.handle
+            .block_on(upload.add(stored, &self.project.objects))
     }
 
     /// Starts to finish a pack; waits where too many are being finished. Blocks.
@@ -243,6 +245,8 @@ impl Inner {
 struct OpenPack {
     pack: NewPack,
     upload: PackUpload,
+    /// The last frame as it is stored.
+    stored: Vec<u8>,
 }
 
 impl OpenPack {
@@ -256,14 +260,19 @@ impl OpenPack {
             buffers: parts.clone(),
             parts: JoinSet::new(),
         };
-        Self { pack, upload }
+        Self {
+            pack,
+            upload,
+            stored: Vec::new(),
+        }
     }
 
     /// Writes the table and returns when the whole pack is durable.
     async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
         let id = self.pack.id();
-        let (table, stored_bytes) = self.pack.end(&mut self.upload.pending);
-        if let Err(error) = self.upload.complete(&objects).await {
+        self.stored.clear();
+        let (table, stored_bytes) = self.pack.end(&mut self.stored);
+        if let Err(error) = self.upload.complete(&self.stored, &objects).await {
             self.upload.abort().await;
             return Err(error);
         }
@@ -294,7 +303,20 @@ struct PackUpload {
 }
 
 impl PackUpload {
-    /// Sends one part's worth of pending bytes, or all if there are fewer.
+    /// Adds bytes, and sends what fills a part.
+    async fn add(&mut self, mut bytes: &[u8], objects: &Objects) -> Result<()> {
+        while !bytes.is_empty() {
+            if self.pending.len() == PART_BYTES {
+                self.send_part(objects).await?;
+            }
+            let room = PART_BYTES - self.pending.len();
+            let (fits, rest) = bytes.split_at(room.min(bytes.len()));
+            self.pending.extend_from_slice(fits);
+            bytes = rest;
+        }
+        Ok(())
+    }
+
     async fn send_part(&mut self, objects: &Objects) -> Result<()> {
         let part = self.take_part();
         while self.parts.len() >= PARTS_IN_FLIGHT {
@@ -309,10 +331,8 @@ impl PackUpload {
     }
 
     fn take_part(&mut self) -> Bytes {
-        let length = self.pending.len().min(PART_BYTES);
-        let mut rest = empty(&self.buffers);
-        rest.extend_from_slice(&self.pending[length..]);
-        Bytes::from_owner(std::mem::replace(&mut self.pending, rest)).slice(..length)
+        let next = empty(&self.buffers);
+        Bytes::from_owner(std::mem::replace(&mut self.pending, next))
     }
 
     async fn join_part(&mut self) -> Result<()> {
@@ -323,14 +343,14 @@ impl PackUpload {
         }
     }
 
-    async fn complete(&mut self, objects: &Objects) -> Result<()> {
-        if self.begun.is_none() && self.pending.len() <= PART_BYTES {
+    /// Adds the last bytes, and returns when all are durable.
+    async fn complete(&mut self, last: &[u8], objects: &Objects) -> Result<()> {
+        self.add(last, objects).await?;
+        if self.begun.is_none() {
             let all = self.take_part();
             return objects.put(&self.path, all).await;
         }
-        while !self.pending.is_empty() {
-            self.send_part(objects).await?;
-        }
+        self.send_part(objects).await?;
         while !self.parts.is_empty() {
             self.join_part().await?;
         }

@@ -1,9 +1,12 @@
 //! Cairn itself: a server of its own, driven by the client verbs.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -18,6 +21,9 @@ const CONFIG: &str = "[[source]]\nkind = \"images\"\nname = \"bench\"\npath = \"
 const TREE_CONFIG: &str = "[[source]]\nkind = \"share\"\nname = \"subject\"\npath = \"subject\"\n\
     [[source]]\nkind = \"share\"\nname = \"target\"\npath = \"target\"\n";
 const BLOCK_BYTES: usize = 64 << 10;
+/// How long a collection may take to come to an end.
+const COLLECTION_MAX: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// One round with a disk: once with nothing to tell what has changed, and once
 /// more, in a repository of its own, with change files.
@@ -48,7 +54,7 @@ pub fn tree(program: &Path, generations: &Generations, place: &Path) -> Result<F
     fs::create_dir(&target)?;
     let bench = Bench::start(program, place, TREE_CONFIG)?;
     let empty = bench.stored()?;
-    bench.vault("subject", &["--type", "turbo"])?;
+    bench.vault("bench", "subject", &["--type", "turbo"])?;
     bench.backup(&mut figures, "first", (Figure::Full, Figure::FullPeak))?;
     let full = bench.stored()?;
     figures.insert(Figure::FullBytes, (full - empty) as f64);
@@ -78,7 +84,7 @@ fn unhinted(
     let disk = place.join("images/disk.img");
     let empty = bench.stored()?;
     place_image(&generations.first, &disk)?;
-    bench.vault("disk.img", &[])?;
+    bench.vault("bench", "disk.img", &[])?;
     bench.backup(figures, "first", (Figure::Full, Figure::FullPeak))?;
     let full = bench.stored()?;
     figures.insert(Figure::FullBytes, (full - empty) as f64);
@@ -93,7 +99,57 @@ fn unhinted(
         same(&disk, &generations.second)?,
         "something else was restored"
     );
-    bench.verify(figures)
+    bench.verify(figures)?;
+    delete_beside_a_backup(figures, bench, &generations.first, place)
+}
+
+/// Deletes the first generation while another disk is backed up for the first
+/// time, and waits until a collection has given its space back.
+fn delete_beside_a_backup(
+    figures: &mut Figures,
+    bench: &Bench,
+    first: &Path,
+    place: &Path,
+) -> Result<()> {
+    write_other(first, &place.join("images/other.img"))?;
+    bench.vault("other", "other.img", &[])?;
+    let collected = || -> Result<usize> {
+        let log = fs::read_to_string(place.join("log"))?;
+        Ok(log.matches("a collection is done").count())
+    };
+    let before = collected()?;
+    reset_peak(bench.server.id())?;
+    bench.server.call(&["checkpoint", "create", "other"])?;
+    let start = Instant::now();
+    bench.server.call(&["backup", "delete", "first"])?;
+    while collected()? == before {
+        ensure!(start.elapsed() < COLLECTION_MAX, "nothing is collected");
+        thread::park_timeout(LOOK);
+    }
+    figures.insert(Figure::Delete, start.elapsed().as_secs_f64());
+    bench.note_peak(figures, Figure::DeletePeak)?;
+    let newest = bench.newest_task("backup")?;
+    ensure!(newest["status"] == "running", "the backup was over before");
+    Ok(())
+}
+
+/// Writes an image of as much data as another that shares none of it.
+fn write_other(image: &Path, other: &Path) -> Result<()> {
+    let (mut from, to) = (File::open(image)?, File::create(other)?);
+    let size = from.metadata()?.len();
+    to.set_len(size)?;
+    let mut buffer = vec![0; BLOCK_BYTES];
+    let mut offset = 0;
+    while offset < size {
+        let length = buffer.len().min((size - offset) as usize);
+        from.read_exact(&mut buffer[..length])?;
+        if buffer[..length].iter().any(|byte| *byte != 0) {
+            buffer[..length].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            to.write_all_at(&buffer[..length], offset)?;
+        }
+        offset += length as u64;
+    }
+    Ok(())
 }
 
 fn hinted(
@@ -109,7 +165,7 @@ fn hinted(
     let mut unwanted = Figures::new();
     place_image(&generations.first, &disk)?;
     write_changes(&changes, ("-", "first"), size, &[])?;
-    bench.vault("disk.img", &[])?;
+    bench.vault("bench", "disk.img", &[])?;
     bench.backup(&mut unwanted, "first", (Figure::Full, Figure::FullPeak))?;
     place_image(&generations.second, &disk)?;
     write_changes(&changes, ("first", "second"), size, &changed)?;
@@ -164,9 +220,9 @@ impl Bench {
         folder_bytes(&self.data.join("repository"))
     }
 
-    fn vault(&self, resource: &str, more: &[&str]) -> Result<()> {
+    fn vault(&self, name: &str, resource: &str, more: &[&str]) -> Result<()> {
         let size = ["--size", "1000", "--resource", resource];
-        let call = [&["vault", "create", "bench"][..], &size, more].concat();
+        let call = [&["vault", "create", name][..], &size, more].concat();
         self.server.call(&call).map(|_| ())
     }
 
@@ -210,6 +266,12 @@ impl Bench {
 
     /// How long the newest task of a type took, from the request to its end.
     fn last_task(&self, operation: &str) -> Result<f64> {
+        let newest = self.newest_task(operation)?;
+        ensure!(newest["status"] == "success", "the task failed: {newest}");
+        Ok(seconds(&newest["ended_at"])? - seconds(&newest["created_at"])?)
+    }
+
+    fn newest_task(&self, operation: &str) -> Result<Value> {
         let tasks = self.server.call(&["task", "list"])?;
         let of_type = |task: &&Value| task["operation_type"] == operation;
         let newest = tasks
@@ -217,9 +279,7 @@ impl Bench {
             .context("a list of tasks")?
             .iter()
             .find(of_type);
-        let newest = newest.context("the task is gone")?;
-        ensure!(newest["status"] == "success", "the task failed: {newest}");
-        Ok(seconds(&newest["ended_at"])? - seconds(&newest["created_at"])?)
+        newest.cloned().context("the task is gone")
     }
 }
 
