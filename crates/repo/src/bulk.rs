@@ -14,7 +14,7 @@ use crate::index::{Index, Place};
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
 use crate::project::Inner;
-use crate::read::{MOVES_MAX, fetch_ahead};
+use crate::read::{Fetched, MOVES_MAX, fetch_ahead};
 use crate::store::pack_path;
 use crate::workers::{self, Stop, lock};
 
@@ -32,6 +32,7 @@ pub(crate) struct BulkReader {
     pub known: Arc<Known>,
     pub handle: Handle,
     pub stop: Arc<Stop>,
+    pub fetched: Arc<Fetched>,
 }
 
 /// A chunk that is wanted, and what for.
@@ -118,6 +119,7 @@ impl BulkReader {
             || plan.requests.get(plan.next.fetch_add(1, Ordering::Relaxed)),
             |request| {
                 let path = pack_path(self.project.place.project, request.pack);
+                self.fetched.count(&request.range);
                 (path, request.range.clone())
             },
             |request, stored| {
@@ -153,6 +155,7 @@ impl BulkReader {
             let sealed = stored.get(start..start + frame.entry.length as usize);
             let opened = coder.open(&seal, u32::from(frame.number), sealed.unwrap_or_default());
             let opened = opened.map_err(damaged)?;
+            self.fetched.count_opened(opened.bytes().len());
             let frame_here = Frame {
                 plain: opened.bytes(),
                 chunks: &opened.chunks().map_err(damaged)?,

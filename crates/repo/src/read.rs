@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -27,6 +28,40 @@ const FRAMES_KEPT: usize = 8;
 /// How often a chunk may move while a reader is on its way to it.
 pub(crate) const MOVES_MAX: usize = 64;
 
+/// What a piece of work has read out of the store's packs.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    bytes: AtomicU64,
+    requests: AtomicU64,
+    opened: AtomicU64,
+}
+
+impl Fetched {
+    /// Counts one request.
+    pub fn count(&self, range: &Range<u64>) {
+        let bytes = range.end - range.start;
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the plain bytes of a frame that was opened.
+    pub fn count_opened(&self, bytes: usize) {
+        self.opened.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn opened_bytes(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
 /// Reads single chunks, each checked against its id.
 pub(crate) struct ChunkReader {
     project: Arc<Inner>,
@@ -34,6 +69,7 @@ pub(crate) struct ChunkReader {
     handle: Handle,
     coder: FrameCoder,
     kept: VecDeque<((u32, u16), OwnedFrame)>,
+    fetched: Arc<Fetched>,
 }
 
 impl ChunkReader {
@@ -51,7 +87,14 @@ impl ChunkReader {
             handle,
             coder,
             kept,
+            fetched: Arc::default(),
         }
+    }
+
+    /// Has it count what it reads together with others.
+    pub fn counting(mut self, fetched: &Arc<Fetched>) -> Self {
+        self.fetched = fetched.clone();
+        self
     }
 
     /// The keys of the ids that it reads by.
@@ -116,6 +159,7 @@ impl ChunkReader {
             return Ok((at, slot));
         }
         let frame = pack.frames[usize::from(number)];
+        self.fetched.count(&frame.range());
         let stored = self
             .handle
             .block_on(self.project.read_frame(pack.id, frame))?;

@@ -36,6 +36,12 @@ pub struct Restored {
     pub size_bytes: u64,
     /// Bytes of data that were written; the rest is zeros.
     pub data_bytes: u64,
+    /// Bytes that were read out of packs for it.
+    pub read_bytes: u64,
+    /// In how many requests.
+    pub requests: u64,
+    /// Bytes that the frames with its data hold, of which it needed `data_bytes`.
+    pub opened_bytes: u64,
 }
 
 /// What the workers of one restore share.
@@ -76,6 +82,7 @@ pub(crate) async fn restore_disk(
             project: project.clone(),
             handle: Handle::current(),
             stop,
+            fetched: Arc::default(),
         },
         geometry,
         target,
@@ -90,10 +97,14 @@ pub(crate) async fn restore_disk(
     if geometry.root(&project.keys.hasher, top) != root || data_bytes + zero_bytes != disk_bytes {
         return Err(Error::RestoreDiffers { backup });
     }
+    let fetched = &session.bulk.fetched;
     Ok(Restored {
         root,
         size_bytes: disk_bytes,
         data_bytes,
+        read_bytes: fetched.bytes(),
+        requests: fetched.requests(),
+        opened_bytes: fetched.opened_bytes(),
     })
 }
 
@@ -158,7 +169,9 @@ fn hash(scan: &Scan, hasher: &Hasher, stop: &Stop, leaves: &Mutex<TreeBuilder>) 
 
 impl Session {
     fn write_all(self: &Arc<Self>, top: ChunkId) -> Result<()> {
-        let mut reader = ChunkReader::new(self.bulk.project.clone(), self.bulk.known.clone());
+        let bulk = &self.bulk;
+        let reader = ChunkReader::new(bulk.project.clone(), bulk.known.clone());
+        let mut reader = reader.counting(&bulk.fetched);
         let mut window = Window {
             session: self,
             zeros: 0..0,

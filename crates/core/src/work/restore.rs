@@ -62,9 +62,18 @@ impl Restore<'_> {
                 .await
                 .map_err(|_| Error::Panicked { what: "a source" })??;
             let (backup, disk) = (mapping.backup, Arc::clone(&target));
-            repository
+            let restored = repository
                 .restore_disk(backup, target, Arc::clone(progress))
                 .await?;
+            tracing::info!(
+                backup.id = %backup,
+                size_bytes = restored.size_bytes,
+                data_bytes = restored.data_bytes,
+                read_bytes = restored.read_bytes,
+                requests = restored.requests,
+                opened_bytes = restored.opened_bytes,
+                "A disk was restored."
+            );
             if self.worker.service.compares_restored() {
                 let compared = repository.compare_disk(backup, disk, Arc::clone(progress));
                 compared.await?;

@@ -29,7 +29,7 @@ use crate::filetree::write::text;
 use crate::known::{Known, Pin};
 use crate::manifest::Content;
 use crate::project::Inner;
-use crate::read::ChunkReader;
+use crate::read::{ChunkReader, Fetched};
 use crate::workers::{self, Stop, StopOnDrop, lock};
 
 /// Pieces and files that are planned at a time: some 20 MiB of memory.
@@ -58,6 +58,7 @@ pub(crate) struct Session {
     pub target: Arc<dyn TreeWriter>,
     pub stop: Arc<Stop>,
     pub problems: Mutex<Problems>,
+    fetched: Arc<Fetched>,
 }
 
 /// What is restored: a directory's list, or a single entry.
@@ -83,10 +84,12 @@ pub(crate) async fn restore_tree(project: &Arc<Inner>, job: RestoreTree) -> Resu
         target: job.target,
         stop,
         problems: Mutex::default(),
+        fetched: Arc::default(),
     });
     let (this, path) = (session.clone(), job.path);
     let (chosen, mut summary) = workers::one(move || {
-        let mut reader = ChunkReader::new(this.project.clone(), this.known.clone());
+        let reader = ChunkReader::new(this.project.clone(), this.known.clone());
+        let mut reader = reader.counting(&this.fetched);
         let chosen = choose(&mut reader, tree.top, &path)?;
         let chosen = chosen.ok_or_else(|| Error::NoEntry {
             backup,
@@ -102,6 +105,14 @@ pub(crate) async fn restore_tree(project: &Arc<Inner>, job: RestoreTree) -> Resu
     compare::compare(&session, chosen).await?;
     (summary.problems, summary.listed) = lock(&session.problems).finish();
     session.stop.complete();
+    tracing::info!(
+        backup.id = %backup,
+        size_bytes = summary.size_bytes,
+        read_bytes = session.fetched.bytes(),
+        requests = session.fetched.requests(),
+        opened_bytes = session.fetched.opened_bytes(),
+        "A tree was restored."
+    );
     Ok(summary)
 }
 
@@ -138,6 +149,7 @@ impl Session {
             known: self.known.clone(),
             handle: self.handle.clone(),
             stop: self.stop.clone(),
+            fetched: self.fetched.clone(),
         }
     }
 
