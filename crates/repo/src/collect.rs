@@ -14,10 +14,11 @@
 mod decide;
 mod reach;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use cairn_types::{BackupId, Kind, Progress};
+use cairn_types::{BackupId, Kind, Progress, ResourceId, Timestamp};
+use futures::{StreamExt, stream};
 
 use crate::error::{Error, Result};
 use crate::index::PackInfo;
@@ -26,14 +27,14 @@ use crate::log::CONDEMNED_MAX;
 use crate::manifest::Content;
 use crate::marks::Bits;
 use crate::pack::PackId;
-use crate::project::Inner;
+use crate::project::{Inner, READS};
 use crate::removal::Removal;
 use crate::rewrite::{self, PackCopy};
 use crate::store::{Folder, Found, manifest_name};
 use crate::workers::{self, Stop, StopOnDrop};
 
 use decide::{Fate, Usage, fates, rounds};
-use reach::Reached;
+use reach::{Heat, Reached};
 
 /// What a collection did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,20 +159,48 @@ impl Collection {
     async fn reach(&mut self, backups: &[BackupId], stored_bytes: u64) -> Result<()> {
         let share = stored_bytes / (backups.len() as u64).max(1);
         self.stop.progress().add_total(share * backups.len() as u64);
-        for backup in backups {
+        let newest = self.newest(backups).await?;
+        let hot = newest.iter().map(|backup| (*backup, Heat::Hot));
+        let rest = backups.iter().filter(|backup| !newest.contains(backup));
+        for (backup, heat) in hot.chain(rest.map(|backup| (*backup, Heat::Cold))) {
             self.stop.check()?;
-            match self.project.manifest(*backup).await {
-                Ok((manifest, _)) => self.walk(*backup, manifest.content).await?,
+            match self.project.manifest(backup).await {
+                Ok((manifest, _)) => self.walk(backup, (manifest.content, heat)).await?,
                 // It was deleted meanwhile; whoever relies on it holds that himself.
-                Err(_) if self.project.is_gone(*backup).await? => {}
+                Err(_) if self.project.is_gone(backup).await? => {}
                 Err(error) if error.kind() == Kind::Corrupt => {
-                    return Err(unreadable(*backup, error));
+                    return Err(unreadable(backup, error));
                 }
                 Err(error) => return Err(error),
             }
             self.stop.progress().advance(share);
         }
         Ok(())
+    }
+
+    /// The newest backup of each resource. What cannot be read is left out:
+    /// whether that matters, the walk says.
+    async fn newest(&self, backups: &[BackupId]) -> Result<BTreeSet<BackupId>> {
+        let mut newest: HashMap<ResourceId, (Timestamp, BackupId)> = HashMap::new();
+        let read = |backup: &BackupId| {
+            let (project, backup) = (self.project.clone(), *backup);
+            async move { (backup, project.manifest(backup).await) }
+        };
+        let reads: Vec<_> = backups.iter().map(read).collect();
+        let mut reads = stream::iter(reads).buffer_unordered(READS);
+        while let Some((backup, manifest)) = reads.next().await {
+            self.stop.check()?;
+            match manifest {
+                Ok((manifest, _)) => {
+                    let this = (manifest.info.created_at, backup);
+                    let known = newest.entry(manifest.info.resource).or_insert(this);
+                    *known = this.max(*known);
+                }
+                Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(newest.into_values().map(|(_, backup)| backup).collect())
     }
 
     /// Marks what the trees reach that were pinned since.
@@ -184,16 +213,16 @@ impl Collection {
             self.pins_seen += pinned.len();
             for (backup, content) in pinned {
                 self.stop.check()?;
-                self.walk(backup, content).await?;
+                self.walk(backup, (content, Heat::Cold)).await?;
             }
         }
     }
 
-    async fn walk(&mut self, backup: BackupId, content: Content) -> Result<()> {
+    async fn walk(&mut self, backup: BackupId, tree: (Content, Heat)) -> Result<()> {
         let (project, known) = (self.project.clone(), self.known.clone());
         let (stop, mut reached) = (self.stop.clone(), std::mem::take(&mut self.reached));
         let (reached, walked) = workers::one(move || {
-            let walked = reached.walk(&project, &known, &stop, &content);
+            let walked = reached.walk(&project, &known, &stop, (&tree.0, tree.1));
             Ok((reached, walked))
         })
         .await?;
@@ -245,7 +274,8 @@ impl Collection {
             let usage = |number: &u32| {
                 let mut live = known.needed(*number);
                 live.merge(&reached.of_pack(*number));
-                Ok(usage(&*pack(&known, *number)?, &live))
+                let hot = reached.hot_of_pack(*number);
+                Ok(usage(&*pack(&known, *number)?, &live, &hot))
             };
             let usages: Result<Vec<Usage>> = candidates.iter().map(usage).collect();
             Ok((reached, usages))
@@ -302,6 +332,7 @@ impl Collection {
                         number,
                         pack: pack.clone(),
                         live,
+                        hot: self.reached.hot_of_pack(number),
                     });
                 } else {
                     // Somebody has come to need it.
@@ -366,13 +397,17 @@ fn pack(known: &Known, number: u32) -> Result<Arc<PackInfo>> {
 }
 
 /// How much of a pack is in use, counting a frame's bytes by its chunks.
-fn usage(pack: &PackInfo, live: &Bits) -> Usage {
-    let mut usage = Usage { bytes: 0, live: 0 };
+fn usage(pack: &PackInfo, live: &Bits, hot: &Bits) -> Usage {
+    let mut usage = Usage::default();
     for (number, frame) in pack.frames.iter().enumerate() {
         let chunks = pack.chunks_of(number);
         let (all, length) = (chunks.len() as u64, u64::from(frame.length));
         usage.bytes += length;
-        usage.live += (length * live.count(chunks) as u64).div_ceil(all);
+        let share = |count: usize| (length * count as u64).div_ceil(all);
+        usage.live += share(live.count(chunks.clone()));
+        let hot = hot.count(chunks);
+        usage.hot += share(hot);
+        usage.opened += if hot > 0 { length } else { 0 };
     }
     usage
 }

@@ -34,13 +34,22 @@ const PARTS_KEPT: usize = 4;
 /// Packs being finished at a time.
 const PACKS_FINISHING: usize = 2;
 
+/// What shares packs: a rewrite puts what only older backups need into packs of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Everything that a backup writes, and what newest backups need.
+    Main,
+    /// What only older backups need.
+    Cold,
+}
+
 /// Writes the packs and index objects of one session.
 pub(crate) struct Packer {
     project: Arc<Inner>,
     known: Arc<Known>,
     session: Session,
     handle: Handle,
-    open: Mutex<Vec<OpenPack>>,
+    open: Mutex<Vec<(Lane, OpenPack)>>,
     finishing: Mutex<JoinSet<Result<IndexedPack>>>,
     parts: Arc<BufferPool>,
     unindexed: Mutex<Vec<IndexedPack>>,
@@ -91,28 +100,44 @@ impl Packer {
 
     /// Stores a frame's chunks and empties it. Blocks; called by workers.
     pub fn store(&self, coder: &mut FrameCoder, frame: &mut FrameBuilder) -> Result<()> {
+        self.store_in(Lane::Main, coder, frame)
+    }
+
+    /// As `store`, into a pack of this lane.
+    pub fn store_in(
+        &self,
+        lane: Lane,
+        coder: &mut FrameCoder,
+        frame: &mut FrameBuilder,
+    ) -> Result<()> {
         if frame.is_empty() {
             return Ok(());
         }
         self.new_bytes
             .fetch_add(frame.plain_bytes(), Ordering::Relaxed);
-        self.add(|pack, out| pack.append(coder, frame, out))
+        self.add(lane, |pack, out| pack.append(coder, frame, out))
     }
 
     /// Stores the frame that `coder` has unsealed, with these chunks. Blocks.
     pub fn store_again(
         &self,
+        lane: Lane,
         coder: &mut FrameCoder,
         unsealed: Unsealed,
         chunks: &[ChunkEntry],
     ) -> Result<()> {
-        self.add(|pack, out| pack.append_again(coder, unsealed, chunks, out))
+        self.add(lane, |pack, out| {
+            pack.append_again(coder, unsealed, chunks, out)
+        })
     }
 
     /// Lets `append` add a frame to an open pack, and its bytes to those on their way.
-    fn add(&self, append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>) -> Result<()> {
-        let taken = lock(&self.open).pop();
-        let mut pack = taken.unwrap_or_else(|| {
+    fn add(
+        &self,
+        lane: Lane,
+        append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let mut pack = self.take(lane).unwrap_or_else(|| {
             let pack = OpenPack::new(&self.project, &self.parts);
             self.known.begin_pack(self.session, pack.pack.id());
             pack
@@ -124,9 +149,16 @@ impl Packer {
         if pack.pack.is_full() {
             self.finish_later(pack)
         } else {
-            lock(&self.open).push(pack);
+            lock(&self.open).push((lane, pack));
             Ok(())
         }
+    }
+
+    /// Takes an open pack of a lane.
+    fn take(&self, lane: Lane) -> Option<OpenPack> {
+        let mut open = lock(&self.open);
+        let at = open.iter().rposition(|(of, _)| *of == lane)?;
+        Some(open.remove(at).1)
     }
 
     fn fill(
@@ -185,7 +217,7 @@ impl Packer {
     pub async fn finish_packs(&self) -> Result<()> {
         let mut finishing = std::mem::take(&mut *lock(&self.finishing));
         let open = std::mem::take(&mut *lock(&self.open));
-        for pack in open {
+        for (_, pack) in open {
             finishing.spawn(pack.finish(self.project.objects.clone()));
         }
         while let Some(ended) = finishing.join_next().await {
@@ -215,7 +247,7 @@ impl Packer {
     pub async fn abandon(&self) {
         lock(&self.finishing).abort_all();
         let open = std::mem::take(&mut *lock(&self.open));
-        for mut pack in open {
+        for (_, mut pack) in open {
             pack.upload.abort().await;
         }
     }

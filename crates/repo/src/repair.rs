@@ -96,6 +96,7 @@ fn quarantine(
         copies.push(PackCopy {
             number: *number,
             live: lost.complement(pack.chunks),
+            hot: Bits::default(),
             pack,
         });
     }

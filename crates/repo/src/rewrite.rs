@@ -1,7 +1,9 @@
 //! Copying what is needed out of packs into new ones, beside everything else.
 //!
-//! A frame that is needed in full is sealed again as it is, without being
-//! decompressed; what is needed of others goes into new frames. The new packs
+//! What newest backups need is kept apart from what only older ones do, in packs
+//! of its own: a restore opens frames full of what it wants, and the others die together.
+//! A frame that is needed in full, and all of one sort, is sealed again as it is, without
+//! being decompressed; what is needed of others goes into new frames. The new packs
 //! are durable, known and indexed when it is done: from then on every chunk
 //! that was copied is found there.
 
@@ -12,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 
-use crate::chunk::ChunkKey;
+use crate::chunk::{ChunkKey, ChunkKind};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
@@ -21,7 +23,7 @@ use crate::known::Known;
 use crate::marks::Bits;
 use crate::objects::or_corrupt;
 use crate::pack::{ChunkEntry, PackId, PackSeal, PackTable};
-use crate::packer::Packer;
+use crate::packer::{Lane, Packer};
 use crate::project::Inner;
 use crate::store::pack_path;
 use crate::workers::{self, Stop, lock};
@@ -38,6 +40,8 @@ pub(crate) struct PackCopy {
     pub pack: Arc<PackInfo>,
     /// Which of its chunks.
     pub live: Bits,
+    /// Those of them, and maybe others, that are to lie apart from the rest.
+    pub hot: Bits,
 }
 
 /// What a rewrite did.
@@ -125,7 +129,8 @@ struct Copier<'s> {
     shared: &'s Shared,
     reading: FrameCoder,
     writing: FrameCoder,
-    frame: FrameBuilder,
+    /// Frames that are being filled, by the sort of what is in them.
+    frames: [FrameBuilder; SORTS],
 }
 
 /// Frames of a pack that are read together.
@@ -140,7 +145,7 @@ impl<'s> Copier<'s> {
             shared,
             reading: FrameCoder::new(),
             writing: FrameCoder::new(),
-            frame: FrameBuilder::default(),
+            frames: Default::default(),
         }
     }
 
@@ -148,11 +153,19 @@ impl<'s> Copier<'s> {
         loop {
             let at = self.shared.next.fetch_add(1, Ordering::Relaxed);
             let Some(copy) = self.shared.packs.get(at) else {
-                return self.shared.packer.store(&mut self.writing, &mut self.frame);
+                return self.finish();
             };
             let keys = or_corrupt(self.copy(copy))?;
             lock(&self.shared.copied).push(Copied { at, keys });
         }
+    }
+
+    fn finish(mut self) -> Result<()> {
+        for (sort, frame) in self.frames.iter_mut().enumerate() {
+            let packer = &self.shared.packer;
+            packer.store_in(lane(sort), &mut self.writing, frame)?;
+        }
+        Ok(())
     }
 
     /// Copies what is needed of a pack.
@@ -194,16 +207,19 @@ impl<'s> Copier<'s> {
         let counter = number as u32;
         let range = copy.pack.chunks_of(number);
         let listed: Option<&[ChunkEntry]> = table.map(|table| &table.chunks[range.clone()]);
+        let hot = copy.hot.count(range.clone());
         if let Some(listed) = listed
             && copy.live.count(range.clone()) == range.len()
+            && (hot == 0 || hot == range.len())
         {
+            let lane = if hot > 0 { Lane::Main } else { Lane::Cold };
             let unsealed = self
                 .reading
                 .unseal(seal, counter, &stored)
                 .map_err(damaged)?;
             keys.extend(listed.iter().map(|chunk| chunk.id.key()));
             let packer = &self.shared.packer;
-            return packer.store_again(&mut self.reading, unsealed, listed);
+            return packer.store_again(lane, &mut self.reading, unsealed, listed);
         }
         let opened = self.reading.open(seal, counter, &stored).map_err(damaged)?;
         let chunks = opened.chunks().map_err(damaged)?;
@@ -213,7 +229,8 @@ impl<'s> Copier<'s> {
             )));
         }
         for (at, (kind, bytes)) in chunks.into_iter().enumerate() {
-            if !copy.live.contains((range.start + at) as u32) {
+            let chunk = (range.start + at) as u32;
+            if !copy.live.contains(chunk) {
                 continue;
             }
             let plain = &opened.bytes()[bytes];
@@ -222,15 +239,29 @@ impl<'s> Copier<'s> {
                 let problem = "its bytes are others";
                 return Err(Error::DamagedChunk { id, problem });
             }
-            if !self.frame.fits(plain.len()) {
+            let sort = sort_of(copy.hot.contains(chunk), kind);
+            let frame = &mut self.frames[sort];
+            if !frame.fits(plain.len()) {
                 let packer = &self.shared.packer;
-                packer.store(&mut self.writing, &mut self.frame)?;
+                packer.store_in(lane(sort), &mut self.writing, frame)?;
             }
-            self.frame.push(id, kind, plain);
+            frame.push(id, kind, plain);
             keys.push(id.key());
         }
         Ok(())
     }
+}
+
+/// What goes into frames of its own: hot or not, nodes or blocks.
+const SORTS: usize = 4;
+
+fn sort_of(hot: bool, kind: ChunkKind) -> usize {
+    usize::from(hot) * 2 + usize::from(kind == ChunkKind::Node)
+}
+
+/// Where the frames of a sort go.
+fn lane(sort: usize) -> Lane {
+    if sort >= 2 { Lane::Main } else { Lane::Cold }
 }
 
 /// Cuts the frames of which something is needed into reads: near ones go together.

@@ -1,7 +1,17 @@
 //! What becomes of each pack: a pure function of how much of it is in use.
 
+use std::cmp::Reverse;
+
 /// A pack is written anew when more than one byte in this many is dead.
 const DEAD_SHARE: u64 = 4;
+/// Frames that newest backups need may hold one byte for so many of theirs that
+/// is none of theirs, over all packs that stay.
+const FOREIGN_SHARE: u64 = 3;
+/// So that what is needed comes to lie closer together, one collection copies one
+/// byte at most for so many that newest backups need, before one more pack, ...
+const CLOSER_SHARE: u64 = 8;
+/// ... and so many bytes at least, if there are so many.
+const CLOSER_BYTES: u64 = 256 << 20;
 /// A pack below this size is a small one.
 const SMALL_BYTES: u64 = 16 << 20;
 /// So many small packs are written together.
@@ -12,12 +22,23 @@ const ROUND_BYTES: u64 = 1 << 30;
 const ROUND_PACKS: usize = 4096;
 
 /// How much of a pack is in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Bytes of its frames.
     pub bytes: u64,
     /// Those of them that somebody needs; never 0 if somebody needs any.
     pub live: u64,
+    /// Those of them that newest backups need.
+    pub hot: u64,
+    /// Bytes of the frames that those are in: what a restore opens.
+    pub opened: u64,
+}
+
+impl Usage {
+    /// What a restore of newest backups opens for nothing.
+    fn foreign(&self) -> u64 {
+        self.opened.saturating_sub(self.hot)
+    }
 }
 
 /// What becomes of a pack.
@@ -44,7 +65,30 @@ pub(crate) fn fates(packs: &[Usage]) -> Vec<Fate> {
             Fate::Keep
         }
     };
-    packs.iter().map(fate).collect()
+    let mut fates: Vec<Fate> = packs.iter().map(fate).collect();
+    bring_closer(packs, &mut fates);
+    fates
+}
+
+/// Has packs rewritten whose frames hold too much that newest backups do not
+/// need: those first that gain most for what is copied.
+fn bring_closer(packs: &[Usage], fates: &mut [Fate]) {
+    let hot: u64 = packs.iter().map(|pack| pack.hot).sum();
+    let mut stay: Vec<usize> = (0..packs.len())
+        .filter(|at| fates[*at] == Fate::Keep && packs[*at].foreign() > 0)
+        .collect();
+    let mut foreign: u64 = stay.iter().map(|at| packs[*at].foreign()).sum();
+    let gain = |at: &usize| packs[*at].foreign().saturating_mul(1 << 20) / packs[*at].live.max(1);
+    stay.sort_by_key(|at| (Reverse(gain(at)), *at));
+    let (mut copied, limit) = (0, CLOSER_BYTES.max(hot / CLOSER_SHARE));
+    for at in stay {
+        if foreign <= hot / FOREIGN_SHARE || copied >= limit {
+            return;
+        }
+        fates[at] = Fate::Rewrite;
+        foreign -= packs[at].foreign();
+        copied += packs[at].live;
+    }
 }
 
 /// Cuts what is not kept into rounds, by the packs' places in the list: first
@@ -87,14 +131,23 @@ mod tests {
 
     fn usage() -> impl Strategy<Value = Usage> {
         let bytes = prop_oneof![1..SMALL_BYTES, SMALL_BYTES..80 << 20];
-        (bytes, 0..=100u64, any::<bool>()).prop_map(|(bytes, percent, any)| Usage {
-            bytes,
-            live: if any {
-                (bytes * percent / 100).max(1)
-            } else {
-                0
+        (bytes, 0..=100u64, 0..=100u64, 0..=100u64, any::<bool>()).prop_map(
+            |(bytes, live, hot, opened, any)| {
+                let live = if any { (bytes * live / 100).max(1) } else { 0 };
+                let hot = live * hot / 100;
+                let opened = if hot > 0 {
+                    hot + (bytes - hot) * opened / 100
+                } else {
+                    0
+                };
+                Usage {
+                    bytes,
+                    live,
+                    hot,
+                    opened,
+                }
             },
-        })
+        )
     }
 
     proptest! {
@@ -114,6 +167,26 @@ mod tests {
             prop_assert!(dead * DEAD_SHARE <= all, "too much stays that is dead");
             let small = |at: &usize| fates[*at] == Fate::Keep && packs[*at].bytes < SMALL_BYTES;
             prop_assert!((0..packs.len()).filter(small).count() < SMALL_PACKS);
+        }
+
+        #[test]
+        fn what_is_restored_together_comes_to_lie_together(
+            packs in prop::collection::vec(usage(), 0..400),
+        ) {
+            let fates = fates(&packs);
+            let hot: u64 = packs.iter().map(|pack| pack.hot).sum();
+            let with = |fate| packs.iter().zip(&fates).filter(move |(_, f)| **f == fate);
+            let foreign: u64 = with(Fate::Keep).map(|(pack, _)| pack.foreign()).sum();
+            let before: Vec<Usage> =
+                packs.iter().map(|pack| Usage { hot: 0, opened: 0, ..*pack }).collect();
+            let without = super::fates(&before);
+            let closer: Vec<u64> = (0..packs.len())
+                .filter(|at| fates[*at] != without[*at])
+                .map(|at| packs[at].live)
+                .collect();
+            let (copied, limit) = (closer.iter().sum::<u64>(), CLOSER_BYTES.max(hot / CLOSER_SHARE));
+            prop_assert!(foreign <= hot / FOREIGN_SHARE || copied >= limit, "too far apart");
+            prop_assert!(copied < limit + (80 << 20), "too much is copied");
         }
 
         #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
+use crate::index::Place;
 use crate::known::Known;
 use crate::manifest::Content;
 use crate::marks::{Bits, Marks};
@@ -16,16 +17,46 @@ use crate::workers::Stop;
 /// Blocks that are looked up in the index at a time.
 const LOOK_UPS: usize = 4096;
 
-/// All that is reached so far.
+/// All that is reached so far. A node that is marked has been walked, and all
+/// below it is marked in the same way or as hot.
 #[derive(Debug, Default)]
 pub(super) struct Reached {
+    /// By what is likely to be restored next.
+    hot: Marks,
+    /// By anything else.
     marks: Marks,
+}
+
+/// Whose tree it is that is walked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heat {
+    /// A resource's newest backup: the one that is restored, if any is. These
+    /// are walked before all others.
+    Hot,
+    Cold,
 }
 
 impl Reached {
     /// What is reached of a pack.
     pub fn of_pack(&self, pack: u32) -> Bits {
-        self.marks.pack(pack).cloned().unwrap_or_default()
+        let mut all = self.hot_of_pack(pack);
+        if let Some(cold) = self.marks.pack(pack) {
+            all.merge(cold);
+        }
+        all
+    }
+
+    /// What newest backups reach of a pack.
+    pub fn hot_of_pack(&self, pack: u32) -> Bits {
+        self.hot.pack(pack).cloned().unwrap_or_default()
+    }
+
+    /// Marks a chunk. Whether that says anything new.
+    fn mark(&mut self, place: Place, heat: Heat) -> bool {
+        match heat {
+            Heat::Hot => self.hot.set(place),
+            Heat::Cold => !self.hot.contains(place) && self.marks.set(place),
+        }
     }
 
     /// Marks what a backup's content reaches. Returns how many blocks are in no
@@ -37,11 +68,12 @@ impl Reached {
         project: &Arc<Inner>,
         known: &Arc<Known>,
         stop: &Stop,
-        content: &Content,
+        (content, heat): (&Content, Heat),
     ) -> Result<u64> {
         let mut reader = ChunkReader::new(project.clone(), known.clone());
         let mut walk = Walk {
-            marks: &mut self.marks,
+            reached: self,
+            heat,
             known,
             stop,
             blocks: Vec::new(),
@@ -54,7 +86,8 @@ impl Reached {
 }
 
 struct Walk<'w> {
-    marks: &'w mut Marks,
+    reached: &'w mut Reached,
+    heat: Heat,
     known: &'w Known,
     stop: &'w Stop,
     /// Blocks that have not been looked up.
@@ -68,7 +101,7 @@ impl Walk<'_> {
         for place in self.known.index().get_many(&keys)? {
             match place {
                 Some(place) => {
-                    self.marks.set(place);
+                    self.reached.mark(place, self.heat);
                 }
                 None => self.missing += 1,
             }
@@ -81,7 +114,8 @@ impl Visit for Walk<'_> {
     fn enter(&mut self, id: ChunkId) -> Result<bool> {
         self.stop.check()?;
         let place = self.known.index().get(&id.key())?;
-        Ok(self.marks.set(place.ok_or(Error::NoChunk { id })?))
+        let place = place.ok_or(Error::NoChunk { id })?;
+        Ok(self.reached.mark(place, self.heat))
     }
 
     fn zeros(&mut self, _: Range<u64>) -> Result<()> {
