@@ -27,6 +27,7 @@ use crate::log::CONDEMNED_MAX;
 use crate::manifest::Content;
 use crate::marks::Bits;
 use crate::pack::PackId;
+use crate::parity::Keeper;
 use crate::project::{Inner, READS};
 use crate::removal::Removal;
 use crate::rewrite::{self, PackCopy};
@@ -65,6 +66,12 @@ pub(crate) async fn collect(
     let _stop = StopOnDrop(stop.clone());
     let mut removal = Removal::begin(project).await?;
     let known = removal.known().clone();
+    let keeper = Keeper {
+        project: project.clone(),
+        known: known.clone(),
+        stop: stop.clone(),
+    };
+    keeper.heal_lost(&mut removal).await?;
     let mut collection = Collection {
         _collecting: known.begin_collection(),
         project: project.clone(),
@@ -75,6 +82,7 @@ pub(crate) async fn collect(
         done: Collected::default(),
     };
     collection.run(available, &mut removal).await?;
+    keeper.protect(&BTreeSet::new()).await?;
     project.settle_deletions();
     stop.complete();
     Ok(collection.done)

@@ -102,7 +102,7 @@ impl IndexFiles {
 
     /// Names the packs that are known and in no object.
     async fn name_all(&mut self) -> Result<()> {
-        let named: HashSet<PackId> = self.objects.iter().flat_map(|o| o.packs.clone()).collect();
+        let named = self.named();
         let known = self.known.clone();
         let unnamed = workers::one(move || {
             let mut unnamed = Vec::new();
@@ -162,6 +162,12 @@ impl IndexFiles {
             self.removed += 1;
         }
         Ok(())
+    }
+
+    /// The packs that are named.
+    pub fn named(&self) -> HashSet<PackId> {
+        let packs = self.objects.iter().flat_map(|object| &object.packs);
+        packs.copied().collect()
     }
 
     /// How many objects were removed.

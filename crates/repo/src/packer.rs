@@ -8,29 +8,21 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use object_store::MultipartUpload;
-use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use crate::buffer::{Buffer, BufferPool};
+use crate::buffer::BufferPool;
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder, Unsealed};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
 use crate::known::{Known, Session};
 use crate::pack::{ChunkEntry, NewPack};
 use crate::project::Inner;
-use crate::store::{Folder, Found, Objects, failed, object_path, pack_path};
+use crate::store::{Folder, Found, Objects, object_path, pack_path};
+use crate::upload::{self, Upload};
 use crate::workers::lock;
 use crate::{random, seal, workers};
 
-/// Bytes of a part of an upload; object stores take no smaller ones but the last.
-const PART_BYTES: usize = 5 << 20;
-/// Parts of one pack on their way to the store.
-const PARTS_IN_FLIGHT: usize = 2;
-/// Buffers for parts that stay when there is nothing to send.
-const PARTS_KEPT: usize = 4;
 /// Packs being finished at a time.
 const PACKS_FINISHING: usize = 2;
 
@@ -73,7 +65,7 @@ impl Packer {
             handle: Handle::current(),
             open: Mutex::default(),
             finishing: Mutex::default(),
-            parts: BufferPool::new(PART_BYTES, PARTS_KEPT),
+            parts: upload::buffers(),
             unindexed: Mutex::default(),
             new_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -171,10 +163,11 @@ impl Packer {
             upload,
             stored,
         } = pack;
-        stored.clear();
         append(pack, stored)?;
-        self.handle
-            .block_on(upload.add(stored, &self.project.objects))
+        let added = upload.add(stored, &self.project.objects);
+        self.handle.block_on(added)?;
+        stored.clear();
+        Ok(())
     }
 
     /// Starts to finish a pack; waits where too many are being finished. Blocks.
@@ -276,35 +269,32 @@ impl Inner {
 /// A pack that takes frames.
 struct OpenPack {
     pack: NewPack,
-    upload: PackUpload,
-    /// The last frame as it is stored.
+    upload: Upload,
+    /// Its next bytes.
     stored: Vec<u8>,
 }
 
 impl OpenPack {
     fn new(project: &Inner, parts: &Arc<BufferPool>) -> Self {
-        let mut pending = empty(parts);
-        let pack = NewPack::begin(&project.keys, &project.place, &mut pending);
-        let upload = PackUpload {
-            path: pack_path(project.place.project, pack.id()),
-            pending,
-            begun: None,
-            buffers: parts.clone(),
-            parts: JoinSet::new(),
-        };
+        let mut stored = Vec::new();
+        let pack = NewPack::begin(&project.keys, &project.place, &mut stored);
+        let path = pack_path(project.place.project, pack.id());
         Self {
             pack,
-            upload,
-            stored: Vec::new(),
+            upload: Upload::new(path, parts),
+            stored,
         }
     }
 
     /// Writes the table and returns when the whole pack is durable.
     async fn finish(mut self, objects: Objects) -> Result<IndexedPack> {
         let id = self.pack.id();
-        self.stored.clear();
         let (table, stored_bytes) = self.pack.end(&mut self.stored);
-        if let Err(error) = self.upload.complete(&self.stored, &objects).await {
+        let ended = async {
+            self.upload.add(&self.stored, &objects).await?;
+            self.upload.complete(&objects).await
+        };
+        if let Err(error) = ended.await {
             self.upload.abort().await;
             return Err(error);
         }
@@ -321,92 +311,4 @@ impl OpenPack {
             table,
         })
     }
-}
-
-/// A pack's way to the store.
-struct PackUpload {
-    path: Path,
-    /// Bytes that are not on their way yet.
-    pending: Buffer,
-    buffers: Arc<BufferPool>,
-    /// Begun with the first part; a small pack needs none.
-    begun: Option<Box<dyn MultipartUpload>>,
-    parts: JoinSet<object_store::Result<()>>,
-}
-
-impl PackUpload {
-    /// Adds bytes, and sends what fills a part.
-    async fn add(&mut self, mut bytes: &[u8], objects: &Objects) -> Result<()> {
-        while !bytes.is_empty() {
-            if self.pending.len() == PART_BYTES {
-                self.send_part(objects).await?;
-            }
-            let room = PART_BYTES - self.pending.len();
-            let (fits, rest) = bytes.split_at(room.min(bytes.len()));
-            self.pending.extend_from_slice(fits);
-            bytes = rest;
-        }
-        Ok(())
-    }
-
-    async fn send_part(&mut self, objects: &Objects) -> Result<()> {
-        let part = self.take_part();
-        while self.parts.len() >= PARTS_IN_FLIGHT {
-            self.join_part().await?;
-        }
-        if self.begun.is_none() {
-            self.begun = Some(objects.upload(&self.path).await?);
-        }
-        let upload = self.begun.as_mut().expect("it was begun above");
-        self.parts.spawn(upload.put_part(part.into()));
-        Ok(())
-    }
-
-    fn take_part(&mut self) -> Bytes {
-        let next = empty(&self.buffers);
-        Bytes::from_owner(std::mem::replace(&mut self.pending, next))
-    }
-
-    async fn join_part(&mut self) -> Result<()> {
-        match self.parts.join_next().await {
-            None => Ok(()),
-            Some(Err(_)) => Err(Error::WorkerLost),
-            Some(Ok(done)) => done.map_err(|source| failed("write", &self.path, source)),
-        }
-    }
-
-    /// Adds the last bytes, and returns when all are durable.
-    async fn complete(&mut self, last: &[u8], objects: &Objects) -> Result<()> {
-        self.add(last, objects).await?;
-        if self.begun.is_none() {
-            let all = self.take_part();
-            return objects.put(&self.path, all).await;
-        }
-        self.send_part(objects).await?;
-        while !self.parts.is_empty() {
-            self.join_part().await?;
-        }
-        let Some(upload) = self.begun.as_mut() else {
-            return Ok(());
-        };
-        let done = upload.complete().await;
-        done.map(|_| ())
-            .map_err(|source| failed("finish", &self.path, source))
-    }
-
-    async fn abort(&mut self) {
-        self.parts.shutdown().await;
-        if let Some(upload) = self.begun.as_mut()
-            && let Err(error) = upload.abort().await
-        {
-            tracing::warn!(%error, object = %self.path, "An unfinished upload stays in the store.");
-        }
-    }
-}
-
-/// A buffer to gather a part in.
-fn empty(parts: &Arc<BufferPool>) -> Buffer {
-    let mut buffer = parts.take();
-    buffer.clear();
-    buffer
 }

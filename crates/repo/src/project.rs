@@ -20,6 +20,7 @@ use crate::known::{Known, Pin};
 use crate::log::Log;
 use crate::manifest::{Child, Manifest};
 use crate::pack::PackId;
+use crate::parity::{self, Parity, Protected};
 use crate::repair::{self, Repaired};
 use crate::restore::{self, Restored};
 use crate::store::{Folder, Objects, receipt_path};
@@ -46,6 +47,8 @@ pub(crate) struct Inner {
     pub keys: ProjectKeys,
     /// The repository's log, if it is open for writing.
     log: Option<Arc<Log>>,
+    /// How packs are protected, if they are.
+    pub parity: Option<Parity>,
     known: tokio::sync::Mutex<Option<Arc<Known>>>,
     /// Held by collection and repair: one at a time.
     pub collecting: tokio::sync::Mutex<()>,
@@ -87,7 +90,7 @@ impl Project {
         objects: Objects,
         keys: ProjectKeys,
         local: Arc<LocalFolder>,
-        log: Option<Arc<Log>>,
+        (log, parity): (Option<Arc<Log>>, Option<Parity>),
     ) -> Self {
         let inner = Inner {
             place,
@@ -95,6 +98,7 @@ impl Project {
             objects,
             keys,
             log,
+            parity,
             known: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             backups: Mutex::default(),
@@ -239,7 +243,8 @@ impl Project {
         self.inner.or_fenced(collected).await
     }
 
-    /// Takes damaged packs out of use: copies what is whole out of them and
+    /// Makes packs that are lost or damaged anew from parity where there is enough of
+    /// it, and takes the other damaged packs out of use: copies what is whole out of them and
     /// removes them. What was lost is stored anew by the next backup that has
     /// it, which makes the backups that were hurt whole again.
     ///
@@ -247,6 +252,15 @@ impl Project {
     pub async fn repair(&self, progress: Arc<Progress>) -> Result<Repaired> {
         let repaired = repair::repair(&self.inner, progress).await;
         self.inner.or_fenced(repaired).await
+    }
+
+    /// Has every pack protected by parity, if the repository has a setting for
+    /// it, beside all other work on the project. A collection and a repair end with the same.
+    ///
+    /// Errors: `Conflict` another process is the writer now; `Cancelled`.
+    pub async fn protect(&self, progress: Arc<Progress>) -> Result<Protected> {
+        let protected = parity::protect(&self.inner, progress).await;
+        self.inner.or_fenced(protected).await
     }
 
     /// Finds out which backups could not be restored, and names exactly those.

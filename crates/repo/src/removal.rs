@@ -71,6 +71,11 @@ impl Removal {
         self.remove(slot, &packs).await
     }
 
+    /// The packs that index objects name, whether or not they are there.
+    pub async fn named_packs(&mut self) -> Result<HashSet<PackId>> {
+        Ok(self.files().await?.named())
+    }
+
     /// Brings the index objects into order. Returns how many were removed in all.
     pub async fn tidy(&mut self) -> Result<u64> {
         let files = self.files().await?;

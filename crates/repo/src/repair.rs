@@ -1,5 +1,6 @@
-//! Repair: taking damaged packs out of use.
+//! Repair: making damaged packs anew, or taking them out of use.
 //!
+//! What parity can make anew is as it was written, and nothing else happens to it.
 //! A damaged frame costs the backups that need it, and would cost every later
 //! backup that meets the same bytes and takes them for stored. Repair copies
 //! what is whole out of a damaged pack and removes the pack; what was lost is
@@ -17,6 +18,7 @@ use crate::known::Known;
 use crate::marks::Bits;
 use crate::objects::or_corrupt;
 use crate::pack::PackId;
+use crate::parity::Keeper;
 use crate::project::Inner;
 use crate::removal::Removal;
 use crate::rewrite::{self, PackCopy};
@@ -27,6 +29,8 @@ use crate::workers::{self, Stop, StopOnDrop};
 pub struct Repaired {
     /// Damaged packs whose whole frames are in new packs now.
     pub packs: Vec<PackId>,
+    /// Packs that were lost or damaged and are whole again, by parity.
+    pub healed: Vec<PackId>,
     /// Chunks that were lost with the damaged frames.
     pub lost_chunks: u64,
 }
@@ -37,13 +41,26 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
     let _stop = StopOnDrop(stop.clone());
     let mut removal = Removal::begin(project).await?;
     let known = removal.known().clone();
+    let keeper = Keeper {
+        project: project.clone(),
+        known: known.clone(),
+        stop: stop.clone(),
+    };
+    let mut healed = keeper.heal_lost(&mut removal).await?;
     let check = FrameCheck {
         project: project.clone(),
         known: known.clone(),
         stop: stop.clone(),
     };
     let checked = check.run().await?;
-    let damaged = damaged_packs(project, &known, &checked).await?;
+    let mut damaged = damaged_packs(project, &known, &checked).await?;
+    let index = known.index();
+    let hurt = damaged.iter().filter_map(|number| index.pack_size(*number));
+    let whole_again = keeper.heal(hurt.map(|(pack, _)| pack).collect()).await?;
+    for number in whole_again.iter().filter_map(|pack| index.number(*pack)) {
+        damaged.remove(&number);
+    }
+    healed.extend(whole_again);
     let this = known.clone();
     let (copies, lost_chunks) =
         workers::one(move || quarantine(&this, &damaged, &checked.bad_frames)).await?;
@@ -55,9 +72,11 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
         removal.condemn_and_remove(rewritten.packs.clone()).await?;
     }
     removal.tidy().await?;
+    keeper.protect(&keeper.damaged_objects().await?).await?;
     stop.complete();
     Ok(Repaired {
         packs: rewritten.packs,
+        healed,
         lost_chunks,
     })
 }

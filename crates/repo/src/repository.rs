@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::index::LocalFolder;
 use crate::keys::{Config, MasterKey, Place, ProjectKeys, RootKey};
 use crate::log::Log;
+use crate::parity::Parity;
 use crate::project::Project;
 use crate::random;
 use crate::store::{Objects, config_path, key_path};
@@ -26,6 +27,7 @@ pub struct Repository {
     inner: Arc<Inner>,
     /// Where the indexes of projects lie that are opened from now on.
     local: Arc<LocalFolder>,
+    parity: Option<Parity>,
 }
 
 struct Inner {
@@ -132,6 +134,7 @@ impl Repository {
                 projects: Mutex::default(),
             }),
             local: Arc::new(LocalFolder::temporary()),
+            parity: None,
         }
     }
 
@@ -145,9 +148,21 @@ impl Repository {
     #[must_use]
     pub fn with_index_in(self, folder: PathBuf) -> Self {
         Self {
-            inner: self.inner,
             local: Arc::new(LocalFolder::at(folder)),
+            ..self
         }
+    }
+
+    /// Has packs protected by parity, or no longer: then groups that there are stay
+    /// for as long as their packs. To be called before any project is opened.
+    #[must_use]
+    pub fn with_parity(self, parity: Option<Parity>) -> Self {
+        Self { parity, ..self }
+    }
+
+    /// Whether packs are to be protected by parity.
+    pub fn has_parity(&self) -> bool {
+        self.parity.is_some()
     }
 
     /// A project's part, made if need be.
@@ -221,7 +236,7 @@ impl Repository {
             self.inner.objects.clone(),
             keys,
             self.local.clone(),
-            self.inner.log.clone(),
+            (self.inner.log.clone(), self.parity),
         );
         projects.insert(place.project, project.clone());
         project

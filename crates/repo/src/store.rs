@@ -51,6 +51,7 @@ pub(crate) enum Folder {
     Index,
     Manifests,
     Receipts,
+    Parity,
 }
 
 impl Folder {
@@ -60,6 +61,7 @@ impl Folder {
             Self::Index => "index",
             Self::Manifests => "manifests",
             Self::Receipts => "receipts",
+            Self::Parity => "parity",
         }
     }
 }

@@ -43,6 +43,9 @@ pub struct VerifyReport {
     pub damaged: Vec<String>,
     /// Packs among them that are there: repair takes them out of use.
     pub damaged_packs: Vec<PackId>,
+    /// Whether a repair is worth its while: some object is lost or damaged that it can
+    /// make anew or take out of use.
+    pub needs_repair: bool,
     /// Packs that were looked at.
     pub packs: u64,
     /// Bytes of frames that were read.
@@ -83,6 +86,10 @@ pub(crate) async fn verify(
     if all {
         project.check_index(&mut report).await?;
         project.check_tables(&mut report).await?;
+        let mut parity = project.damaged_parity(&stop).await?;
+        parity.extend(project.lost_parity().await?);
+        report.needs_repair |= !parity.is_empty();
+        report.damaged.extend(parity);
     }
     let checks = Backups {
         only,
@@ -161,7 +168,9 @@ impl Inner {
                 lost.clear();
             }
             let lost = lost.into_iter().flatten().map(|path| path.to_string());
+            let before = report.damaged.len();
             report.damaged.extend(lost);
+            report.needs_repair |= report.damaged.len() > before;
         }
         Ok(())
     }
@@ -361,6 +370,7 @@ impl Backups {
         for pack in checked.bad_packs.into_values() {
             report.damaged.push(pack_path(project, pack).to_string());
             report.damaged_packs.push(pack);
+            report.needs_repair = true;
         }
         report.read_bytes += checked.read_bytes;
         Ok(checked.bad_frames)
