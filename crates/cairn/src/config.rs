@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use cairn_core::{Quotas, VerificationSchedule};
+use cairn_repo::Parity;
 use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
@@ -33,6 +34,8 @@ pub struct Config {
     pub repository: StoreConfig,
     /// The file that holds the master key; one in `data_dir` if not given.
     pub master_key_file: Option<PathBuf>,
+    /// How packs are protected against loss, if they are.
+    pub parity: Option<Parity>,
     /// Tasks at work at the same time.
     pub tasks: usize,
     /// How long running tasks may take to end by themselves when the server stops.
@@ -136,6 +139,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
     let data_dir = data_dir.unwrap_or_else(|| PathBuf::from("cairn-data"));
     let master_key_file = file.repository.master_key_file.clone().map(inside);
     let folder = data_dir.join("repository");
+    let parity = file.repository.parity()?;
     Ok(Config {
         data_dir,
         listen: arguments
@@ -149,6 +153,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         database_url,
         repository: file.repository.resolve(&base, folder)?,
         master_key_file,
+        parity,
         tasks,
         drain_seconds: file.tasks.drain_seconds.unwrap_or(DRAIN_SECONDS),
         quotas: file.quotas,
@@ -240,6 +245,9 @@ impl std::fmt::Display for Config {
             writeln!(f, "path = {path:?}")?;
         }
         writeln!(f, "master_key_file = {:?}", self.master_key_file())?;
+        if let Some(parity) = self.parity {
+            writeln!(f, "parity = {parity}")?;
+        }
         write!(f, "{}", self.repository)?;
         writeln!(f, "\n[tasks]\nconcurrent = {}", self.tasks)?;
         writeln!(f, "drain_seconds = {}", self.drain_seconds)?;

@@ -36,7 +36,9 @@ pub async fn run(config: Config) -> Result<()> {
     warn_of_missing_folders(&config);
     let meta = open_catalogue(&config).await?;
     let repository = open_repository(&config, &meta).await?;
-    let repository = repository.with_index_in(config.index());
+    let repository = repository
+        .with_index_in(config.index())
+        .with_parity(config.parity);
     let trail = open_trail(&config, &repository)?;
     let parts = open_parts(&config, meta, repository)?;
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_repo::{
-    Creation, LimitedStore, Limits, LocalStore, RetryPolicy, S3Config, S3Credentials, S3Store,
+    Creation, LimitedStore, Limits, LocalStore, Parity, RetryPolicy, S3Config, S3Credentials,
+    S3Store,
 };
 use object_store::ObjectStore;
 use serde::Deserialize;
@@ -25,6 +26,7 @@ pub struct StoreSection {
     limits: LimitsSection,
     /// The file that holds the master key.
     pub master_key_file: Option<PathBuf>,
+    parity: Option<ParitySection>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,6 +56,13 @@ struct LimitsSection {
     requests: Option<NonZeroUsize>,
 }
 
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ParitySection {
+    data: usize,
+    parity: usize,
+}
+
 /// A store that is not open yet.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -78,6 +87,16 @@ fn yes() -> bool {
 }
 
 impl StoreSection {
+    /// How packs are protected, if they are to be.
+    pub fn parity(&self) -> Result<Option<Parity>> {
+        let Some(ParitySection { data, parity }) = self.parity else {
+            return Ok(None);
+        };
+        let setting = Parity::new(data, parity);
+        let setting = setting.context("repository.parity: data is 1 to 32, parity 1 to 4")?;
+        Ok(Some(setting))
+    }
+
     /// What the section comes to; relative paths are in `base`, and so is the folder
     /// that is taken where nothing is said.
     pub fn resolve(self, base: &Path, folder: PathBuf) -> Result<StoreConfig> {

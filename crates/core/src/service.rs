@@ -196,6 +196,12 @@ impl Service {
             .await
     }
 
+    /// Adds the making of parity for what a project has stored, unless one is waiting already.
+    pub(crate) async fn enqueue_protection(&self, tx: &mut Tx, project: ProjectId) -> Result<()> {
+        self.enqueue_silently(tx, &Task::Protect { project }, 0)
+            .await
+    }
+
     /// Adds the repair of a project's part of the repository, to begin after
     /// some seconds, unless one is waiting already.
     pub(crate) async fn enqueue_repair(

@@ -65,6 +65,8 @@ pub(crate) enum Task {
     ImportBackup { bucket: String },
     /// Gives back the space of what no backup of a project needs any more.
     Collect { project: ProjectId },
+    /// Has a project's packs protected by parity.
+    Protect { project: ProjectId },
     /// Takes damaged packs of a project out of use.
     Repair { project: ProjectId },
     /// Looks whether backups could be restored.
@@ -87,6 +89,7 @@ impl Task {
             Self::Sync { .. } => "sync",
             Self::ImportBackup { .. } => "import_backup",
             Self::Collect { .. } => "collect",
+            Self::Protect { .. } => "protect",
             Self::Repair { .. } => "repair",
             Self::Verify { .. } => ONE_AT_A_TIME,
         }
@@ -106,6 +109,7 @@ impl Task {
             Self::Sync { .. } => &["compare"],
             Self::ImportBackup { .. } => &["read"],
             Self::Collect { .. } => &["collect"],
+            Self::Protect { .. } => &["protect"],
             Self::Repair { .. } => &["repair"],
             Self::Verify { .. } => &["verify"],
         }
@@ -191,6 +195,7 @@ impl Worker {
             Task::Sync { project, vault } => sync::compare(&self.service, project, vault).await,
             Task::ImportBackup { bucket } => sync::import(bucket),
             Task::Collect { project } => collect::run(&self.service, project, progress).await,
+            Task::Protect { project } => collect::protect(&self.service, project, progress).await,
             Task::Repair { project } => repair::run(&self.service, project, progress).await,
             Task::Verify {
                 project,
@@ -259,6 +264,7 @@ impl Worker {
             Task::Sync { .. }
             | Task::ImportBackup { .. }
             | Task::Collect { .. }
+            | Task::Protect { .. }
             | Task::Repair { .. } => Ok(()),
         }
     }

@@ -4,11 +4,15 @@
 
 use cairn_core::records::{OperationLogFilter, Page, VerificationFilter, VerifiedBackup};
 use cairn_core::{VerifyScope, records::Verification};
+use cairn_repo::Parity;
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{
     BackupId, ObjectType, OperationStatus, OperationType, ProjectId, VerificationStatus,
     VerifyLevel,
 };
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
@@ -282,4 +286,51 @@ async fn a_backup_that_could_not_be_looked_at_is_tried_again_an_hour_later() {
         .unwrap();
     world.work_with(sabotage).await;
     assert_eq!(known(&world, backup).await.status, VerificationStatus::Hurt);
+}
+
+/// Packs, and parity objects.
+async fn stored(world: &World, folder: &str) -> Vec<Path> {
+    let found: Vec<_> = world.store.list(None).try_collect().await.unwrap();
+    let paths = found.into_iter().map(|meta| meta.location);
+    let inside = format!("/{folder}/");
+    paths
+        .filter(|path| path.as_ref().contains(&inside))
+        .collect()
+}
+
+#[tokio::test]
+async fn with_parity_a_lost_pack_is_back_after_a_verification() {
+    let world = World::with_parity(Parity::new(4, 1)).await;
+    let backup = back_up(&world).await;
+    assert_eq!(
+        stored(&world, "parity").await.len(),
+        1,
+        "made behind the backup"
+    );
+    let packs = stored(&world, "packs").await;
+    let before = world
+        .store
+        .get(&packs[0])
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    world.store.delete(&packs[0]).await.unwrap();
+    verify(&world, VerifyLevel::Quick).await;
+    world.work().await;
+    let after = world
+        .store
+        .get(&packs[0])
+        .await
+        .unwrap()
+        .bytes()
+        .await
+        .unwrap();
+    assert_eq!(after, before);
+    verify(&world, VerifyLevel::Full).await;
+    assert_eq!(
+        known(&world, backup).await.status,
+        VerificationStatus::Whole
+    );
 }

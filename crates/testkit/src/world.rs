@@ -13,7 +13,7 @@ use cairn_core::{
     Quotas, ResourceToBind, Service, VaultView, VerificationSchedule, Worker,
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
-use cairn_repo::{MasterKey, Project, Repository, VerifyLevel};
+use cairn_repo::{MasterKey, Parity, Project, Repository, VerifyLevel};
 use cairn_source::{ImagesConfig, Inventory, ServerConfig, ShareConfig, SourceConfig};
 use cairn_task::Engine;
 use cairn_types::{BackupId, Clock, ObjectType, ProjectId, ResourceId, ResourceType, Role, UserId};
@@ -71,6 +71,11 @@ const DISK_BYTES: [(&str, u64); 3] = [
 impl World {
     /// A new world whose images hold random bytes and holes.
     pub async fn new() -> Self {
+        Self::with_parity(None).await
+    }
+
+    /// As `new`, with packs protected like this.
+    pub async fn with_parity(parity: Option<Parity>) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let images = folder.path().join("images");
         fs::create_dir(&images).expect("a folder can be made");
@@ -108,6 +113,7 @@ impl World {
         let master = MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
         let repository = Repository::create(Arc::clone(&store), &master).await;
         let repository = repository.expect("an empty store takes a repository");
+        let repository = repository.with_parity(parity);
         let url = format!(
             "sqlite:{}",
             folder.path().join("catalogue.sqlite").display()

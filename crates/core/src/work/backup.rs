@@ -304,7 +304,21 @@ impl<'a> BackUp<'a> {
             backup.protected_at = Some(now);
         })
         .await?;
+        self.enqueue_protection().await?;
         service.settle_capacity(self.project, backup.vault).await
+    }
+
+    /// A backup is acknowledged without parity: that is made behind it.
+    async fn enqueue_protection(&self) -> Result<()> {
+        let service = &self.worker.service;
+        if !service.repository().has_parity() {
+            return Ok(());
+        }
+        let mut tx = service.meta().begin().await?;
+        service.enqueue_protection(&mut tx, self.project).await?;
+        tx.commit().await?;
+        service.wake_engine();
+        Ok(())
     }
 
     /// The data in the backup, and what its vault is charged for it.

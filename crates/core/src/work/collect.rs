@@ -1,4 +1,5 @@
-//! Collection: the space of deleted and failed backups comes back.
+//! Collection: the space of deleted and failed backups comes back. And the upkeep of
+//! parity where no collection does it.
 
 use std::sync::Arc;
 
@@ -19,6 +20,17 @@ pub(super) async fn run(
     let promised: Vec<BackupId> = promised.into_iter().map(|backup| backup.id).collect();
     let collected = repository.collect(&promised, Arc::clone(progress)).await?;
     tracing::info!(project.id = %project, "a collection is done: {collected:?}");
+    Ok(())
+}
+
+/// Has packs protected that no group of parity has yet.
+pub(super) async fn protect(
+    service: &Service,
+    project: ProjectId,
+    progress: &Arc<Progress>,
+) -> Result<()> {
+    let repository = service.repository().existing_project(project).await?;
+    repository.protect(Arc::clone(progress)).await?;
     Ok(())
 }
 

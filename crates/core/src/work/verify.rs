@@ -95,7 +95,7 @@ impl<'a> Verify<'a> {
         for object in &report.damaged {
             tracing::error!(project.id = %self.project, object, "an object is damaged");
         }
-        if report.damaged_packs.is_empty() {
+        if !report.needs_repair {
             return Ok(());
         }
         let mut tx = self.service.meta().begin().await?;
