@@ -67,6 +67,24 @@ impl MemoryDisk {
         bytes
     }
 
+    /// Another disk with the same bytes, which does not change with this one.
+    pub fn copy(&self) -> Self {
+        let copy = Self::new(self.size_bytes);
+        *copy.pages() = self.pages().clone();
+        copy
+    }
+
+    /// Whether two disks, which are not one and the same, hold the same bytes.
+    pub fn holds_the_same_as(&self, other: &Self) -> bool {
+        const HOLE: &[u8] = &[0; PAGE_BYTES as usize];
+        let (mine, others) = (self.pages(), other.pages());
+        let same = |number| {
+            let page = mine.get(number).map_or(HOLE, |page| page);
+            page == others.get(number).map_or(HOLE, |page| page)
+        };
+        self.size_bytes == other.size_bytes && mine.keys().chain(others.keys()).all(same)
+    }
+
     /// Makes every read that touches this byte fail.
     pub fn fail_reads_at(&self, offset: u64) {
         *lock(&self.unreadable) = Some(offset);
