@@ -180,13 +180,13 @@ impl Tx {
     }
 
     /// The backups of a project that could be restored, whole ones and single
-    /// disks: those of one vault if it is given.
+    /// disks: those of one vault if it is given. Disks are there with their server's backup.
     pub async fn restorable_backups(
         &mut self,
         project: ProjectId,
         vault: Option<VaultId>,
     ) -> Result<Vec<Backup>> {
-        let mut statement = Statement::new("SELECT * FROM backups");
+        let mut statement = Statement::new("SELECT * FROM backups b");
         statement
             .equals("project_id", Some(project))
             .equals("vault_id", vault)
@@ -223,7 +223,7 @@ impl Tx {
         let mut statement = Statement::new(
             "SELECT b.project_id FROM backups b LEFT JOIN verifications v ON v.id = b.id",
         );
-        statement.condition("b.").push(RESTORABLE);
+        statement.condition(RESTORABLE);
         statement.condition(seen).push(" <= ").bind(seen_until);
         statement
             .condition("(v.status IS NULL OR v.status <> ")
@@ -238,5 +238,8 @@ impl Tx {
     }
 }
 
-/// The states of a backup that is there.
-const RESTORABLE: &str = "status IN ('available', 'waiting_restore', 'restoring')";
+/// What a backup `b` is that is there: it, and its server's if it is a disk's, is
+/// in a state in which nobody has begun to delete it.
+const RESTORABLE: &str = "b.status IN ('available', 'waiting_restore', 'restoring') \
+    AND (b.parent_id IS NULL OR EXISTS (SELECT 1 FROM backups p WHERE p.id = b.parent_id \
+    AND p.status IN ('available', 'waiting_restore', 'restoring')))";

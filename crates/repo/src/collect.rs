@@ -58,7 +58,7 @@ pub struct Collected {
 
 pub(crate) async fn collect(
     project: &Arc<Inner>,
-    available: &[BackupId],
+    promised: &[BackupId],
     progress: Arc<Progress>,
 ) -> Result<Collected> {
     let _alone = project.collecting.lock().await;
@@ -81,9 +81,8 @@ pub(crate) async fn collect(
         pins_seen: 0,
         done: Collected::default(),
     };
-    collection.run(available, &mut removal).await?;
+    collection.run(promised, &mut removal).await?;
     keeper.protect(&BTreeSet::new()).await?;
-    project.settle_deletions();
     stop.complete();
     Ok(collection.done)
 }
@@ -100,14 +99,14 @@ struct Collection {
 }
 
 impl Collection {
-    async fn run(&mut self, available: &[BackupId], removal: &mut Removal) -> Result<()> {
+    async fn run(&mut self, promised: &[BackupId], removal: &mut Removal) -> Result<()> {
         let known = self.known.clone();
         // What is published from here on is no candidate.
         let candidates = workers::one(move || Ok(known.index().packs())).await?;
         let project = self.project.place.project;
         let packs = self.project.objects.list(project, Folder::Packs).await?;
         let sizes: BTreeMap<PackId, u64> = packs.iter().filter_map(pack_size).collect();
-        let backups = self.project.backups_for_sure(available).await?;
+        let backups = self.project.backups_for_sure(promised).await?;
         self.done.manifests_removed = self.remove_manifests(&backups).await?;
         self.reach(&backups, sizes.values().sum()).await?;
         self.remove_garbage(&sizes, removal).await?;

@@ -62,9 +62,6 @@ struct Backups {
     writing: HashSet<BackupId>,
     /// That have been acknowledged since the repository was opened, and not deleted.
     acknowledged: HashSet<BackupId>,
-    /// That have been deleted since the last collection ended, and before it
-    /// since the one before.
-    deleted: [HashSet<BackupId>; 2],
 }
 
 /// An acknowledged backup.
@@ -226,20 +223,20 @@ impl Project {
     }
 
     /// Removes everything that no backup needs, beside all other work on the
-    /// project. `available` are the backups that must be there, as far as the
+    /// project. `promised` are the backups that must be there, as far as the
     /// caller knows: a listing that lacks one is not believed. A second
     /// collection waits until the first has ended.
     ///
     /// Errors: `Transient` the store's listing lacks what is there; `Corrupt` a backup
     /// that must be there is gone, or one cannot be read in full: nothing was removed,
-    /// and nothing is until it is deleted; `Conflict` another process is the writer now;
-    /// `Cancelled`.
+    /// and nothing is until it is deleted. If it was since the caller drew up the
+    /// list, he draws up another. `Conflict` another process is the writer now; `Cancelled`.
     pub async fn collect(
         &self,
-        available: &[BackupId],
+        promised: &[BackupId],
         progress: Arc<Progress>,
     ) -> Result<Collected> {
-        let collected = collect::collect(&self.inner, available, progress).await;
+        let collected = collect::collect(&self.inner, promised, progress).await;
         self.inner.or_fenced(collected).await
     }
 
@@ -352,11 +349,7 @@ impl Inner {
             Ok(None) => return Ok(()),
             receipt => receipt?,
         };
-        {
-            let mut backups = self.backups();
-            backups.acknowledged.remove(&backup);
-            backups.deleted[0].insert(backup);
-        }
+        self.backups().acknowledged.remove(&backup);
         self.objects.delete(&path).await?;
         match receipt {
             Some(receipt) => self.objects.delete(&self.manifest_path(&receipt)).await,
@@ -364,17 +357,11 @@ impl Inner {
         }
     }
 
-    /// Forgets deletions that no caller of a collection can have missed.
-    pub fn settle_deletions(&self) {
-        let mut backups = self.backups();
-        backups.deleted.swap(0, 1);
-        backups.deleted[0].clear();
-    }
-
-    /// All backups that have a receipt; `available` must be among them, and all
-    /// that this process has acknowledged.
-    pub async fn backups_for_sure(&self, available: &[BackupId]) -> Result<Vec<BackupId>> {
-        let mut expected: HashSet<BackupId> = available.iter().copied().collect();
+    /// All backups that have a receipt; those that are promised must be among
+    /// them, and all that this process has acknowledged.
+    pub async fn backups_for_sure(&self, promised: &[BackupId]) -> Result<Vec<BackupId>> {
+        let promised: HashSet<BackupId> = promised.iter().copied().collect();
+        let mut expected = promised.clone();
         expected.extend(&self.backups().acknowledged);
         let (listed, _) = self.backups_in(Folder::Receipts).await?;
         for backup in &listed {
@@ -385,8 +372,8 @@ impl Inner {
             if !self.is_gone(backup).await? {
                 return Err(Error::StaleListing { object });
             }
-            let deleted = |deleted: &HashSet<BackupId>| deleted.contains(&backup);
-            if !self.backups().deleted.iter().any(deleted) {
+            // What is deleted is forgotten before it goes.
+            if promised.contains(&backup) || self.backups().acknowledged.contains(&backup) {
                 return Err(Error::Missing { object });
             }
         }

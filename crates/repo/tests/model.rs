@@ -21,6 +21,8 @@ const CASES: u32 = 2000;
 const STEPS_MAX: usize = 20;
 /// Calls to the store after which nothing is held up, and nobody dies.
 const CALLS_MAX: u64 = 40;
+/// Acts that run while one is held up, at most.
+const OTHERS_MAX: usize = 3;
 /// How often each of the rarer things must have happened in all histories together.
 const AT_LEAST: u64 = CASES as u64 / 20;
 
@@ -58,13 +60,15 @@ fn step() -> impl Strategy<Value = Step> {
         (place(), place(), length()).prop_map(|(from, to, length)| Step::Copy { from, to, length });
     // Many acts make few.
     let call = || prop_oneof![0..12_u64, 0..CALLS_MAX];
-    let beside =
-        (act(), call(), act(), any::<bool>()).prop_map(|(held, call, other, dies)| Step::Beside {
+    let others = prop::collection::vec(act(), 1..=OTHERS_MAX);
+    let beside = (act(), call(), others, any::<bool>()).prop_map(|(held, call, others, dies)| {
+        Step::Beside {
             held,
             call,
-            other,
+            others,
             dies,
-        });
+        }
+    });
     let dies = (act(), call(), any::<bool>()).prop_map(|(act, call, answered)| Step::Die {
         act,
         call,

@@ -504,14 +504,46 @@ async fn duplicacy_20_a_listing_that_lacks_a_backup_is_not_believed() {
     assert!(world.restore(scene.saved).await.unwrap().0 == scene.disk.bytes());
 }
 
-/// A deletion while the caller of a collection already had his list is no damage.
+/// A deletion while the caller of a collection already had his list is no damage: the
+/// collection tells him that the list is wrong and removes nothing, and goes on with another.
 #[tokio::test]
-async fn a_backup_deleted_since_the_catalogue_was_asked_is_no_damage() {
-    let scene = Scene::new().await;
-    let promised = [scene.saved];
-    scene.world.project.delete(scene.saved).await.unwrap();
-    let done = scene.world.project.collect(&promised, Arc::default()).await;
-    assert_eq!(done.unwrap().stored_bytes, 0);
+async fn a_collection_refuses_a_list_with_a_deleted_backup_and_takes_the_next() {
+    for call in 0.. {
+        let scene = Scene::new().await;
+        let promised = [scene.saved];
+        scene.store.pause_at(call);
+        let project = scene.world.project.clone();
+        let mut collecting =
+            Box::pin(async move { project.collect(&promised, Arc::default()).await });
+        tokio::select! {
+            ended = &mut collecting => {
+                ended.unwrap();
+                assert!(call > 10);
+                return;
+            }
+            () = scene.store.reached() => {}
+        }
+        let delete = scene.world.project.delete(scene.saved);
+        let ended = if scene.store.calls()[call as usize].contains("log/") {
+            scene.store.release();
+            let (ended, deleted) = tokio::join!(collecting, delete);
+            deleted.unwrap();
+            ended
+        } else {
+            delete.await.unwrap();
+            scene.store.release();
+            collecting.await
+        };
+        if let Err(error) = ended {
+            assert_eq!(error.kind(), Kind::Corrupt, "at {call}: {error}");
+            assert!(error.to_string().contains("receipts"), "at {call}: {error}");
+        }
+        for _ in 0..3 {
+            assert_eq!(collect(&scene.world).await.stored_bytes, 0, "at {call}");
+        }
+        let refused = scene.world.project.collect(&promised, Arc::default()).await;
+        assert_eq!(kind(refused), Kind::Corrupt, "however long ago it was");
+    }
 }
 
 /// It stops between two frames, leaves everything usable, and can be done again.

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{FakeClock, Moment, Sabotage, Saboteur, noise};
+use crate::{FakeClock, Moment, PausedStore, Sabotage, Saboteur, noise};
 
 /// Seconds that a lease certainly has ended after.
 const LONG_SECONDS: i64 = 3600;
@@ -41,6 +41,8 @@ pub struct World {
     pub repository: Repository,
     /// What the data plane keeps its objects in.
     pub store: Arc<dyn ObjectStore>,
+    /// Holds calls of the data plane up.
+    pub gate: PausedStore,
     /// The catalogue.
     pub meta: Meta,
     /// What can be protected.
@@ -109,7 +111,8 @@ impl World {
         });
         let inventory = Inventory::new(vec![images, share]);
         let inventory = Arc::new(inventory.expect("the sources are valid"));
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let gate = PausedStore::new(Arc::new(InMemory::new()));
+        let store: Arc<dyn ObjectStore> = Arc::new(gate.clone());
         let master = MasterKey::from_hex(&"7".repeat(64)).expect("64 digits are a key");
         let repository = Repository::create(Arc::clone(&store), &master).await;
         let repository = repository.expect("an empty store takes a repository");
@@ -146,6 +149,7 @@ impl World {
             clock,
             repository,
             store,
+            gate,
             meta,
             inventory,
             credentials,
@@ -408,15 +412,25 @@ impl World {
         panic!("tasks go on for ever");
     }
 
+    /// Works beside others of this process until there is nothing to begin.
+    pub async fn work_beside(&self) {
+        let engine = self.engine();
+        while engine.run_one().await.expect("the catalogue works") {}
+    }
+
+    /// Does one task beside others of this process.
+    pub async fn work_once(&self) {
+        let begun = self.engine().run_one().await;
+        assert!(begun.expect("the catalogue works"), "there is a task");
+    }
+
     /// Works with a sabotage. Where it ends the process, another takes over.
     pub async fn work_with(&self, sabotage: Sabotage) {
         self.work.plan(Some(sabotage));
         if sabotage.moment == Moment::CrashAfter {
-            let engine = self.engine();
-            let all = async { while engine.run_one().await.expect("the catalogue works") {} };
             tokio::select! {
                 () = self.work.crashed.notified() => {}
-                () = all => {}
+                () = self.work_beside() => {}
             }
         }
         self.work().await;

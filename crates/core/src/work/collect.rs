@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use cairn_types::{BackupId, Progress, ProjectId};
+use cairn_types::{BackupId, Kind, Progress, ProjectId};
 
 use crate::{Result, Service};
 
@@ -14,13 +14,32 @@ pub(super) async fn run(
 ) -> Result<()> {
     let repository = service.repository().project(project).await?;
     // What the catalogue promises must be there before anything goes.
+    let mut promised = promised(service, project).await?;
+    loop {
+        let collected = repository.collect(&promised, Arc::clone(progress)).await;
+        match collected {
+            Err(error) if error.kind() == Kind::Corrupt => {
+                let still = self::promised(service, project).await?;
+                if promised.iter().all(|backup| still.contains(backup)) {
+                    return Err(error.into());
+                }
+                // What it missed or could not read may have been deleted meanwhile.
+                promised = still;
+            }
+            collected => {
+                let collected = collected?;
+                tracing::info!(project.id = %project, "a collection is done: {collected:?}");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The backups that the catalogue says are there.
+async fn promised(service: &Service, project: ProjectId) -> Result<Vec<BackupId>> {
     let mut tx = service.meta().read().await?;
-    let promised = tx.restorable_backups(project, None).await?;
-    drop(tx);
-    let promised: Vec<BackupId> = promised.into_iter().map(|backup| backup.id).collect();
-    let collected = repository.collect(&promised, Arc::clone(progress)).await?;
-    tracing::info!(project.id = %project, "a collection is done: {collected:?}");
-    Ok(())
+    let backups = tx.restorable_backups(project, None).await?;
+    Ok(backups.into_iter().map(|backup| backup.id).collect())
 }
 
 /// Has packs protected that no group of parity has yet.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use cairn_repo::{Project, Repository, Result, VerifyLevel, VerifyReport, WriteDisk, Written};
 use cairn_testkit::{Fault, FaultyStore, MappedDisk, MemoryDisk, PausedStore, backup_info};
@@ -42,12 +42,12 @@ pub enum Step {
     },
     Alone(Act),
     Together(Act, Act),
-    /// One is held up at one of its calls to the store until the other has
-    /// ended; then it goes on, or the process dies.
+    /// One is held up at one of its calls to the store until the others have
+    /// ended, one after the other; then it goes on, or the process dies.
     Beside {
         held: Act,
         call: u64,
-        other: Act,
+        others: Vec<Act>,
         dies: bool,
     },
     /// The process dies at a call, which took effect or not.
@@ -135,13 +135,7 @@ type Copy = Arc<MemoryDisk>;
 
 /// An act that has begun.
 enum Begun {
-    Backup {
-        id: BackupId,
-        disk: usize,
-        bytes: Copy,
-        parent: Option<BackupId>,
-        by_map: bool,
-    },
+    Backup(NewBackup),
     Restore {
         id: BackupId,
         bytes: Copy,
@@ -149,7 +143,19 @@ enum Begun {
     },
     Delete(BackupId),
     Collect,
-    Verify,
+    /// With what was there.
+    Verify(BTreeSet<BackupId>),
+}
+
+/// A backup that is being made.
+struct NewBackup {
+    id: BackupId,
+    disk: usize,
+    bytes: Copy,
+    /// What it follows by a change map, if that was there.
+    parent: Option<BackupId>,
+    /// Whether its source keeps a point of it.
+    has_point: bool,
 }
 
 enum Answer {
@@ -160,8 +166,8 @@ enum Answer {
     Verified(VerifyReport),
 }
 
-/// What was begun, and how it ended.
-type Ended = (Begun, Result<Answer>);
+/// An act, and what it is to be awaited for.
+type Running = (Begun, BoxFuture<'static, Result<Answer>>);
 
 pub struct History {
     paused: PausedStore,
@@ -172,6 +178,26 @@ pub struct History {
     project_id: ProjectId,
     disks: Vec<Disk>,
     backups: BTreeMap<BackupId, Copy>,
+    catalogue: Catalogue,
+}
+
+/// The backups that a catalogue would say are there: not those that somebody
+/// has begun to delete.
+#[derive(Clone, Default)]
+struct Catalogue(Arc<Mutex<BTreeSet<BackupId>>>);
+
+impl Catalogue {
+    fn set(&self, backups: impl IntoIterator<Item = BackupId>) {
+        *self.0.lock().unwrap() = backups.into_iter().collect();
+    }
+
+    fn remove(&self, backup: BackupId) {
+        self.0.lock().unwrap().remove(&backup);
+    }
+
+    fn promised(&self) -> Vec<BackupId> {
+        self.0.lock().unwrap().iter().copied().collect()
+    }
 }
 
 impl History {
@@ -191,6 +217,7 @@ impl History {
             project_id: ProjectId::random(),
             disks: SIZES.map(disk).into(),
             backups: BTreeMap::new(),
+            catalogue: Catalogue::default(),
         };
         history.open(false).await;
         history.save_twice(DISKS - 1).await;
@@ -204,8 +231,7 @@ impl History {
             let bytes = Bytes::Noise((disk * 10 + blocks) as u64);
             self.write((disk, 0), (blocks * BLOCK) as u64, &bytes);
             let (begun, running) = self.begin(Act::BackupByMap(disk)).await.unwrap();
-            let ended = running.await;
-            self.settle(vec![(begun, ended)], false).await;
+            self.settle(begun, running.await, &[]);
         }
     }
 
@@ -227,6 +253,7 @@ impl History {
     }
 
     pub async fn take(&mut self, step: &Step) {
+        self.catalogue.set(self.backups.keys().copied());
         match step {
             Step::Write {
                 place,
@@ -236,23 +263,26 @@ impl History {
             Step::Copy { from, to, length } => self.copy(*from, *to, *length),
             Step::Alone(act) => {
                 if let Some((begun, running)) = self.begin(*act).await {
-                    let ended = running.await;
-                    self.settle(vec![(begun, ended)], false).await;
+                    let answer = running.await;
+                    let deleted = begun.deletes();
+                    self.settle(begun, answer, deleted.as_slice());
                 }
             }
             Step::Together(one, two) => {
                 let (one, two) = (self.begin(*one).await, self.begin(*two).await);
                 if let (Some((one, first)), Some((two, second))) = (one, two) {
                     let (first, second) = tokio::join!(first, second);
-                    self.settle(vec![(one, first), (two, second)], false).await;
+                    let deleted: Vec<_> = one.deletes().into_iter().chain(two.deletes()).collect();
+                    self.settle(one, first, &deleted);
+                    self.settle(two, second, &deleted);
                 }
             }
             Step::Beside {
                 held,
                 call,
-                other,
+                others,
                 dies,
-            } => self.beside((*held, *call), *other, *dies).await,
+            } => self.beside((*held, *call), others, *dies).await,
             Step::Die {
                 act,
                 call,
@@ -265,11 +295,12 @@ impl History {
                 };
                 if let Some((begun, running)) = self.begin(*act).await {
                     self.faulty.set(Some(fault(*call)));
-                    let ended = running.await;
+                    let answer = running.await;
                     if self.faulty.calls() > *call {
                         count(&COUNTS.died);
                     }
-                    self.settle(vec![(begun, ended)], true).await;
+                    let deleted = begun.deletes();
+                    self.settle_dead(begun, answer, deleted.as_slice()).await;
                 }
             }
             Step::Reopen { keeps_index } => self.open(*keeps_index).await,
@@ -320,7 +351,7 @@ impl History {
     }
 
     /// Prepares an act; it runs when it is awaited. Nothing, if there is nothing to do it to.
-    async fn begin(&self, act: Act) -> Option<(Begun, BoxFuture<'static, Result<Answer>>)> {
+    async fn begin(&self, act: Act) -> Option<Running> {
         let project = self.project().await;
         Some(match act {
             Act::Backup(disk) => self.begin_backup(project, disk, false),
@@ -337,15 +368,15 @@ impl History {
             }
             Act::Delete(backup) => {
                 let (id, _) = self.choose(backup)?;
-                let running = async move { project.delete(id).await.map(|()| Answer::Deleted) };
+                let catalogue = self.catalogue.clone();
+                let running = async move {
+                    catalogue.remove(id);
+                    project.delete(id).await.map(|()| Answer::Deleted)
+                };
                 (Begun::Delete(id), Box::pin(running))
             }
             Act::Collect => {
-                let promised: Vec<_> = self.backups.keys().copied().collect();
-                let running = async move {
-                    let collected = project.collect(&promised, Arc::default()).await;
-                    collected.map(|done| Answer::Collected(done.packs_rewritten))
-                };
+                let running = collect(project, self.catalogue.clone());
                 (Begun::Collect, Box::pin(running))
             }
             Act::Verify(full) => {
@@ -360,17 +391,15 @@ impl History {
                         .await
                         .map(Answer::Verified)
                 };
-                (Begun::Verify, Box::pin(running))
+                (
+                    Begun::Verify(self.backups.keys().copied().collect()),
+                    Box::pin(running),
+                )
             }
         })
     }
 
-    fn begin_backup(
-        &self,
-        project: Project,
-        number: usize,
-        by_map: bool,
-    ) -> (Begun, BoxFuture<'static, Result<Answer>>) {
+    fn begin_backup(&self, project: Project, number: usize, by_map: bool) -> Running {
         let disk = &self.disks[number];
         let info = BackupInfo {
             resource: disk.resource,
@@ -378,12 +407,12 @@ impl History {
         };
         let parent = disk.last.filter(|_| by_map);
         let bytes = Arc::new(disk.bytes.copy());
-        let begun = Begun::Backup {
+        let backup = NewBackup {
             id: info.id,
             disk: number,
             bytes: bytes.clone(),
-            parent,
-            by_map,
+            parent: parent.filter(|parent| self.backups.contains_key(parent)),
+            has_point: by_map,
         };
         let mut reader = MappedDisk::new(bytes, &info.id.to_string());
         if let Some(parent) = parent {
@@ -397,148 +426,129 @@ impl History {
             reread_all: false,
         };
         let running = async move { project.write_disk(job).await.map(Answer::Written) };
-        (begun, Box::pin(running))
+        (Begun::Backup(backup), Box::pin(running))
     }
 
-    /// Holds one act up while another runs.
-    async fn beside(&mut self, (held, call): (Act, u64), other: Act, dies: bool) {
+    /// Holds one act up while others run.
+    async fn beside(&mut self, (held, call): (Act, u64), others: &[Act], dies: bool) {
         // While it is read for the first time, the index lets nobody else go on.
         let project = self.project().await;
         let warm = project.verify_backups(VerifyLevel::Quick, [], Arc::default());
         warm.await.unwrap();
-        let (held, other) = (self.begin(held).await, self.begin(other).await);
-        let (Some((held, mut holding)), Some((other, running))) = (held, other) else {
+        let Some((held, mut holding)) = self.begin(held).await else {
             return;
         };
         self.paused.pause_at(call);
-        let early = tokio::select! {
+        let mut early = tokio::select! {
             ended = &mut holding => Some(ended),
             () = self.paused.reached() => None,
         };
-        let at_log = self
-            .paused
-            .calls()
-            .last()
-            .is_some_and(|call| call.contains("log/"));
+        let calls = self.paused.calls();
+        let at_log = calls.last().is_some_and(|call| call.contains("log/"));
         self.paused.pause_at(u64::MAX);
-        let mut died = false;
-        let (first, second) = match early {
-            Some(first) => (first, running.await),
+        let mut deleted: Vec<BackupId> = held.deletes().into_iter().collect();
+        for other in others {
+            let Some((other, running)) = self.begin(*other).await else {
+                continue;
+            };
             // Who is held there keeps the other waiting.
-            None if at_log || waits_for(&other, &held) => {
+            let answer = if early.is_none() && (at_log || other.waits_for(&held)) {
                 self.paused.release();
-                tokio::join!(holding, running)
-            }
-            None => {
-                let second = running.await;
+                let (first, answer) = tokio::join!(&mut holding, running);
+                early = Some(first);
+                answer
+            } else {
+                running.await
+            };
+            if early.is_none() {
                 count(&COUNTS.held);
-                if dies {
-                    died = true;
-                    count(&COUNTS.died_beside);
-                    self.faulty.set(Some(Fault::Before(0)));
-                }
-                self.paused.release();
-                (holding.await, second)
+            }
+            deleted.extend(other.deletes());
+            self.settle(other, answer, &deleted);
+        }
+        if let Some(answer) = early {
+            return self.settle(held, answer, &deleted);
+        }
+        if dies {
+            count(&COUNTS.died_beside);
+            self.faulty.set(Some(Fault::Before(0)));
+        }
+        self.paused.release();
+        let answer = holding.await;
+        if dies {
+            self.settle_dead(held, answer, &deleted).await;
+        } else {
+            self.settle(held, answer, &deleted);
+        }
+    }
+
+    /// Takes over what an act has done, beside which these backups were deleted.
+    fn settle(&mut self, begun: Begun, answer: Result<Answer>, deleted: &[BackupId]) {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let expected = match &begun {
+                    // It was deleted before it was found.
+                    Begun::Restore { id, .. } if deleted.contains(id) => Kind::NotFound,
+                    // Both delete the same.
+                    Begun::Delete(id) if deleted.iter().filter(|gone| *gone == id).count() > 1 => {
+                        Kind::Conflict
+                    }
+                    _ => panic!("{} failed: {error:?}", begun.name()),
+                };
+                return assert_eq!(error.kind(), expected, "{error}");
             }
         };
-        // The other has ended before anything failed.
-        self.settle(vec![(other, second), (held, first)], died)
-            .await;
-    }
-
-    /// Takes over what acts have done. If the process has died of it, the next
-    /// one is asked what became of those that had no good end.
-    async fn settle(&mut self, ended: Vec<Ended>, died: bool) {
-        let mut in_doubt: BTreeMap<BackupId, Option<Copy>> = BTreeMap::new();
-        let deleted: Vec<BackupId> = ended
-            .iter()
-            .filter_map(|(begun, _)| begun.deletes())
-            .collect();
-        let before: BTreeSet<BackupId> = self.backups.keys().copied().collect();
-        for (begun, answer) in ended {
-            match (begun, answer) {
-                (
-                    Begun::Backup {
-                        id,
-                        disk,
-                        bytes,
-                        parent,
-                        by_map,
-                    },
-                    Ok(Answer::Written(written)),
-                ) => {
-                    let sure = parent.is_some_and(|parent| {
-                        before.contains(&parent) && !deleted.contains(&parent)
-                    });
-                    if sure {
-                        assert_eq!(written.by_change_map, Ok(()));
-                        count(&COUNTS.by_map);
-                    }
-                    self.backups.insert(id, bytes);
-                    if by_map {
-                        (self.disks[disk].last, self.disks[disk].changes) = (Some(id), Vec::new());
-                    }
+        match (begun, answer) {
+            (Begun::Backup(backup), Answer::Written(written)) => {
+                let parent = backup.parent.filter(|parent| !deleted.contains(parent));
+                if parent.is_some() {
+                    assert_eq!(written.by_change_map, Ok(()));
+                    count(&COUNTS.by_map);
                 }
-                (Begun::Restore { bytes, target, .. }, Ok(_)) => {
-                    assert!(
-                        target.holds_the_same_as(&bytes),
-                        "it came back as another disk"
-                    );
+                self.backups.insert(backup.id, backup.bytes);
+                if backup.has_point {
+                    let disk = &mut self.disks[backup.disk];
+                    (disk.last, disk.changes) = (Some(backup.id), Vec::new());
                 }
-                (Begun::Delete(id), Ok(_)) => drop(self.backups.remove(&id)),
-                (Begun::Collect, Ok(Answer::Collected(rewritten))) => {
-                    if rewritten > 0 {
-                        count(&COUNTS.moved);
-                    }
-                }
-                (Begun::Verify, Ok(Answer::Verified(report))) => {
-                    assert!(report.is_clean(), "{report:?}");
-                    let sure = before.iter().filter(|id| !deleted.contains(id));
-                    for id in sure {
-                        assert!(report.whole.contains(id), "{report:?} lacks {id}");
-                    }
-                }
-                (Begun::Backup { id, bytes, .. }, Err(_)) if died => {
-                    in_doubt.insert(id, Some(bytes));
-                }
-                (Begun::Delete(id), Err(_)) if died => {
-                    in_doubt.entry(id).or_default();
-                }
-                (Begun::Restore { .. } | Begun::Collect | Begun::Verify, Err(_)) if died => {}
-                // It was deleted before it was found.
-                (Begun::Restore { id, .. }, Err(error)) if deleted.contains(&id) => {
-                    assert_eq!(error.kind(), Kind::NotFound, "{error}");
-                }
-                // Both delete the same.
-                (Begun::Delete(_), Err(error)) if deleted.len() > 1 => {
-                    assert_eq!(error.kind(), Kind::Conflict, "{error}");
-                }
-                (begun, Err(error)) => panic!("{} failed: {error:?}", begun.name()),
-                (begun, Ok(_)) => unreachable!("{} has another answer", begun.name()),
             }
-        }
-        if died {
-            self.open(true).await;
-            self.resolve(in_doubt).await;
+            (Begun::Restore { bytes, target, .. }, Answer::Restored) => {
+                assert!(
+                    target.holds_the_same_as(&bytes),
+                    "it came back as another disk"
+                );
+            }
+            (Begun::Delete(id), Answer::Deleted) => drop(self.backups.remove(&id)),
+            (Begun::Collect, Answer::Collected(0)) => {}
+            (Begun::Collect, Answer::Collected(_)) => count(&COUNTS.moved),
+            (Begun::Verify(there), Answer::Verified(report)) => {
+                assert!(report.is_clean(), "{report:?}");
+                for id in there.iter().filter(|id| !deleted.contains(id)) {
+                    assert!(report.whole.contains(id), "{report:?} lacks {id}");
+                }
+            }
+            (begun, _) => unreachable!("{} has another answer", begun.name()),
         }
     }
 
-    /// What was neither acknowledged nor refused is there as a whole, or not at all.
-    async fn resolve(&mut self, in_doubt: BTreeMap<BackupId, Option<Copy>>) {
+    /// As `settle`, where the process has died: the next one is asked what became of it.
+    async fn settle_dead(&mut self, begun: Begun, answer: Result<Answer>, deleted: &[BackupId]) {
+        self.open(true).await;
+        if answer.is_ok() {
+            return self.settle(begun, answer, deleted);
+        }
+        // What was neither acknowledged nor refused is there as a whole, or not at all.
         let listed = self.listed().await;
-        for (id, written) in in_doubt {
-            let was_written = written.is_some();
-            if let Some(bytes) = written
-                && listed.contains(&id)
-            {
-                self.backups.insert(id, bytes);
+        match begun {
+            Begun::Backup(backup) if listed.contains(&backup.id) => {
+                count(&COUNTS.in_doubt);
+                self.backups.insert(backup.id, backup.bytes);
             }
-            if !listed.contains(&id) {
+            Begun::Delete(id) if !listed.contains(&id) => {
+                count(&COUNTS.in_doubt);
                 self.backups.remove(&id);
             }
-            if was_written == listed.contains(&id) {
-                count(&COUNTS.in_doubt);
-            }
+            _ => {}
         }
     }
 
@@ -584,24 +594,24 @@ impl Begun {
         }
     }
 
+    /// Whether it may wait for a held one to go on: a backup for the blocks
+    /// that the other has claimed, a collection for its turn.
+    const fn waits_for(&self, held: &Self) -> bool {
+        matches!(
+            (self, held),
+            (Self::Backup(_), Self::Backup(_)) | (Self::Collect, Self::Collect)
+        )
+    }
+
     const fn name(&self) -> &'static str {
         match self {
-            Self::Backup { .. } => "a backup",
+            Self::Backup(_) => "a backup",
             Self::Restore { .. } => "a restore",
             Self::Delete(_) => "a deletion",
             Self::Collect => "a collection",
-            Self::Verify => "a verification",
+            Self::Verify(_) => "a verification",
         }
     }
-}
-
-/// Whether one act may wait for the other to go on: a backup for the blocks
-/// that the other has claimed, a collection for its turn.
-const fn waits_for(other: &Begun, held: &Begun) -> bool {
-    matches!(
-        (other, held),
-        (Begun::Backup { .. }, Begun::Backup { .. }) | (Begun::Collect, Begun::Collect)
-    )
 }
 
 /// A disk to restore to, whose bytes are others than any that are restored
@@ -615,6 +625,20 @@ fn full_of_something_else(size: u64) -> Copy {
         }
     }
     Arc::new(disk)
+}
+
+/// Collects as a service does: where a backup is missing that was deleted
+/// meanwhile, once more.
+async fn collect(project: Project, catalogue: Catalogue) -> Result<Answer> {
+    let mut promised = catalogue.promised();
+    loop {
+        let collected = project.collect(&promised, Arc::default()).await;
+        let still = catalogue.promised();
+        match collected {
+            Err(error) if error.kind() == Kind::Corrupt && still != promised => promised = still,
+            collected => return collected.map(|done| Answer::Collected(done.packs_rewritten)),
+        }
+    }
 }
 
 /// A folder for an index: in memory where the system has a place for that, since
