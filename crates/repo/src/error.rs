@@ -42,6 +42,9 @@ pub enum Error {
         /// The newest format that can be read.
         known: u16,
     },
+    /// Another process has given the repository another master key.
+    #[error("somebody else has just given the repository another master key")]
+    KeyReplaced,
     /// Another process has become the repository's writer.
     #[error("another process has opened the repository for writing: this one writes no more")]
     Fenced,
@@ -272,6 +275,7 @@ impl Error {
             Self::RepositoryExists
             | Self::BackupExists { .. }
             | Self::InUse
+            | Self::KeyReplaced
             | Self::Fenced
             | Self::FolderLocked { .. } => Kind::Conflict,
             Self::RestoreDiffers { .. }

@@ -81,22 +81,31 @@ impl Repository {
         Ok(Self::new(objects, config, Some(Arc::new(log))))
     }
 
-    /// Gives a repository another master key: writes its config anew, and
-    /// nothing else. From then on `from` opens nothing. Until this returns,
+    /// Gives a repository another master key: writes its config anew, and no
+    /// other part of it. From then on `from` opens nothing. Until this returns,
     /// either key may be the one that opens the repository.
     ///
-    /// The caller sees to it that nobody else does the same meanwhile, as the
-    /// lock of a local store does.
+    /// Of several who do this at a time one succeeds, however long any of them
+    /// is paused: the config is replaced only if it is the one that was read.
     ///
-    /// Errors: as `open`, of either key.
+    /// Errors: as `open`, of either key; `Conflict` somebody else was first, and
+    /// nothing was written.
     pub async fn rotate_master_key(
         store: Arc<dyn ObjectStore>,
         from: &MasterKey,
         to: &MasterKey,
     ) -> Result<()> {
         let objects = Objects::new(store);
-        let config = read_config(&objects, from).await?;
-        objects.put(&config_path(), to.seal_config(&config)).await?;
+        let path = config_path();
+        let found = objects.get_version(&path).await?;
+        let (object, seen) = found.ok_or(Error::NoRepository)?;
+        let config = from.open_config(&object)?;
+        let sealed = to.seal_config(&config);
+        // Nothing else opens the repository, and there is one of it.
+        objects.try_out(sealed.len()).await?;
+        if !objects.replace(&path, sealed, seen).await? {
+            return Err(Error::KeyReplaced);
+        }
         read_config(&objects, to).await.map(drop)
     }
 

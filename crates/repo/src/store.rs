@@ -28,16 +28,19 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{
     GetResult, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload,
+    PutPayload, UpdateVersion,
 };
 
 use crate::error::{Error, Result};
 use crate::pack::PackId;
+use crate::random;
 
 /// The object that makes a store a repository.
 const CONFIG: &str = "config";
 /// The folder of the log's entries.
 const LOG: &str = "log";
+/// The folder of what is written to try the store out. No part of the repository.
+const PROBES: &str = "probe";
 /// The folder of all projects.
 const PROJECTS: &str = "projects";
 
@@ -84,6 +87,12 @@ pub(crate) struct Objects {
 /// Where the repository's config lies.
 pub(crate) fn config_path() -> Path {
     Path::from(CONFIG)
+}
+
+/// Where something is tried out that the store is to do.
+pub(crate) fn probe_path() -> Path {
+    let name = hex::encode(random::bytes::<16>());
+    Path::from(format!("{PROBES}/{name}"))
 }
 
 /// Where an entry of the log lies.
@@ -193,6 +202,62 @@ impl Objects {
             .map_err(|source| failed("write", path, source))
     }
 
+    /// The whole object and its version, for `replace`.
+    pub async fn get_version(&self, path: &Path) -> Result<Option<(Bytes, UpdateVersion)>> {
+        let read = async {
+            let found = self.store.get(path).await?;
+            let version = UpdateVersion {
+                e_tag: found.meta.e_tag.clone(),
+                version: found.meta.version.clone(),
+            };
+            Ok((found.bytes().await?, version))
+        };
+        match read.await {
+            Ok(found) => Ok(Some(found)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(source) => Err(failed("read", path, source)),
+        }
+    }
+
+    /// Replaces an object if it is the one that was read; false if it is another by now.
+    /// A store that cannot tell belongs to one process, by a lock or by what its
+    /// configuration says: it replaces what is there.
+    pub async fn replace(
+        &self,
+        path: &Path,
+        bytes: impl Into<PutPayload>,
+        seen: UpdateVersion,
+    ) -> Result<bool> {
+        let (payload, options) = (bytes.into(), PutOptions::from(PutMode::Update(seen)));
+        match self.store.put_opts(path, payload.clone(), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::Precondition { .. }) => Ok(false),
+            Err(object_store::Error::NotSupported { .. }) => {
+                self.put(path, payload).await.map(|()| true)
+            }
+            Err(source) => Err(failed("replace", path, source)),
+        }
+    }
+
+    /// Finds out whether the store keeps so many bytes as they are when it is
+    /// told to, before it replaces what there is no copy of.
+    ///
+    /// Errors: `Corrupt` it does not.
+    pub async fn try_out(&self, length: usize) -> Result<()> {
+        let path = probe_path();
+        let bytes = Bytes::from_iter(random::bytes::<32>().into_iter().cycle().take(length));
+        self.put(&path, bytes.clone()).await?;
+        let found = self.get(&path).await?;
+        self.delete(&path).await?;
+        if found != Some(bytes) {
+            return Err(Error::Damaged {
+                object: path.to_string(),
+                problem: "the store does not keep what it was given",
+            });
+        }
+        Ok(())
+    }
+
     /// Stores an object that must not exist yet; false if it does.
     pub async fn create(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<bool> {
         let options = PutOptions::from(PutMode::Create);
@@ -290,7 +355,7 @@ impl Objects {
     /// Every object of the repository. What a writer tried out is none.
     pub async fn list_all(&self) -> Result<Vec<Found>> {
         let mut found = self.list_in(&Path::default()).await?;
-        let probes = Path::from(s3::PROBES);
+        let probes = Path::from(PROBES);
         found.retain(|found| !found.path.prefix_matches(&probes));
         Ok(found)
     }

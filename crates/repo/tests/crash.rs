@@ -1,6 +1,6 @@
 //! The process dies, or the store fails, at every single call of a backup, a
 //! deletion and a collection: what was acknowledged restores, what was not can
-//! be tried again, and collection leaves no orphan.
+//! be tried again, and collection leaves no orphan. So it is while another is at work.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_repo::Result;
-use cairn_testkit::{Fault, FaultyStore, MemoryDisk};
+use cairn_testkit::{Fault, FaultyStore, MemoryDisk, PausedStore};
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
 use common::{History, World, job};
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
@@ -26,9 +27,10 @@ enum Act {
 }
 
 /// A project with two backups, one of them of bytes that are mostly dead, and
-/// a store that can be made to fail.
+/// a store that can be held up and made to fail.
 struct Scene {
     store: FaultyStore,
+    paused: PausedStore,
     world: World,
     disk: Arc<MemoryDisk>,
     next: BackupInfo,
@@ -39,9 +41,14 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::with([120, 90, 20, 90]).await
+    }
+
+    async fn with(blocks: [usize; 4]) -> Self {
         let store = FaultyStore::new(Arc::new(InMemory::new()));
-        let world = World::on(Arc::new(store.clone())).await;
-        let history = History::new(&world, [120, 90, 20, 90]).await;
+        let paused = PausedStore::new(Arc::new(store.clone()));
+        let world = World::on(Arc::new(paused.clone())).await;
+        let history = History::new(&world, blocks).await;
         let History {
             disk,
             next,
@@ -50,6 +57,7 @@ impl Scene {
         } = history;
         Self {
             store,
+            paused,
             world,
             disk,
             next,
@@ -58,17 +66,17 @@ impl Scene {
         }
     }
 
-    async fn act(&self, world: &World, act: Act) -> Result<()> {
-        let progress = Arc::new(Progress::default());
-        match act {
-            Act::Backup => world
-                .project
-                .write_disk(job(self.next.clone(), &self.disk))
-                .await
-                .map(drop),
-            Act::Delete => world.project.delete(self.to_delete).await,
-            Act::Collect => world.project.collect(&[], progress).await.map(drop),
-        }
+    /// What is to be awaited for an act; it needs nothing of the scene.
+    fn act(&self, world: &World, act: Act) -> BoxFuture<'static, Result<()>> {
+        let (project, to_delete) = (world.project.clone(), self.to_delete);
+        let next = job(self.next.clone(), &self.disk);
+        Box::pin(async move {
+            match act {
+                Act::Backup => project.write_disk(next).await.map(drop),
+                Act::Delete => project.delete(to_delete).await,
+                Act::Collect => project.collect(&[], Arc::default()).await.map(drop),
+            }
+        })
     }
 
     /// Checks that all that must be there restores, from a fresh start.
@@ -89,14 +97,16 @@ impl Scene {
     }
 
     /// Does what was interrupted again, deletes everything and collects: nothing is left.
-    async fn finish(&mut self, act: Act, world: &World) {
-        match self.act(world, act).await {
-            Ok(()) => {}
-            // The first attempt had got to its receipt.
-            Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
-        }
-        if matches!(act, Act::Backup) {
-            self.kept.insert(self.next.id, self.disk.bytes());
+    async fn finish(&mut self, acts: &[Act], world: &World) {
+        for act in acts {
+            match self.act(world, *act).await {
+                Ok(()) => {}
+                // The first attempt had got to its receipt.
+                Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
+            }
+            if matches!(act, Act::Backup) {
+                self.kept.insert(self.next.id, self.disk.bytes());
+            }
         }
         self.check(world).await;
         for listed in world.project.list().await.unwrap() {
@@ -132,12 +142,96 @@ async fn sweep(act: Act, fault: fn(u64) -> Fault) {
         }
         let restarted = scene.world.reopen().await;
         scene.check(&restarted).await;
-        scene.finish(act, &restarted).await;
+        scene.finish(&[act], &restarted).await;
         failures += u32::from(ended.is_err());
         if ended.is_ok() && calls <= call {
             assert!(failures > 1, "the sweep must have met some calls");
             return;
         }
+    }
+}
+
+/// Holds one act up at each of its calls, and lets the process die at each call
+/// of another that runs meanwhile. What the other gets done before counts.
+async fn sweep_beside(held: Act, dying: Act, fault: fn(u64) -> Fault) {
+    let mut deaths = 0;
+    for held_at in 0.. {
+        for call in 0.. {
+            let mut scene = Scene::with([12, 9, 3, 9]).await;
+            let mut holding = scene.act(&scene.world, held);
+            scene.paused.pause_at(held_at);
+            tokio::select! {
+                ended = &mut holding => {
+                    ended.unwrap();
+                    assert!(deaths > 20, "{deaths} deaths in all");
+                    return;
+                }
+                () = scene.paused.reached() => {}
+            }
+            let at_log = scene.paused.calls()[held_at as usize].contains("log/");
+            scene.store.set(Some(fault(call)));
+            let running = scene.act(&scene.world, dying);
+            let (first, second) = if at_log {
+                // The other would wait for its turn there.
+                scene.paused.release();
+                tokio::join!(holding, running)
+            } else {
+                let second = running.await;
+                scene.paused.release();
+                (holding.await, second)
+            };
+            let died = scene.store.calls() > call;
+            scene.store.set(None);
+            for (act, ended) in [(held, first), (dying, second)] {
+                if matches!(act, Act::Backup) && ended.is_ok() {
+                    scene.kept.insert(scene.next.id, scene.disk.bytes());
+                }
+                assert!(died || ended.is_ok(), "{act:?} at {held_at}, {call}");
+            }
+            let restarted = scene.world.reopen().await;
+            scene.check(&restarted).await;
+            scene.finish(&[held, dying], &restarted).await;
+            if !died {
+                break;
+            }
+            deaths += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_collection_may_die_beside_a_backup() {
+    sweep_beside(Act::Backup, Act::Collect, Fault::Before).await;
+}
+
+#[tokio::test]
+async fn a_collection_may_die_unheard_beside_a_backup() {
+    sweep_beside(Act::Backup, Act::Collect, Fault::After).await;
+}
+
+#[tokio::test]
+async fn a_backup_may_die_beside_a_collection() {
+    sweep_beside(Act::Collect, Act::Backup, Fault::Before).await;
+}
+
+#[tokio::test]
+async fn a_backup_may_die_unheard_beside_a_collection() {
+    sweep_beside(Act::Collect, Act::Backup, Fault::After).await;
+}
+
+#[tokio::test]
+async fn a_deletion_may_die_beside_a_backup_or_a_collection() {
+    for held in [Act::Backup, Act::Collect] {
+        sweep_beside(held, Act::Delete, Fault::Before).await;
+        sweep_beside(held, Act::Delete, Fault::After).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backup_or_a_collection_may_die_beside_a_deletion() {
+    for dying in [Act::Backup, Act::Collect] {
+        sweep_beside(Act::Delete, dying, Fault::Before).await;
+        sweep_beside(Act::Delete, dying, Fault::After).await;
     }
 }
 

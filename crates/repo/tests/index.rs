@@ -7,19 +7,20 @@ mod common;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
-use cairn_repo::{Repository, VerifyLevel};
+use cairn_repo::VerifyLevel;
 use cairn_testkit::{MemoryDisk, PausedStore};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
-use common::{BLOCK, World, job, kind, noise};
+use common::{BLOCK, World, index_folder, job, kind, noise};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use tempfile::TempDir;
 
 /// A store, and a folder in which its index is kept over restarts.
 struct Machine {
     store: Arc<dyn ObjectStore>,
-    folder: tempfile::TempDir,
+    folder: Arc<TempDir>,
     project: ProjectId,
 }
 
@@ -27,23 +28,16 @@ impl Machine {
     fn new(store: Arc<dyn ObjectStore>) -> Self {
         Self {
             store,
-            folder: tempfile::tempdir().unwrap(),
+            folder: Arc::new(index_folder()),
             project: ProjectId::random(),
         }
     }
 
     /// Starts; whoever had started before must have ended.
     async fn start(&self) -> World {
-        let repository = Repository::open_or_create(self.store.clone(), &common::master())
-            .await
-            .unwrap()
-            .with_index_in(self.folder.path().to_owned());
-        World {
-            store: self.store.clone(),
-            project_id: self.project,
-            project: repository.project(self.project).await.unwrap(),
-            repository,
-        }
+        let folder = self.folder.clone();
+        let world = World::open_with(self.store.clone(), self.project, folder);
+        world.await.unwrap()
     }
 
     async fn objects(&self, folder: &str) -> Vec<Path> {

@@ -44,6 +44,11 @@ impl Answer {
         None
     }
 
+    /// Whether the store says that it knows no such request.
+    pub fn is_unknown(&self) -> bool {
+        self.status == 501
+    }
+
     /// Whether the same request may be answered otherwise later.
     pub fn is_passing(&self) -> bool {
         // 400 is also the word for a body that came too slowly.

@@ -7,7 +7,8 @@
 //! - What was got has the length that was announced, or is got again.
 //! - An object that "exists already" when it is to be created may be the work
 //!   of an attempt whose answer was lost: it counts as created if it has the very
-//!   bytes. Callers put something of their own into what they create.
+//!   bytes. Callers put something of their own into what they create. So it is
+//!   with an object that is replaced only if it is the one that was seen.
 //! - A listing that breaks off goes on behind the last name it gave.
 
 mod upload;
@@ -24,20 +25,20 @@ use object_store::path::Path;
 use object_store::{
     CopyOptions, Error as StoreError, GetOptions, GetResult, ListResult, MultipartUpload,
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload,
-    PutResult, Result as StoreResult,
+    PutResult, Result as StoreResult, UpdateVersion,
 };
 
-use super::answer_with;
 use super::retry::{Attempts, RetryPolicy};
+use super::{Answer, answer_with};
 use upload::RemoteUpload;
 
 /// Deletions under way at a time.
 const DELETES: usize = 8;
 
-/// How an object is created that must not exist yet.
+/// How an object is created that must not exist yet, or replaced that must be the one that was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Creation {
-    /// By the store, which refuses where there is an object.
+    /// By the store, which refuses where there is an object, or another.
     Conditional,
     /// By looking first: right only where nobody else writes.
     Alone,
@@ -161,6 +162,45 @@ impl<S: ObjectStore + MultipartStore> RemoteStore<S> {
         self.policy.within(length, put).await
     }
 
+    /// Replaces what is there if it is what the caller has seen. As with a
+    /// creation, what is there then decides.
+    async fn update(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        mut seen: UpdateVersion,
+    ) -> StoreResult<PutResult> {
+        let length = payload.content_length() as u64;
+        let mut attempts = Attempts::new(&self.policy);
+        loop {
+            let options = PutOptions::from(PutMode::Update(seen.clone()));
+            let put = self.inner.put_opts(location, payload.clone(), options);
+            let refused = match self.policy.within(length, put).await {
+                Ok(put) => {
+                    // What it stored may be cut short: that is ours to replace.
+                    seen = UpdateVersion::from(put);
+                    None
+                }
+                Err(error @ StoreError::Precondition { .. }) => Some(error),
+                Err(error) if Answer::behind(&error).is_some_and(Answer::is_unknown) => {
+                    return Err(unconditional());
+                }
+                Err(error) => {
+                    attempts.again(error).await?;
+                    continue;
+                }
+            };
+            match (self.compare(location, &payload).await?, refused) {
+                (There::Same(meta), _) => return Ok(as_put(meta)),
+                (There::Other, Some(refused)) => return Err(refused),
+                (There::Other | There::Nothing, _) => {
+                    let problem = format!("{location} does not read as what was put");
+                    attempts.again(broken(problem)).await?;
+                }
+            }
+        }
+    }
+
     async fn compare(&self, location: &Path, payload: &PutPayload) -> StoreResult<There> {
         let found = match self.get(location).await {
             Ok(found) => found,
@@ -270,9 +310,10 @@ impl<S: ObjectStore + MultipartStore> ObjectStore for RemoteStore<S> {
         match options.mode {
             PutMode::Overwrite => self.put(location, payload).await,
             PutMode::Create => self.create(location, payload).await,
-            PutMode::Update(_) => Err(StoreError::NotSupported {
-                source: "a remote store is not updated conditionally".into(),
-            }),
+            PutMode::Update(seen) if self.creation == Creation::Conditional => {
+                self.update(location, payload, seen).await
+            }
+            PutMode::Update(_) => Err(unconditional()),
         }
     }
 
@@ -355,6 +396,12 @@ fn taken(location: &Path) -> StoreError {
     StoreError::AlreadyExists {
         path: location.to_string(),
         source: "another object has the name".into(),
+    }
+}
+
+fn unconditional() -> StoreError {
+    StoreError::NotSupported {
+        source: "this store knows no conditions".into(),
     }
 }
 

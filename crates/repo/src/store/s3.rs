@@ -23,16 +23,13 @@ use object_store::{
 use zeroize::Zeroizing;
 
 use super::answer::Connector;
+use super::probe_path;
 use super::remote::{Creation, RemoteStore};
 use super::retry::RetryPolicy;
 use crate::error::{Error, Result};
-use crate::random;
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
-/// Where it is tried out whether the store creates conditionally.
-pub(super) const PROBES: &str = "probe";
-
 /// Which bucket, and what opens it.
 #[derive(Debug, Clone)]
 pub struct S3Config {
@@ -131,8 +128,7 @@ impl S3Store {
 
     /// Finds out whether the server refuses to create what exists.
     async fn probe(&self) -> StoreResult<()> {
-        let name = hex::encode(random::bytes::<16>());
-        let path = Path::from(format!("{PROBES}/{name}"));
+        let path = probe_path();
         let create = || PutOptions::from(PutMode::Create);
         self.remote
             .put_opts(&path, "first".into(), create())

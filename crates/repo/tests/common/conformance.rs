@@ -4,6 +4,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{
     Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
+    UpdateVersion,
 };
 
 use super::noise;
@@ -24,6 +25,7 @@ pub async fn names(store: &dyn ObjectStore, prefix: &str) -> Vec<String> {
 /// Held against a store that is empty at first.
 pub async fn conforms(store: &dyn ObjectStore) {
     writes_replace_and_creations_do_not(store).await;
+    what_was_seen_is_replaced_and_nothing_else(store).await;
     reads_give_the_range_asked_for(store).await;
     uploads_appear_when_they_are_complete(store).await;
     lists_go_by_whole_names(store).await;
@@ -52,6 +54,34 @@ async fn writes_replace_and_creations_do_not(store: &dyn ObjectStore) {
         .await
         .unwrap();
     assert_eq!(read(store, "w/deep/two").await.unwrap(), b"");
+}
+
+/// Where a store can tell; whoever asks knows what to do where it cannot.
+async fn what_was_seen_is_replaced_and_nothing_else(store: &dyn ObjectStore) {
+    let path = Path::from("v/one");
+    store.put(&path, "first".into()).await.unwrap();
+    let meta = store.get(&path).await.unwrap().meta;
+    let seen = UpdateVersion {
+        e_tag: meta.e_tag,
+        version: meta.version,
+    };
+    let replace = |text: &'static str| {
+        let options = PutOptions::from(PutMode::Update(seen.clone()));
+        store.put_opts(&path, text.into(), options)
+    };
+    match replace("second").await {
+        Ok(_) => {}
+        Err(StoreError::NotSupported { .. }) => {
+            return assert_eq!(read(store, "v/one").await.unwrap(), b"first");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    let late = replace("third").await;
+    assert!(
+        matches!(late, Err(StoreError::Precondition { .. })),
+        "{late:?}"
+    );
+    assert_eq!(read(store, "v/one").await.unwrap(), b"second");
 }
 
 async fn reads_give_the_range_asked_for(store: &dyn ObjectStore) {

@@ -15,6 +15,7 @@ use cairn_types::disk::DiskReader;
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use tempfile::TempDir;
 
 pub const MASTER: &str = "5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed5eed";
 pub const BLOCK: usize = 64 << 10;
@@ -25,6 +26,15 @@ pub struct World {
     pub repository: Repository,
     pub project_id: ProjectId,
     pub project: Project,
+    /// Where its index lies.
+    index: Arc<TempDir>,
+}
+
+/// A folder for an index: in memory where the system has a place for that, since
+/// a disk's flushes would be most of the time that many tests take.
+pub fn index_folder() -> TempDir {
+    let made = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+    made.unwrap()
 }
 
 pub fn master() -> MasterKey {
@@ -41,13 +51,24 @@ impl World {
     }
 
     pub async fn open(store: Arc<dyn ObjectStore>, project_id: ProjectId) -> Result<Self> {
+        Self::open_with(store, project_id, Arc::new(index_folder())).await
+    }
+
+    /// As `open`, with what there is of an index.
+    pub async fn open_with(
+        store: Arc<dyn ObjectStore>,
+        project_id: ProjectId,
+        index: Arc<TempDir>,
+    ) -> Result<Self> {
         let repository = Repository::open_or_create(store.clone(), &master()).await?;
+        let repository = repository.with_index_in(index.path().to_owned());
         let project = repository.project(project_id).await?;
         Ok(Self {
             store,
             repository,
             project_id,
             project,
+            index,
         })
     }
 
@@ -66,6 +87,7 @@ impl World {
             project_id,
             project: self.repository.project(project_id).await.unwrap(),
             repository: self.repository.clone(),
+            index: self.index.clone(),
         }
     }
 
@@ -79,13 +101,16 @@ impl World {
     /// As another process sees it that only reads.
     pub async fn look(&self) -> Self {
         let repository = Repository::open(self.store.clone(), &master()).await;
+        let index = Arc::new(index_folder());
         let repository = repository.unwrap();
+        let repository = repository.with_index_in(index.path().to_owned());
         let project = repository.existing_project(self.project_id).await;
         Self {
             store: self.store.clone(),
             repository,
             project_id: self.project_id,
             project: project.unwrap(),
+            index,
         }
     }
 

@@ -11,8 +11,9 @@ use cairn_types::disk::{DiskReader, DiskWriter};
 use cairn_types::{BackupId, BackupInfo, Kind, ProjectId, ResourceId};
 use futures::future::BoxFuture;
 use object_store::memory::InMemory;
+use tempfile::TempDir;
 
-use crate::common::{BLOCK, master, noise, text};
+use crate::common::{BLOCK, index_folder, master, noise, text};
 
 /// Disks that take part.
 pub const DISKS: usize = 3;
@@ -173,7 +174,7 @@ pub struct History {
     paused: PausedStore,
     faulty: FaultyStore,
     /// Where the index lies.
-    folder: tempfile::TempDir,
+    folder: TempDir,
     repository: Option<Repository>,
     project_id: ProjectId,
     disks: Vec<Disk>,
@@ -212,7 +213,7 @@ impl History {
         let mut history = Self {
             paused: PausedStore::new(Arc::new(faulty.clone())),
             faulty,
-            folder: folder(),
+            folder: index_folder(),
             repository: None,
             project_id: ProjectId::random(),
             disks: SIZES.map(disk).into(),
@@ -240,7 +241,7 @@ impl History {
         drop(self.repository.take());
         self.faulty.set(None);
         if !keeps_index {
-            self.folder = folder();
+            self.folder = index_folder();
         }
         let opened = Repository::open_or_create(Arc::new(self.paused.clone()), &master()).await;
         let folder = self.folder.path().join("index");
@@ -639,11 +640,4 @@ async fn collect(project: Project, catalogue: Catalogue) -> Result<Answer> {
             collected => return collected.map(|done| Answer::Collected(done.packs_rewritten)),
         }
     }
-}
-
-/// A folder for an index: in memory where the system has a place for that, since
-/// a disk's flushes would be most of the time that the histories take.
-fn folder() -> tempfile::TempDir {
-    let made = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-    made.unwrap()
 }
