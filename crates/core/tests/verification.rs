@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use cairn_core::records::{OperationLogFilter, Page, VerificationFilter, VerifiedBackup};
 use cairn_core::{VerifyScope, records::Verification};
 use cairn_repo::Parity;
-use cairn_testkit::{Moment, Sabotage, World};
+use cairn_testkit::{MemoryDisk, Moment, Sabotage, World};
 use cairn_types::{
     BackupId, ObjectType, OperationStatus, OperationType, ProjectId, VerificationStatus,
     VerifyLevel,
@@ -221,6 +223,44 @@ async fn a_damaged_manifest_does_not_keep_the_next_backup_from_being_made() {
         known(&world, second).await.status,
         VerificationStatus::Whole
     );
+}
+
+/// The next backup of the same disk heals what a verification has found, though
+/// the repair that follows it has failed.
+#[tokio::test]
+async fn the_backup_after_a_verification_that_found_damage_heals() {
+    let world = World::new().await;
+    let first = back_up(&world).await;
+    let disk = world.images().swap_remove(0);
+    world.damage("/packs/").await;
+    world
+        .service
+        .start_verification(world.caller(), VerifyLevel::Full, VerifyScope::Project)
+        .await
+        .unwrap();
+    world
+        .work_with(Sabotage {
+            kind: "repair",
+            step: 0,
+            moment: Moment::FailBefore,
+        })
+        .await;
+    assert_eq!(known(&world, first).await.status, VerificationStatus::Hurt);
+    let second = back_up(&world).await;
+    for backup in [first, second] {
+        let target = Arc::new(MemoryDisk::new(disk.len() as u64));
+        let project = world.project().await;
+        let restored = project.restore_disk(backup, target.clone(), Arc::default());
+        restored.await.unwrap();
+        assert!(target.bytes() == disk);
+    }
+    verify(&world, VerifyLevel::Full).await;
+    for backup in [first, second] {
+        assert_eq!(
+            known(&world, backup).await.status,
+            VerificationStatus::Whole
+        );
+    }
 }
 
 #[tokio::test]

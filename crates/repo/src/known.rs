@@ -232,13 +232,16 @@ impl Known {
         }
     }
 
-    /// Makes chunks of a pack unknown to whoever writes: they are damaged.
-    pub fn set_damaged(&self, pack: u32, chunks: &Bits) {
+    /// Makes chunks of a pack unknown to whoever writes: they are damaged. Whether
+    /// that is news of any of them.
+    pub fn set_damaged(&self, pack: u32, chunks: Bits) -> bool {
         let mut state = self.lock();
+        let before = state.damaged.pack(pack).cloned();
         let mut damaged = Marks::default();
-        damaged.put(pack, chunks.clone());
+        damaged.put(pack, chunks);
         state.damaged.merge(damaged);
         state.changes += 1;
+        state.damaged.pack(pack) != before.as_ref()
     }
 
     /// From now on what ends is remembered, until the guard is dropped.

@@ -261,7 +261,8 @@ impl Project {
     }
 
     /// Finds out which backups could not be restored, and names exactly those.
-    /// Writes nothing.
+    /// Where the repository is open for writing, later backups of this process
+    /// store anew what is damaged; nothing else is changed.
     pub async fn verify(
         &self,
         level: VerifyLevel,

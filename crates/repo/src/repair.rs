@@ -15,7 +15,7 @@ use cairn_types::Progress;
 use crate::error::Result;
 use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
-use crate::marks::Bits;
+use crate::losses::chunks_of_bad_frames;
 use crate::objects::or_corrupt;
 use crate::pack::PackId;
 use crate::parity::Keeper;
@@ -104,14 +104,9 @@ fn quarantine(
         let Some(pack) = known.index().pack(*number)? else {
             continue;
         };
-        let mut lost = Bits::default();
-        for frame in (0..pack.frames.len()).filter(|frame| bad.contains(&(*number, *frame as u16)))
-        {
-            for chunk in pack.chunks_of(frame) {
-                lost_chunks += u64::from(lost.set(chunk as u32));
-            }
-        }
-        known.set_damaged(*number, &lost);
+        let lost = chunks_of_bad_frames(*number, &pack, bad);
+        lost_chunks += lost.count(0..pack.chunks as usize) as u64;
+        known.set_damaged(*number, lost.clone());
         copies.push(PackCopy {
             number: *number,
             live: lost.complement(pack.chunks),

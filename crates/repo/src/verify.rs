@@ -5,7 +5,8 @@
 //! block of every backup has its place in one. Full also opens every frame and
 //! checks every chunk against its id; quick does so only where a pack is not as it was
 //! written, so that both name the same when something has changed since. Damage is
-//! a finding, not an error; an error means that the store could not be asked.
+//! a finding, not an error; an error means that the store could not be asked. What
+//! turns out to be damaged is stored anew by the next backup that has it (`losses.rs`).
 
 mod survey;
 
@@ -102,8 +103,10 @@ pub(crate) async fn verify(
     let packs = if all { None } else { needed };
     let bad = checks.check_packs(level, packs, &mut report).await?;
     if !bad.is_empty() {
+        let bad = Arc::new(bad);
+        project.give_up_frames(&checks.known, &bad).await?;
         // What hangs on the damage is named by a second walk.
-        found = checks.run(Arc::new(bad)).await?;
+        found = checks.run(bad).await?;
     }
     report.backups = found.backups;
     report.hurt = found.hurt;

@@ -12,7 +12,7 @@ mod common;
 use std::ops::Range;
 use std::sync::Arc;
 
-use cairn_repo::{Result, WriteDisk, Written};
+use cairn_repo::{Result, VerifyLevel, WriteDisk, Written};
 use cairn_testkit::{Ending, GatedDisk, MappedDisk, MemoryDisk};
 use cairn_types::disk::NoChangeMap;
 use cairn_types::{BackupId, Kind, Progress, ResourceId};
@@ -249,14 +249,31 @@ async fn nothing_is_taken_over_from_before_a_pack_went_missing() {
     assert_heals(line).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_taken_over_from_before_a_repair_that_lost_chunks() {
+async fn line_with_a_damaged_pack() -> Line {
     let (mut line, first) = line_of_two_packs().await;
     let object = line.world.store.get(&first).await.unwrap();
     let mut bytes = object.bytes().await.unwrap().to_vec();
     bytes[200] ^= 1;
     line.world.store.put(&first, bytes.into()).await.unwrap();
     line.world = line.world.reopen().await;
+    line
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_over_from_before_a_verification_that_found_damage() {
+    for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+        let line = line_with_a_damaged_pack().await;
+        for _ in 0..2 {
+            let found = line.world.project.verify(level, Arc::default()).await;
+            assert_eq!(found.unwrap().damaged_packs.len(), 1);
+        }
+        assert_heals(line).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_taken_over_from_before_a_repair_that_lost_chunks() {
+    let line = line_with_a_damaged_pack().await;
     let repaired = line.world.project.repair(Arc::new(Progress::default()));
     assert!(repaired.await.unwrap().lost_chunks > 0);
     assert_heals(line).await;

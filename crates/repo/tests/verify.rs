@@ -177,6 +177,54 @@ async fn a_pack_that_goes_while_the_repository_is_open_is_missed() {
     }
 }
 
+/// No repair is needed: what is damaged counts as stored no more, so the next backups
+/// of what the sources still have store it anew, and heal those that share it.
+#[tokio::test]
+async fn the_next_backups_heal_what_a_verification_found() {
+    let (world, [first, second, third]) = scene().await;
+    let disks = [second, third].map(async |backup| {
+        let (bytes, _) = world.restore(backup).await.unwrap();
+        Arc::new(MemoryDisk::with(&bytes))
+    });
+    let disks = futures::future::join_all(disks).await;
+    let objects = async |world: &World| {
+        let all: Vec<_> = world.store.list(None).try_collect().await.unwrap();
+        all.len()
+    };
+    for pack in packs(&world).await {
+        let length = world.store.head(&pack).await.unwrap().size as usize;
+        for level in [VerifyLevel::Quick, VerifyLevel::Full] {
+            let damaged = with_flips(&world, &pack, &[length / 3]).await;
+            let reader = damaged.look().await;
+            let before = objects(&damaged).await;
+            let found = reader.project.verify(level, Arc::default()).await;
+            assert!(!found.unwrap().is_clean());
+            assert_eq!(
+                objects(&damaged).await,
+                before,
+                "whoever reads writes nothing"
+            );
+
+            let found = damaged.project.verify(level, Arc::default()).await;
+            let hurt = named(&found.unwrap(), first);
+            let mut new_bytes = 0;
+            for disk in &disks {
+                new_bytes += damaged.write(disk).await.unwrap().1.new_bytes;
+            }
+            assert!(new_bytes > 0, "{level:?}: what was lost is stored anew");
+            for (backup, disk) in [second, third].into_iter().zip(&disks) {
+                let (restored, _) = damaged.restore(backup).await.unwrap();
+                assert!(restored == disk.bytes(), "{level:?}");
+            }
+            // What the disk holds no more stays lost.
+            let found = damaged.project.verify(level, Arc::default()).await.unwrap();
+            assert!(found.whole.contains(&second) && found.whole.contains(&third));
+            let still = named(&found, first);
+            assert!(still.is_subset(&hurt), "{level:?}");
+        }
+    }
+}
+
 /// Files of one piece and of several, in folders.
 fn fill(files: &Files) -> Vec<String> {
     let mut paths = Vec::new();

@@ -143,7 +143,8 @@ fn what_is_damaged_is_stored_anew_and_still_found() {
     known.publish(old, &pack(1, &[1, 2])).unwrap();
     let mut damaged = Bits::default();
     damaged.set(1);
-    known.set_damaged(0, &damaged);
+    assert!(known.set_damaged(0, damaged.clone()));
+    assert!(!known.set_damaged(0, damaged), "it is no news");
     let asked = known.claim(writer, &[key(1), key(2)]).unwrap();
     assert_eq!(asked, [Standing::Settled, Standing::Claimed]);
     let found = |number| known.index().get(&key(number)).unwrap().unwrap().pack;
