@@ -42,7 +42,7 @@ pub async fn check_whole(
     store: Arc<dyn ObjectStore>,
     progress: Arc<Progress>,
 ) -> Result<CheckReport> {
-    let objects = Objects::new(store);
+    let objects = Objects::new(store).for_work(&progress);
     let found = objects.list_all().await?;
     if !found.iter().any(|found| found.path == config_path()) {
         return Err(Error::NoRepository);

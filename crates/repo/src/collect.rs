@@ -61,7 +61,7 @@ pub(crate) async fn collect(
     promised: &[BackupId],
     progress: Arc<Progress>,
 ) -> Result<Collected> {
-    let _alone = project.collecting.lock().await;
+    let _alone = project.turn_to_collect().await?;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let mut removal = Removal::begin(project).await?;

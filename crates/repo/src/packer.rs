@@ -8,6 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -135,7 +136,8 @@ impl Packer {
             pack
         });
         if let Err(error) = self.fill(&mut pack, append) {
-            self.handle.block_on(pack.upload.abort());
+            let abort = pack.upload.abort(&self.project.objects);
+            self.handle.block_on(abort);
             return Err(error);
         }
         if pack.pack.is_full() {
@@ -239,10 +241,10 @@ impl Packer {
     /// Gives up what was begun, as far as the store lets us.
     pub async fn abandon(&self) {
         lock(&self.finishing).abort_all();
-        let open = std::mem::take(&mut *lock(&self.open));
-        for (_, mut pack) in open {
-            pack.upload.abort().await;
-        }
+        let mut open = std::mem::take(&mut *lock(&self.open));
+        let objects = &self.project.objects;
+        let open = open.iter_mut();
+        join_all(open.map(|(_, pack)| pack.upload.abort(objects))).await;
     }
 }
 
@@ -295,7 +297,7 @@ impl OpenPack {
             self.upload.complete(&objects).await
         };
         if let Err(error) = ended.await {
-            self.upload.abort().await;
+            self.upload.abort(&objects).await;
             return Err(error);
         }
         let path = &self.upload.path;

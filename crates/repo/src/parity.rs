@@ -93,10 +93,10 @@ pub(crate) struct Keeper {
 
 /// Has every pack protected, if the repository has a setting for it.
 pub(crate) async fn protect(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Protected> {
-    let _alone = project.collecting.lock().await;
+    let _alone = project.turn_to_collect().await?;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
-    project.log()?.check().await?;
+    project.check_log().await?;
     let keeper = Keeper {
         project: project.clone(),
         known: project.known().await?,
@@ -116,7 +116,7 @@ impl Keeper {
     pub async fn protect(&self, damaged: &BTreeSet<Path>) -> Result<Protected> {
         let found = self.project.groups(damaged).await?;
         let mut done = Protected::default();
-        if self.project.parity.is_none() && found.groups.is_empty() && found.strange.is_empty() {
+        if self.project.parity().is_none() && found.groups.is_empty() && found.strange.is_empty() {
             return Ok(done);
         }
         let known = self.known.clone();
@@ -126,13 +126,13 @@ impl Keeper {
             Ok(sizes.collect::<BTreeMap<PackId, u64>>())
         })
         .await?;
-        let plan = plan(&packs, found.groups.clone(), self.project.parity);
+        let plan = plan(&packs, found.groups.clone(), self.project.parity());
         let mut hurt = BTreeSet::new();
         for members in plan.make {
             hurt.extend(self.make(members).await?);
             done.groups_made += 1;
         }
-        self.project.log()?.check().await?;
+        self.project.check_log().await?;
         for path in &found.strange {
             self.project.objects.delete(path).await?;
         }
@@ -160,10 +160,8 @@ impl Keeper {
 
     /// Makes a group of packs. Returns those of them that are not whole, and are left out.
     async fn make(&self, mut members: Vec<Member>) -> Result<Vec<PackId>> {
-        let parity = self
-            .project
-            .parity
-            .map_or(0, |setting| setting.parity as u8);
+        let parity = self.project.parity();
+        let parity = parity.map_or(0, |setting| setting.parity as u8);
         let mut hurt: Vec<PackId> = Vec::new();
         let bytes = members.iter().map(|member| member.bytes).sum();
         self.stop.progress().add_total(bytes);
@@ -309,7 +307,7 @@ impl Inner {
         if self.incomplete_groups().await?.is_empty() {
             return Ok(Vec::new());
         }
-        let Ok(_alone) = self.collecting.try_lock() else {
+        let Some(_alone) = self.try_to_collect() else {
             return Ok(Vec::new());
         };
         let groups = self.incomplete_groups().await?;

@@ -39,19 +39,27 @@ pub struct Project {
     inner: Arc<Inner>,
 }
 
+/// A project as one piece of work sees it.
+#[derive(Clone)]
 pub(crate) struct Inner {
     pub place: Place,
+    /// Those of the work, which it may be cancelled in the middle of.
+    pub objects: Objects,
+    pub keys: Arc<ProjectKeys>,
+    shared: Arc<Shared>,
+}
+
+/// What all work on a project shares.
+struct Shared {
     /// Where the local index lies.
     local: Arc<LocalFolder>,
-    pub objects: Objects,
-    pub keys: ProjectKeys,
     /// The repository's log, if it is open for writing.
     log: Option<Arc<Log>>,
     /// How packs are protected, if they are.
-    pub parity: Option<Parity>,
+    parity: Option<Parity>,
     known: tokio::sync::Mutex<Option<Arc<Known>>>,
     /// Held by collection and repair: one at a time.
-    pub collecting: tokio::sync::Mutex<()>,
+    collecting: tokio::sync::Mutex<()>,
     backups: Mutex<Backups>,
 }
 
@@ -89,16 +97,19 @@ impl Project {
         local: Arc<LocalFolder>,
         (log, parity): (Option<Arc<Log>>, Option<Parity>),
     ) -> Self {
-        let inner = Inner {
-            place,
+        let shared = Shared {
             local,
-            objects,
-            keys,
             log,
             parity,
             known: tokio::sync::Mutex::default(),
             collecting: tokio::sync::Mutex::default(),
             backups: Mutex::default(),
+        };
+        let inner = Inner {
+            place,
+            objects,
+            keys: Arc::new(keys),
+            shared: Arc::new(shared),
         };
         Self {
             inner: Arc::new(inner),
@@ -112,7 +123,8 @@ impl Project {
     ///
     /// Errors: `Conflict` the backup exists or is being written; the disk's own; `Cancelled`.
     pub async fn write_disk(&self, job: WriteDisk) -> Result<Written> {
-        let written = write::write_disk(&self.inner, job).await;
+        let work = self.inner.for_work(&job.progress);
+        let written = write::write_disk(&work, job).await;
         self.inner.or_fenced(written).await
     }
 
@@ -121,7 +133,8 @@ impl Project {
     ///
     /// Errors: `Conflict` as `write_disk`; the tree's own; `Cancelled`.
     pub async fn write_tree(&self, job: WriteTree) -> Result<WrittenTree> {
-        let written = filetree::write_tree(&self.inner, job).await;
+        let work = self.inner.for_work(&job.progress);
+        let written = filetree::write_tree(&work, job).await;
         self.inner.or_fenced(written).await
     }
 
@@ -142,7 +155,8 @@ impl Project {
         target: Arc<dyn DiskWriter>,
         progress: Arc<Progress>,
     ) -> Result<Restored> {
-        let restored = restore::restore_disk(&self.inner, backup, target, progress).await;
+        let work = self.inner.for_work(&progress);
+        let restored = restore::restore_disk(&work, backup, target, progress).await;
         self.inner.or_fenced(restored).await
     }
 
@@ -168,7 +182,8 @@ impl Project {
     /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
     /// `Corrupt`; the target's own; `Cancelled`.
     pub async fn restore_tree(&self, job: RestoreTree) -> Result<TreeSummary> {
-        let restored = filetree::restore_tree(&self.inner, job).await;
+        let work = self.inner.for_work(&job.progress);
+        let restored = filetree::restore_tree(&work, job).await;
         self.inner.or_fenced(restored).await
     }
 
@@ -236,7 +251,8 @@ impl Project {
         promised: &[BackupId],
         progress: Arc<Progress>,
     ) -> Result<Collected> {
-        let collected = collect::collect(&self.inner, promised, progress).await;
+        let work = self.inner.for_work(&progress);
+        let collected = collect::collect(&work, promised, progress).await;
         self.inner.or_fenced(collected).await
     }
 
@@ -247,7 +263,8 @@ impl Project {
     ///
     /// Errors: `Conflict` another process is the writer now; `Cancelled`.
     pub async fn repair(&self, progress: Arc<Progress>) -> Result<Repaired> {
-        let repaired = repair::repair(&self.inner, progress).await;
+        let work = self.inner.for_work(&progress);
+        let repaired = repair::repair(&work, progress).await;
         self.inner.or_fenced(repaired).await
     }
 
@@ -256,7 +273,8 @@ impl Project {
     ///
     /// Errors: `Conflict` another process is the writer now; `Cancelled`.
     pub async fn protect(&self, progress: Arc<Progress>) -> Result<Protected> {
-        let protected = parity::protect(&self.inner, progress).await;
+        let work = self.inner.for_work(&progress);
+        let protected = parity::protect(&work, progress).await;
         self.inner.or_fenced(protected).await
     }
 
@@ -268,7 +286,8 @@ impl Project {
         level: VerifyLevel,
         progress: Arc<Progress>,
     ) -> Result<VerifyReport> {
-        verify::verify(&self.inner, level, None, progress).await
+        let work = self.inner.for_work(&progress);
+        verify::verify(&work, level, None, progress).await
     }
 
     /// As [`verify`](Self::verify), of these backups alone. One that is not
@@ -280,7 +299,8 @@ impl Project {
         progress: Arc<Progress>,
     ) -> Result<VerifyReport> {
         let only = Some(backups.into_iter().collect());
-        verify::verify(&self.inner, level, only, progress).await
+        let work = self.inner.for_work(&progress);
+        verify::verify(&work, level, only, progress).await
     }
 }
 
@@ -297,17 +317,46 @@ impl Drop for Reserved {
 }
 
 impl Inner {
+    /// The project as work sees it that can be cancelled: from then on it waits
+    /// for nothing any more, not for the store and not for others.
+    pub fn for_work(&self, progress: &Arc<Progress>) -> Arc<Self> {
+        Arc::new(Self {
+            objects: self.objects.for_work(progress),
+            ..self.clone()
+        })
+    }
+
     /// The log of the repository.
     ///
     /// Errors: `Denied` it is open for reading only.
     pub fn log(&self) -> Result<&Arc<Log>> {
-        self.log.as_ref().ok_or(Error::ReadOnly)
+        self.shared.log.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// As `Log::check`; not while the work is cancelled.
+    pub async fn check_log(&self) -> Result<()> {
+        self.objects.wait(self.log()?.check()).await?
+    }
+
+    /// Returns when no collection or repair is at work, and keeps others away.
+    pub async fn turn_to_collect(&self) -> Result<tokio::sync::MutexGuard<'_, ()>> {
+        self.objects.wait(self.shared.collecting.lock()).await
+    }
+
+    /// As `turn_to_collect`; nothing where one is at work.
+    pub fn try_to_collect(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.shared.collecting.try_lock().ok()
+    }
+
+    /// How packs are protected, if they are.
+    pub fn parity(&self) -> Option<Parity> {
+        self.shared.parity
     }
 
     /// Tells damage from what it looks like that another process is the writer
     /// now and has taken packs away.
     async fn or_fenced<T>(&self, done: Result<T>) -> Result<T> {
-        match (done, &self.log) {
+        match (done, &self.shared.log) {
             (Err(error), Some(log)) if error.kind() == Kind::Corrupt => {
                 log.check().await?;
                 Err(error)
@@ -317,7 +366,7 @@ impl Inner {
     }
 
     fn backups(&self) -> MutexGuard<'_, Backups> {
-        lock(&self.backups)
+        lock(&self.shared.backups)
     }
 
     /// Keeps others from writing or deleting the same backup.
@@ -342,7 +391,7 @@ impl Inner {
     }
 
     async fn delete(&self, backup: BackupId) -> Result<()> {
-        self.log()?.check().await?;
+        self.check_log().await?;
         let path = receipt_path(self.place.project, backup);
         let receipt = match self.receipt(backup).await {
             // Which manifest it names cannot be told: a collection can.
@@ -399,7 +448,7 @@ impl Inner {
     ///
     /// Errors: `Transient` somebody is still at work with an unsound index.
     pub async fn known(&self) -> Result<Arc<Known>> {
-        let mut known = self.known.lock().await;
+        let mut known = self.objects.wait(self.shared.known.lock()).await?;
         if let Some(loaded) = &*known {
             if !loaded.index().is_unsound() {
                 return Ok(loaded.clone());
@@ -415,7 +464,7 @@ impl Inner {
             })
             .await?;
         }
-        let (folder, place) = (self.local.clone(), self.place);
+        let (folder, place) = (self.shared.local.clone(), self.place);
         let index = workers::one(move || Index::open(folder, &place)).await?;
         let loaded = Arc::new(Known::new(index));
         self.sync_index(&loaded).await?;
@@ -425,7 +474,7 @@ impl Inner {
 
     /// Packs that the log condemns.
     pub async fn condemned(&self) -> HashSet<PackId> {
-        match &self.log {
+        match &self.shared.log {
             Some(log) => {
                 let slots = log.condemned(self.place.project).await;
                 slots.into_iter().flat_map(|(_, packs)| packs).collect()

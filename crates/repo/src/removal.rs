@@ -33,7 +33,7 @@ impl Removal {
     /// Errors: `Conflict` another process is the writer now; `Denied` the repository is open for reading.
     pub async fn begin(project: &Arc<Inner>) -> Result<Self> {
         let log = project.log()?.clone();
-        log.check().await?;
+        project.check_log().await?;
         let mut removal = Self {
             project: project.clone(),
             known: project.known().await?,
@@ -52,7 +52,7 @@ impl Removal {
     /// came no further. Everybody has done without it since.
     async fn finish_earlier(&mut self) -> Result<()> {
         for (slot, packs) in self.log.condemned(self.project.place.project).await {
-            self.log.confirm().await?;
+            self.project.objects.wait(self.log.confirm()).await??;
             self.files().await?.leave_out(&as_set(&packs)).await?;
             self.remove(slot, &packs).await?;
         }
@@ -67,7 +67,8 @@ impl Removal {
             project: self.project.place.project,
             packs: packs.clone(),
         };
-        let slot = self.log.condemn(condemned).await?;
+        let slot = self.project.objects.wait(self.log.condemn(condemned));
+        let slot = slot.await??;
         self.remove(slot, &packs).await
     }
 

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::frames::{Checked, FrameCheck, FrameKey};
 use crate::known::Known;
 use crate::losses::chunks_of_bad_frames;
+use crate::marks::Bits;
 use crate::objects::or_corrupt;
 use crate::pack::PackId;
 use crate::parity::Keeper;
@@ -36,7 +37,7 @@ pub struct Repaired {
 }
 
 pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Result<Repaired> {
-    let _alone = project.collecting.lock().await;
+    let _alone = project.turn_to_collect().await?;
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     let mut removal = Removal::begin(project).await?;

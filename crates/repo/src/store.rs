@@ -23,7 +23,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cairn_types::{BackupId, ProjectId};
+use cairn_types::{BackupId, Progress, ProjectId};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{
@@ -34,6 +34,7 @@ use object_store::{
 use crate::error::{Error, Result};
 use crate::pack::PackId;
 use crate::random;
+use crate::workers::unless_cancelled;
 
 /// The object that makes a store a repository.
 const CONFIG: &str = "config";
@@ -78,10 +79,13 @@ pub(crate) struct Found {
     pub size_bytes: u64,
 }
 
-/// The objects of a repository.
+/// The objects of a repository, as one piece of work sees them: once it is
+/// cancelled, every request fails with `Cancelled`, also one that is under way,
+/// of which nobody knows then whether it had an effect.
 #[derive(Clone)]
 pub(crate) struct Objects {
     store: Arc<dyn ObjectStore>,
+    work: Option<Arc<Progress>>,
 }
 
 /// Where the repository's config lies.
@@ -143,14 +147,45 @@ pub(crate) fn receipt_path(project: ProjectId, backup: BackupId) -> Path {
 }
 
 impl Objects {
+    /// For work that nobody can cancel.
     pub fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+        Self { store, work: None }
+    }
+
+    /// For work that can be cancelled.
+    pub fn for_work(&self, progress: &Arc<Progress>) -> Self {
+        Self {
+            store: self.store.clone(),
+            work: Some(progress.clone()),
+        }
+    }
+
+    /// Waits for something until the work is cancelled.
+    pub async fn wait<T>(&self, awaited: impl Future<Output = T>) -> Result<T> {
+        match &self.work {
+            Some(progress) => unless_cancelled(progress, awaited).await,
+            None => Ok(awaited.await),
+        }
+    }
+
+    /// For what is done to its end, once it is begun, though the work is cancelled.
+    ///
+    /// Errors: `Cancelled` it is already.
+    pub fn to_the_end(&self) -> Result<Self> {
+        match &self.work {
+            Some(work) if work.is_cancelled() => Err(Error::Cancelled),
+            _ => Ok(Self::new(self.store.clone())),
+        }
+    }
+
+    pub fn are_of_cancelled_work(&self) -> bool {
+        self.work.as_ref().is_some_and(|work| work.is_cancelled())
     }
 
     /// The whole object, or nothing if there is none.
     pub async fn get(&self, path: &Path) -> Result<Option<Bytes>> {
         let read = async { self.store.get(path).await?.bytes().await };
-        match read.await {
+        match self.wait(read).await? {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed("read", path, source)),
@@ -162,7 +197,7 @@ impl Objects {
     /// Errors: `Corrupt` it is gone or shorter.
     pub async fn get_range(&self, path: &Path, range: Range<u64>) -> Result<Bytes> {
         let (wanted, end) = (range.end - range.start, range.end);
-        match self.store.get_range(path, range).await {
+        match self.wait(self.store.get_range(path, range)).await? {
             Ok(bytes) if bytes.len() as u64 == wanted => Ok(bytes),
             Ok(_) => Err(Error::Damaged {
                 object: path.to_string(),
@@ -183,7 +218,7 @@ impl Objects {
         end: u64,
         source: object_store::Error,
     ) -> Result<Bytes> {
-        match self.store.head(path).await {
+        match self.wait(self.store.head(path)).await? {
             Ok(meta) if meta.size < end => Err(Error::Damaged {
                 object: path.to_string(),
                 problem: "it is cut short",
@@ -197,7 +232,7 @@ impl Objects {
 
     /// Stores an object, replacing what was there.
     pub async fn put(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<()> {
-        let done = self.store.put(path, bytes.into()).await;
+        let done = self.wait(self.store.put(path, bytes.into())).await?;
         done.map(|_| ())
             .map_err(|source| failed("write", path, source))
     }
@@ -212,7 +247,7 @@ impl Objects {
             };
             Ok((found.bytes().await?, version))
         };
-        match read.await {
+        match self.wait(read).await? {
             Ok(found) => Ok(Some(found)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(source) => Err(failed("read", path, source)),
@@ -229,7 +264,10 @@ impl Objects {
         seen: UpdateVersion,
     ) -> Result<bool> {
         let (payload, options) = (bytes.into(), PutOptions::from(PutMode::Update(seen)));
-        match self.store.put_opts(path, payload.clone(), options).await {
+        match self
+            .wait(self.store.put_opts(path, payload.clone(), options))
+            .await?
+        {
             Ok(_) => Ok(true),
             Err(object_store::Error::Precondition { .. }) => Ok(false),
             Err(object_store::Error::NotSupported { .. }) => {
@@ -261,7 +299,10 @@ impl Objects {
     /// Stores an object that must not exist yet; false if it does.
     pub async fn create(&self, path: &Path, bytes: impl Into<PutPayload>) -> Result<bool> {
         let options = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(path, bytes.into(), options).await {
+        match self
+            .wait(self.store.put_opts(path, bytes.into(), options))
+            .await?
+        {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(source) => Err(failed("create", path, source)),
@@ -270,7 +311,7 @@ impl Objects {
 
     /// Starts an upload in parts.
     pub async fn upload(&self, path: &Path) -> Result<Box<dyn MultipartUpload>> {
-        let started = self.store.put_multipart(path).await;
+        let started = self.wait(self.store.put_multipart(path)).await?;
         started.map_err(|source| failed("write", path, source))
     }
 
@@ -278,7 +319,7 @@ impl Objects {
     ///
     /// Errors: `Corrupt` it is gone.
     pub async fn size(&self, path: &Path) -> Result<u64> {
-        match self.store.head(path).await {
+        match self.wait(self.store.head(path)).await? {
             Ok(meta) => Ok(meta.size),
             Err(object_store::Error::NotFound { .. }) => Err(Error::Missing {
                 object: path.to_string(),
@@ -297,7 +338,7 @@ impl Objects {
 
     /// Removes an object; one that is not there is fine.
     pub async fn delete(&self, path: &Path) -> Result<()> {
-        match self.store.delete(path).await {
+        match self.wait(self.store.delete(path)).await? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(source) => Err(failed("delete", path, source)),
         }
@@ -324,7 +365,7 @@ impl Objects {
     async fn for_each_in(&self, prefix: &Path, mut each: impl FnMut(Found)) -> Result<()> {
         let mut listed = self.store.list(Some(prefix));
         let failed = |source| failed("list", prefix, source);
-        while let Some(meta) = listed.try_next().await.map_err(failed)? {
+        while let Some(meta) = self.wait(listed.try_next()).await?.map_err(failed)? {
             each(Found {
                 name: meta.location.filename().unwrap_or_default().to_owned(),
                 path: meta.location,

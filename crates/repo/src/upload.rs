@@ -1,11 +1,13 @@
 //! Uploads: a large object's way to the store, in parts, as its bytes come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::MultipartUpload;
 use object_store::path::Path;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::buffer::{Buffer, BufferPool};
 use crate::error::{Error, Result};
@@ -15,6 +17,8 @@ use crate::store::{Objects, failed};
 const PART_BYTES: usize = 5 << 20;
 /// Parts of one object on their way to the store.
 const PARTS_IN_FLIGHT: usize = 2;
+/// How long a store may take to give up an upload of work that is cancelled.
+const ABORT_PATIENCE: Duration = Duration::from_millis(500);
 /// Buffers for parts that stay when there is nothing to send.
 const PARTS_KEPT: usize = 4;
 
@@ -62,7 +66,7 @@ impl Upload {
     async fn send_part(&mut self, objects: &Objects) -> Result<()> {
         let part = self.take_pending();
         while self.parts.len() >= PARTS_IN_FLIGHT {
-            self.join_part().await?;
+            self.join_part(objects).await?;
         }
         if self.begun.is_none() {
             self.begun = Some(objects.upload(&self.path).await?);
@@ -77,8 +81,8 @@ impl Upload {
         Bytes::from_owner(std::mem::replace(&mut self.pending, next))
     }
 
-    async fn join_part(&mut self) -> Result<()> {
-        match self.parts.join_next().await {
+    async fn join_part(&mut self, objects: &Objects) -> Result<()> {
+        match objects.wait(self.parts.join_next()).await? {
             None => Ok(()),
             Some(Err(_)) => Err(Error::WorkerLost),
             Some(Ok(done)) => done.map_err(|source| failed("write", &self.path, source)),
@@ -93,24 +97,32 @@ impl Upload {
         }
         self.send_part(objects).await?;
         while !self.parts.is_empty() {
-            self.join_part().await?;
+            self.join_part(objects).await?;
         }
         let Some(upload) = self.begun.as_mut() else {
             return Ok(());
         };
-        let done = upload.complete().await;
+        let done = objects.wait(upload.complete()).await?;
         done.map(|_| ())
             .map_err(|source| failed("finish", &self.path, source))
     }
 
     /// Gives up what was sent, as far as the store lets us.
-    pub async fn abort(&mut self) {
+    pub async fn abort(&mut self, objects: &Objects) {
         self.parts.shutdown().await;
-        if let Some(upload) = self.begun.as_mut()
-            && let Err(error) = upload.abort().await
-        {
-            tracing::warn!(%error, object = %self.path, "An unfinished upload stays in the store.");
-        }
+        let Some(upload) = self.begun.as_mut() else {
+            return;
+        };
+        let aborted = match objects.are_of_cancelled_work() {
+            true => timeout(ABORT_PATIENCE, upload.abort()).await,
+            false => Ok(upload.abort().await),
+        };
+        let problem = match aborted {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the store does not answer".to_owned(),
+        };
+        tracing::warn!(problem, object = %self.path, "An unfinished upload stays in the store.");
     }
 }
 

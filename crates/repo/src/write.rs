@@ -175,19 +175,21 @@ impl Inner {
         };
         let receipt_bytes = receipt.sign(&self.keys.receipts, &self.place);
         let stored = object.len() + receipt_bytes.len();
-        let log = self.log()?;
         // A writer that was paused would leave what nobody asked for any more.
-        log.check().await?;
+        self.check_log().await?;
         self.objects
             .put(&self.manifest_path(&receipt), object)
             .await?;
         let path = receipt_path(self.place.project, backup);
-        if !self.objects.create(&path, receipt_bytes).await? {
+        // Cancelled in the middle of this, a backup could come to exist after
+        // it was forgotten.
+        let objects = self.objects.to_the_end()?;
+        if !objects.create(&path, receipt_bytes).await? {
             return Err(Error::BackupExists { backup });
         }
         // If somebody has become the writer meanwhile he may have collected what
         // it needs: he acknowledges it after a look at all of it, or not at all.
-        log.check().await?;
+        self.log()?.check().await?;
         self.remember(backup);
         Ok((root, stored))
     }
@@ -321,7 +323,7 @@ impl Session {
             waiting = theirs;
             if given_up.is_empty() {
                 if !waiting.is_empty() {
-                    changed.await;
+                    self.project.objects.wait(changed).await?;
                 }
                 continue;
             }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cairn_repo::{Parity, Protected, Repository, VerifyLevel};
 use cairn_testkit::{Fault, FaultyStore, MemoryDisk};
 use cairn_types::{BackupId, Kind, ProjectId};
-use common::{BLOCK, World, kind, master, noise};
+use common::{BLOCK, World, index_folder, kind, master, noise};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -29,12 +29,8 @@ async fn open(
     let repository = Repository::open_or_create(store.clone(), &master()).await;
     let parity = Parity::new(setting.0, setting.1);
     let repository = repository.unwrap().with_parity(parity);
-    World {
-        project: repository.project(project_id).await.unwrap(),
-        store,
-        repository,
-        project_id,
-    }
+    let opened = World::of(repository, store, project_id, Arc::new(index_folder()));
+    opened.await.unwrap()
 }
 
 async fn objects(store: &dyn ObjectStore) -> Objects {

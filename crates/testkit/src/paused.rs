@@ -1,22 +1,23 @@
-//! A store that holds one call up until it is told to let it go on.
+//! A store that holds one call up, or all from one on, until it is told to let them go on.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
-use futures::{StreamExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 use tokio::sync::Notify;
 
 /// A store over another. Of the calls since `pause_at`, one waits before it has any effect, as
-/// when the process is paused there; all others go on.
+/// when the process is paused there; all others go on. After `hang_from` those that
+/// come later wait, too, as when the store does not answer any more.
 ///
-/// Parts of an upload count for nothing: nobody sees them.
+/// Parts of an upload count for nothing: nobody sees them. A store that hangs takes none.
 #[derive(Debug, Clone)]
 pub struct PausedStore {
     inner: Arc<dyn ObjectStore>,
@@ -28,16 +29,25 @@ struct Gate {
     state: Mutex<State>,
     reached: Notify,
     released: Notify,
+    answers: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     calls: u64,
     pause_at: Option<u64>,
+    /// From when on all calls wait.
+    hangs_from: Option<u64>,
     /// What was called, in order.
     log: Vec<String>,
     /// What listings leave out.
     hidden: Option<String>,
+}
+
+impl State {
+    fn hangs(&self) -> bool {
+        self.hangs_from.is_some_and(|from| self.calls > from)
+    }
 }
 
 impl Gate {
@@ -54,10 +64,27 @@ impl Gate {
             state.log.push(format!("{call} {path}"));
             state.pause_at == Some(at)
         };
+        self.answer().await;
         if waits {
             let released = self.released.notified();
             self.reached.notify_one();
             released.await;
+        }
+    }
+}
+
+impl Gate {
+    /// Returns once the store does not hang.
+    async fn answer(&self) {
+        loop {
+            let answers = self.answers.notified();
+            tokio::pin!(answers);
+            answers.as_mut().enable();
+            if !self.state().hangs() {
+                return;
+            }
+            self.reached.notify_one();
+            answers.await;
         }
     }
 }
@@ -75,6 +102,18 @@ impl PausedStore {
         state.calls = 0;
         state.log.clear();
         state.pause_at = Some(call);
+    }
+
+    /// Counts calls from 0 again, and answers neither the one with this number nor any later.
+    pub fn hang_from(&self, call: u64) {
+        self.pause_at(u64::MAX);
+        self.gate.state().hangs_from = Some(call);
+    }
+
+    /// Answers again, also what was called meanwhile.
+    pub fn recover(&self) {
+        self.gate.state().hangs_from = None;
+        self.gate.answers.notify_waiters();
     }
 
     /// Returns when a call is held up.
@@ -122,7 +161,10 @@ impl ObjectStore for PausedStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         self.gate.pass("upload", Some(location)).await;
-        self.inner.put_multipart_opts(location, options).await
+        Ok(Box::new(PausedUpload {
+            inner: self.inner.put_multipart_opts(location, options).await?,
+            gate: self.gate.clone(),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -171,5 +213,33 @@ impl ObjectStore for PausedStore {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.gate.pass("copy", Some(to)).await;
         self.inner.copy_opts(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct PausedUpload {
+    inner: Box<dyn MultipartUpload>,
+    gate: Arc<Gate>,
+}
+
+#[async_trait]
+impl MultipartUpload for PausedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (gate, part) = (self.gate.clone(), self.inner.put_part(data));
+        async move {
+            gate.answer().await;
+            part.await
+        }
+        .boxed()
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.gate.answer().await;
+        self.inner.complete().await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.gate.answer().await;
+        self.inner.abort().await
     }
 }

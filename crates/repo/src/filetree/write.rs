@@ -225,7 +225,7 @@ impl Session {
             }
             waiting = theirs;
             if !waiting.is_empty() {
-                changed.await;
+                self.project.objects.wait(changed).await?;
             }
         }
         Ok(())

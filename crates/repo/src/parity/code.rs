@@ -224,7 +224,7 @@ impl Coder {
 
     fn abort<'u>(&self, uploads: impl Iterator<Item = &'u mut Upload>) {
         for upload in uploads {
-            self.handle.block_on(upload.abort());
+            self.handle.block_on(upload.abort(&self.project.objects));
         }
     }
 }

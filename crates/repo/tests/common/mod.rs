@@ -61,6 +61,16 @@ impl World {
         index: Arc<TempDir>,
     ) -> Result<Self> {
         let repository = Repository::open_or_create(store.clone(), &master()).await?;
+        Self::of(repository, store, project_id, index).await
+    }
+
+    /// As `open_with`, of a repository that is open.
+    pub async fn of(
+        repository: Repository,
+        store: Arc<dyn ObjectStore>,
+        project_id: ProjectId,
+        index: Arc<TempDir>,
+    ) -> Result<Self> {
         let repository = repository.with_index_in(index.path().to_owned());
         let project = repository.project(project_id).await?;
         Ok(Self {
