@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use crate::buffer::BufferPool;
+use crate::chunk::{ChunkId, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder, Unsealed};
 use crate::index::{self, INDEX_BYTES, INDEX_MAGIC, IndexedPack};
@@ -89,6 +90,21 @@ impl Packer {
 
     pub fn count_stored(&self, bytes: u64) {
         self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds a chunk to a frame, storing the frame first where it does not fit. Blocks.
+    pub fn push(
+        &self,
+        coder: &mut FrameCoder,
+        frame: &mut FrameBuilder,
+        (id, kind): (ChunkId, ChunkKind),
+        plain: &[u8],
+    ) -> Result<()> {
+        if !frame.fits(plain.len()) {
+            self.store(coder, frame)?;
+        }
+        frame.push(id, kind, plain);
+        Ok(())
     }
 
     /// Stores a frame's chunks and empties it. Blocks; called by workers.

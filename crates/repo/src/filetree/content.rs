@@ -15,7 +15,6 @@ use crate::filetree::list::{ListBuilder, ListKind};
 use crate::filetree::store::Worker;
 use crate::filetree::summary::ProblemKind;
 use crate::known::Standing;
-use crate::write::push;
 
 /// Bytes of a large file that are read at a time; two pieces at least.
 const READ_BYTES: usize = 2 << 20;
@@ -192,7 +191,7 @@ impl Worker<'_> {
         }
         if standing == Standing::Claimed {
             let chunk = (id, ChunkKind::Block);
-            push(&mut self.blocks, &mut self.coder, packer, chunk, plain)?;
+            packer.push(&mut self.coder, &mut self.blocks, chunk, plain)?;
         }
         Ok(Piece { id, bytes })
     }

@@ -22,7 +22,6 @@ use crate::filetree::walk::{branch, piece_leaf};
 use crate::filetree::write::{Session, Task};
 use crate::frame::{FrameBuilder, FrameCoder};
 use crate::read::ChunkReader;
-use crate::write::push;
 
 /// Directories below each other at most: each keeps one open.
 pub(crate) const DEPTH_MAX: usize = 512;
@@ -391,7 +390,7 @@ impl<'s> Worker<'s> {
                 packer.store(&mut self.coder, &mut self.nodes)?;
             }
             let chunk = (id, ChunkKind::Node);
-            push(&mut self.nodes, &mut self.coder, packer, chunk, encoded)?;
+            packer.push(&mut self.coder, &mut self.nodes, chunk, encoded)?;
         }
         Ok(id)
     }
