@@ -170,7 +170,8 @@ impl Project {
         disk: Arc<dyn DiskReader>,
         progress: Arc<Progress>,
     ) -> Result<()> {
-        restore::compare_disk(&self.inner, backup, disk, progress).await
+        let work = self.inner.for_work(&progress);
+        restore::compare_disk(&work, backup, disk, progress).await
     }
 
     /// Writes a tree of files, or a part of it, to a target and returns once all

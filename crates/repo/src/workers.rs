@@ -2,15 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use cairn_types::Progress;
 use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 
-/// How often somebody who waits looks whether he still should.
-const CANCEL_POLL: Duration = Duration::from_millis(100);
 /// Workers at most, however many cores there are: each holds some 20 MiB.
 const WORKERS_MAX: usize = 8;
 
@@ -121,16 +118,13 @@ pub(crate) async fn unless_cancelled<T>(
     progress: &Progress,
     awaited: impl Future<Output = T>,
 ) -> Result<T> {
-    tokio::pin!(awaited);
-    loop {
-        if progress.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        tokio::select! {
-            biased;
-            done = &mut awaited => return Ok(done),
-            () = tokio::time::sleep(CANCEL_POLL) => {}
-        }
+    if progress.is_cancelled() {
+        return Err(Error::Cancelled);
+    }
+    tokio::select! {
+        biased;
+        done = awaited => Ok(done),
+        () = progress.cancelled() => Err(Error::Cancelled),
     }
 }
 
