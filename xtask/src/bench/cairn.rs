@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use serde_json::Value;
 
 use super::compare::{changed_blocks, copy_tree, same, update_tree};
 use super::figure::{Figure, Figures};
-use super::process::{peak_bytes, reset_peak, run};
+use super::process::{peak_bytes, reset_peak};
 use super::{Generations, folder_bytes, place_image};
 use crate::server::Server;
 
@@ -200,10 +199,9 @@ fn write_changes(
     Ok(writeln!(file, "end")?)
 }
 
-/// A server with one vault.
+/// A server, and where its data is.
 struct Bench {
     server: Server,
-    program: PathBuf,
     data: PathBuf,
 }
 
@@ -211,7 +209,6 @@ impl Bench {
     fn start(program: &Path, place: &Path, config: &str) -> Result<Self> {
         Ok(Self {
             server: Server::start(program, place, config)?,
-            program: program.to_owned(),
             data: place.join("data"),
         })
     }
@@ -248,14 +245,10 @@ impl Bench {
     }
 
     fn verify(&self, figures: &mut Figures) -> Result<()> {
-        let took = run(Command::new(&self.program)
-            .args(["repo", "verify", "--full", "--repository"])
-            .arg(self.data.join("repository"))
-            .arg("--master-key-file")
-            .arg(self.data.join("master.key")))?;
-        figures.insert(Figure::Verify, took.seconds);
-        figures.insert(Figure::VerifyPeak, took.peak_bytes as f64);
-        Ok(())
+        reset_peak(self.server.id())?;
+        self.server.call(&["verify", "--full", "--wait"])?;
+        figures.insert(Figure::Verify, self.last_task("verify")?);
+        self.note_peak(figures, Figure::VerifyPeak)
     }
 
     fn note_peak(&self, figures: &mut Figures, peak: Figure) -> Result<()> {
