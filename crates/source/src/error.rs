@@ -68,7 +68,18 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// The folder of a share, or one below it, cannot be opened.
+    /// A folder below that of a share cannot be opened or made.
+    #[error("cannot open {folder:?} in share {share}")]
+    OpenFolder {
+        /// The share's name.
+        share: String,
+        /// The folder's path below the share.
+        folder: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The folder of a share cannot be opened.
     #[error("cannot open the folder of share {share}")]
     OpenShare {
         /// The share's name.
@@ -140,6 +151,7 @@ impl Error {
             Self::Folder { source, .. }
             | Self::Open { source, .. }
             | Self::OpenShare { source, .. }
+            | Self::OpenFolder { source, .. }
             | Self::Serve { source, .. } => io_kind(source),
         }
     }
@@ -151,9 +163,10 @@ fn io_kind(error: &io::Error) -> Kind {
         io::ErrorKind::NotFound => Kind::NotFound,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Exhausted,
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::AlreadyExists => {
-            Kind::Invalid
-        }
+        io::ErrorKind::InvalidInput
+        | io::ErrorKind::InvalidData
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::NotADirectory => Kind::Invalid,
         _ => Kind::Transient,
     }
 }

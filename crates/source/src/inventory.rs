@@ -169,7 +169,7 @@ impl Inventory {
     /// Opens a folder of a share to be restored into; what of it is missing is
     /// made. `folder` is a path below the share, empty for the share itself.
     ///
-    /// Errors: as [`open_share`](Self::open_share), and `Invalid` a path that leads elsewhere.
+    /// Errors: as [`open_share`](Self::open_share), and `Invalid` a path that leads elsewhere or to something else.
     pub fn open_share_writer(&self, id: ResourceId, folder: &str) -> Result<Folder> {
         let mut open = self.open_share(id)?;
         let name = || self.find(id).map(|found| found.name);
@@ -177,8 +177,11 @@ impl Inventory {
             open = match open.enter(part.as_bytes()) {
                 Ok(open) => open,
                 Err(source) => {
-                    let share = name()?;
-                    return Err(Error::OpenShare { share, source });
+                    return Err(Error::OpenFolder {
+                        share: name()?,
+                        folder: folder.to_owned(),
+                        source,
+                    });
                 }
             };
         }

@@ -21,7 +21,7 @@ use crate::fingerprint::Fingerprint;
 use crate::lock::{Access, LockedFile};
 use crate::nbd::Context;
 use crate::qemu::{QemuNbd, qemu_img};
-use crate::raw::{fits, open_locked};
+use crate::raw::{fits, open_data, open_locked};
 use crate::{Error, Result};
 
 /// Files that an image may be built of.
@@ -228,7 +228,7 @@ fn chain(name: &str, path: &Path) -> Result<Vec<Fingerprint>> {
                 why,
             });
         }
-        let file = File::open(&path).map_err(|error| match error.kind() {
+        let file = open_data(&path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Error::Unusable {
                 volume: name.to_owned(),
                 why: format!("its backing file {} is missing", file_name(&path)),

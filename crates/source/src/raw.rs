@@ -1,16 +1,16 @@
 //! A raw image: a file or block device that holds the bytes of the disk as they are.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use cairn_types::ResourceId;
 use cairn_types::disk::{
     DiskError, DiskOperation, DiskReader, DiskWriter, Extent, NoChangeMap, Point,
 };
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 
 use crate::change_map::ChangeMap;
@@ -166,6 +166,27 @@ impl RawDisk {
     }
 }
 
+/// Opens what an image may lie in for reading. Anything else is refused at once:
+/// to open a pipe would wait for its other end, for ever.
+pub(crate) fn open_data(path: &Path) -> io::Result<File> {
+    open_options().read(true).open(path).and_then(|file| {
+        let kind = file.metadata()?.file_type();
+        if kind.is_file() || kind.is_block_device() {
+            Ok(file)
+        } else {
+            let why = "it is neither a file nor a block device";
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
+        }
+    })
+}
+
+/// Options that never wait.
+fn open_options() -> OpenOptions {
+    let mut options = File::options();
+    options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+    options
+}
+
 /// Opens and locks the file of an image; also for the formats that others read for us.
 pub(crate) fn open_locked(name: &str, path: &Path, access: Access) -> Result<LockedFile> {
     let failed = |source: io::Error| match source.kind() {
@@ -185,7 +206,7 @@ pub(crate) fn open_locked(name: &str, path: &Path, access: Access) -> Result<Loc
             why,
         });
     }
-    let file = File::options()
+    let file = open_options()
         .read(true)
         .write(access == Access::Write)
         .open(path)

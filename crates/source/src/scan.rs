@@ -1,12 +1,12 @@
 //! Finding the images below a folder.
 
 use std::fs::{self, DirEntry};
-use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::config::{ImagesConfig, volume_name};
 use crate::protectable::{ImageFormat, ProtectableStatus};
+use crate::raw::open_data;
 use crate::{Error, Result, qcow2};
 
 /// Images that one folder may hold.
@@ -89,16 +89,9 @@ fn image(folder: &Path, entry: &DirEntry) -> Option<Found> {
 /// The size that a guest sees.
 fn size_of(path: &PathBuf, format: ImageFormat) -> io::Result<u64> {
     let metadata = fs::metadata(path)?;
-    let kind = metadata.file_type();
-    if !kind.is_file() && !kind.is_block_device() {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
     match format {
-        ImageFormat::Qcow2 => Ok(qcow2::Header::read(&fs::File::open(path)?)?.size_bytes),
-        ImageFormat::Raw if kind.is_file() => Ok(metadata.len()),
-        ImageFormat::Raw => Ok(rustix::fs::seek(
-            fs::File::open(path)?,
-            rustix::fs::SeekFrom::End(0),
-        )?),
+        ImageFormat::Raw if metadata.is_file() => Ok(metadata.len()),
+        ImageFormat::Raw => Ok(open_data(path)?.seek(SeekFrom::End(0))?),
+        ImageFormat::Qcow2 => Ok(qcow2::Header::read(&open_data(path)?)?.size_bytes),
     }
 }

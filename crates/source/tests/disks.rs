@@ -379,6 +379,21 @@ fn what_is_no_image_is_refused_with_a_reason() {
             "create", "-f", "qcow2", "-u", "-F", "qcow2", "-b", other, name, "1M",
         ]);
     }
+    // To open a pipe is to wait for its other end.
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, lab.path("pipe"), kind, mode, 0).unwrap();
+    lab.qemu_img(&[
+        "create",
+        "-f",
+        "qcow2",
+        "-u",
+        "-F",
+        "raw",
+        "-b",
+        "pipe",
+        "piped.qcow2",
+        "1M",
+    ]);
     // A header that only QEMU finds fault with: clusters of 2^40 bytes.
     lab.qemu_img(&["create", "-f", "qcow2", "odd.qcow2", "1M"]);
     lab.edit("odd.qcow2")
@@ -390,6 +405,7 @@ fn what_is_no_image_is_refused_with_a_reason() {
         ("orphan.qcow2", "base.img is missing"),
         ("far.qcow2", "not a local file"),
         ("odd.qcow2", "luster size"),
+        ("piped.qcow2", "cannot open"),
         ("a.qcow2", "more than 64 files"),
     ] {
         let error = lab.inventory().open_reader(lab.id(name)).err().expect(name);

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use cairn_types::disk::{NoChangeMap, Point};
 
 use super::RANGES_MAX;
+use crate::raw::open_data;
 
 /// What the first line says.
 const TITLE: &str = "cairn-changes 1";
@@ -38,7 +39,7 @@ impl ChangeFile {
         size_bytes: u64,
     ) -> Result<Option<Self>, NoChangeMap> {
         let failed = |error: io::Error| NoChangeMap(format!("its change file: {error}"));
-        let file = match File::open(path_of(path)) {
+        let file = match open_data(&path_of(path)) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error)),
@@ -52,7 +53,12 @@ impl ChangeFile {
             return Err(NoChangeMap(why));
         }
         let is_older = metadata.modified().map_err(failed)? < image.modified().map_err(failed)?;
-        if image.is_file() && is_older {
+        if !image.is_file() {
+            // Nothing would tell that it was written to since.
+            let why = "change files are not used for block devices";
+            return Err(NoChangeMap(why.to_owned()));
+        }
+        if is_older {
             let why = "the image was written to after its change file";
             return Err(NoChangeMap(why.to_owned()));
         }

@@ -66,3 +66,13 @@ proptest! {
         let _ = ChangeFile::read(&text, 9);
     }
 }
+
+#[test]
+fn a_pipe_in_its_place_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.img");
+    let image = File::create_new(&path).unwrap();
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+    rustix::fs::mknodat(rustix::fs::CWD, path_of(&path), kind, mode, 0).unwrap();
+    assert!(ChangeFile::find(&path, &image, 0).is_err());
+}
