@@ -18,12 +18,21 @@ pub(super) async fn run(
     let repository = service.repository().existing_project(project).await?;
     match repository.repair(Arc::clone(progress)).await {
         Ok(repaired) => {
-            tracing::warn!(
-                project.id = %project,
-                packs = repaired.packs.len(),
-                lost_chunks = repaired.lost_chunks,
-                "damaged packs are out of use; the next backups store what was lost anew"
-            );
+            if !repaired.healed.is_empty() {
+                tracing::warn!(
+                    project.id = %project,
+                    packs = repaired.healed.len(),
+                    "damaged packs were made anew from parity"
+                );
+            }
+            if !repaired.packs.is_empty() {
+                tracing::warn!(
+                    project.id = %project,
+                    packs = repaired.packs.len(),
+                    lost_chunks = repaired.lost_chunks,
+                    "damaged packs are out of use; the next backups store what was lost anew"
+                );
+            }
             Ok(())
         }
         Err(error) if error.kind() == Kind::Conflict => {
