@@ -41,10 +41,11 @@ const THOROUGH: Effort = Effort {
     match_bytes: 5,
 };
 /// For the rest, where more takes three times as long for a hundredth of the
-/// bytes; what does not compress at all it finds out at once.
+/// bytes; what does not compress at all it finds out at once. The table of level 1
+/// as it is finds a twentieth less, in hardly less time.
 const FAST: Effort = Effort {
     level: 1,
-    hash_log: 14,
+    hash_log: 17,
     match_bytes: 6,
 };
 /// Matches are found all over a frame.
