@@ -7,13 +7,12 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_repo::{Creation, RemoteStore, Result, RetryPolicy};
-use cairn_testkit::{AilingStore, Ailment, Course, Fate, MemoryDisk, Request};
-use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
+use cairn_testkit::{AilingStore, Ailment, Course, Fate, Request};
+use cairn_types::{BackupId, Kind, Progress, ProjectId};
 use common::{History, World, conformance, job};
 use object_store::ObjectStore;
 
@@ -31,11 +30,7 @@ const ACTS: [Act; 4] = [Act::Backup, Act::Restore, Act::Delete, Act::Collect];
 struct Start {
     store: AilingStore,
     project: ProjectId,
-    disk: Arc<MemoryDisk>,
-    next: BackupInfo,
-    to_delete: BackupId,
-    /// What must restore to what, whatever happens.
-    kept: BTreeMap<BackupId, Vec<u8>>,
+    history: History,
 }
 
 /// A store that is asked again, and soon.
@@ -61,19 +56,10 @@ impl Start {
         let world = World::on(remote(&store)).await;
         // At its end more than a part of an upload.
         let history = History::new(&world, [120, 90, 20, 100]).await;
-        let History {
-            disk,
-            next,
-            to_delete,
-            kept,
-        } = history;
         Self {
             store,
             project: world.project_id,
-            next,
-            disk,
-            to_delete,
-            kept,
+            history,
         }
     }
 
@@ -84,10 +70,7 @@ impl Start {
         Scene {
             store,
             world,
-            disk: self.disk.clone(),
-            next: self.next.clone(),
-            to_delete: self.to_delete,
-            kept: self.kept.clone(),
+            history: self.history.clone(),
         }
     }
 }
@@ -96,10 +79,7 @@ impl Start {
 struct Scene {
     store: AilingStore,
     world: World,
-    disk: Arc<MemoryDisk>,
-    next: BackupInfo,
-    to_delete: BackupId,
-    kept: BTreeMap<BackupId, Vec<u8>>,
+    history: History,
 }
 
 impl Scene {
@@ -107,19 +87,21 @@ impl Scene {
         let project = &self.world.project;
         match act {
             Act::Backup => {
-                let written = project.write_disk(job(self.next.clone(), &self.disk)).await;
+                let written = project
+                    .write_disk(job(self.history.next.clone(), &self.history.disk))
+                    .await;
                 written.map(drop)
             }
             Act::Restore => {
-                for (backup, bytes) in &self.kept {
+                for (backup, bytes) in &self.history.kept {
                     let (restored, _) = self.world.restore(*backup).await?;
                     assert!(restored == *bytes, "a restore succeeded and is wrong");
                 }
                 Ok(())
             }
-            Act::Delete => project.delete(self.to_delete).await,
+            Act::Delete => project.delete(self.history.to_delete).await,
             Act::Collect => {
-                let promised: Vec<BackupId> = self.kept.keys().copied().collect();
+                let promised: Vec<BackupId> = self.history.kept.keys().copied().collect();
                 let collected = project.collect(&promised, Arc::new(Progress::default()));
                 collected.await.map(drop)
             }
@@ -132,7 +114,7 @@ impl Scene {
         self.store.recover();
         self.world = self.world.reopen().await;
         if done && act == Act::Backup {
-            self.kept.insert(self.next.id, self.disk.bytes());
+            self.history.keep_next();
         }
         self.act(Act::Restore).await.expect(what);
         let again = self.act(act).await;
@@ -143,9 +125,9 @@ impl Scene {
             Err(kind) => panic!("{what}: then {kind:?}"),
         }
         match act {
-            Act::Backup => drop(self.kept.insert(self.next.id, self.disk.bytes())),
+            Act::Backup => self.history.keep_next(),
             Act::Delete => {
-                let gone = self.world.project.find(self.to_delete).await;
+                let gone = self.world.project.find(self.history.to_delete).await;
                 assert_eq!(gone.unwrap_err().kind(), Kind::NotFound, "{what}");
             }
             Act::Restore | Act::Collect => {}

@@ -6,12 +6,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_repo::Result;
-use cairn_testkit::{Fault, FaultyStore, MemoryDisk, PausedStore};
-use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
+use cairn_testkit::{Fault, FaultyStore, PausedStore};
+use cairn_types::{Kind, Progress, ProjectId};
 use common::{History, World, job};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
@@ -32,11 +31,7 @@ struct Scene {
     store: FaultyStore,
     paused: PausedStore,
     world: World,
-    disk: Arc<MemoryDisk>,
-    next: BackupInfo,
-    to_delete: BackupId,
-    /// What must restore to what, whatever happens.
-    kept: BTreeMap<BackupId, Vec<u8>>,
+    history: History,
 }
 
 impl Scene {
@@ -49,27 +44,18 @@ impl Scene {
         let paused = PausedStore::new(Arc::new(store.clone()));
         let world = World::on(Arc::new(paused.clone())).await;
         let history = History::new(&world, blocks).await;
-        let History {
-            disk,
-            next,
-            to_delete,
-            kept,
-        } = history;
         Self {
             store,
             paused,
             world,
-            disk,
-            next,
-            to_delete,
-            kept,
+            history,
         }
     }
 
     /// What is to be awaited for an act; it needs nothing of the scene.
     fn act(&self, world: &World, act: Act) -> BoxFuture<'static, Result<()>> {
-        let (project, to_delete) = (world.project.clone(), self.to_delete);
-        let next = job(self.next.clone(), &self.disk);
+        let (project, to_delete) = (world.project.clone(), self.history.to_delete);
+        let next = job(self.history.next.clone(), &self.history.disk);
         Box::pin(async move {
             match act {
                 Act::Backup => project.write_disk(next).await.map(drop),
@@ -81,7 +67,7 @@ impl Scene {
 
     /// Checks that all that must be there restores, from a fresh start.
     async fn check(&self, world: &World) {
-        for (backup, bytes) in &self.kept {
+        for (backup, bytes) in &self.history.kept {
             assert!(
                 world.restore(*backup).await.unwrap().0 == *bytes,
                 "{backup} is another"
@@ -105,7 +91,7 @@ impl Scene {
                 Err(error) => assert_eq!(error.kind(), Kind::Conflict, "{error}"),
             }
             if matches!(act, Act::Backup) {
-                self.kept.insert(self.next.id, self.disk.bytes());
+                self.history.keep_next();
             }
         }
         self.check(world).await;
@@ -184,7 +170,7 @@ async fn sweep_beside(held: Act, dying: Act, fault: fn(u64) -> Fault) {
             scene.store.set(None);
             for (act, ended) in [(held, first), (dying, second)] {
                 if matches!(act, Act::Backup) && ended.is_ok() {
-                    scene.kept.insert(scene.next.id, scene.disk.bytes());
+                    scene.history.keep_next();
                 }
                 assert!(died || ended.is_ok(), "{act:?} at {held_at}, {call}");
             }
@@ -303,7 +289,7 @@ async fn a_store_that_fails_is_not_an_empty_one() {
             Kind::Transient
         );
         assert_eq!(
-            common::kind(scene.world.project.find(scene.to_delete).await),
+            common::kind(scene.world.project.find(scene.history.to_delete).await),
             Kind::Transient
         );
         scene.store.set(None);

@@ -7,12 +7,11 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_repo::Result;
 use cairn_testkit::{MemoryDisk, PausedStore};
-use cairn_types::{BackupId, BackupInfo, Kind, Progress};
+use cairn_types::{Kind, Progress};
 use common::{BLOCK, History, World, job, noise};
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
@@ -32,10 +31,7 @@ struct Scene {
     inner: Arc<dyn ObjectStore>,
     store: PausedStore,
     zombie: World,
-    disk: Arc<MemoryDisk>,
-    next: BackupInfo,
-    to_delete: BackupId,
-    kept: BTreeMap<BackupId, Vec<u8>>,
+    history: History,
 }
 
 impl Scene {
@@ -44,27 +40,21 @@ impl Scene {
         let store = PausedStore::new(inner.clone());
         let zombie = World::on(Arc::new(store.clone())).await;
         let history = History::new(&zombie, [40, 30, 8, 25]).await;
-        let History {
-            disk,
-            next,
-            to_delete,
-            kept,
-        } = history;
         Self {
             inner,
             store,
             zombie,
-            disk,
-            next,
-            to_delete,
-            kept,
+            history,
         }
     }
 
     /// Begins the act; it needs nothing of the scene.
     fn act(&self, act: Act) -> BoxFuture<'static, Result<()>> {
         let project = self.zombie.project.clone();
-        let (next, to_delete) = (job(self.next.clone(), &self.disk), self.to_delete);
+        let (next, to_delete) = (
+            job(self.history.next.clone(), &self.history.disk),
+            self.history.to_delete,
+        );
         Box::pin(async move {
             match act {
                 Act::Backup => project.write_disk(next).await.map(drop),
@@ -85,18 +75,18 @@ impl Scene {
             disk.write(at * BLOCK as u64, &noise(50 + seed, BLOCK));
             let (backup, _) = world.write(&Arc::new(disk)).await.unwrap();
             let written = world.restore(backup).await.unwrap().0;
-            self.kept.insert(backup, written);
+            self.history.kept.insert(backup, written);
         }
-        world.project.delete(self.to_delete).await.unwrap();
+        world.project.delete(self.history.to_delete).await.unwrap();
         collect(&world).await.unwrap();
-        let (backup, _) = world.write(&self.disk).await.unwrap();
-        self.kept.insert(backup, self.disk.bytes());
+        let (backup, _) = world.write(&self.history.disk).await.unwrap();
+        self.history.kept.insert(backup, self.history.disk.bytes());
         collect(&world).await.unwrap();
         world
     }
 
     async fn check(&self, world: &World, case: &str) {
-        for (backup, bytes) in &self.kept {
+        for (backup, bytes) in &self.history.kept {
             let restored = world.restore(*backup).await;
             assert!(restored.unwrap().0 == *bytes, "{case}: {backup} is another");
         }
@@ -131,14 +121,14 @@ async fn sweep(act: Act) {
             assert_eq!(error.kind(), Kind::Conflict, "{case}: {error}");
             fenced += 1;
         } else if matches!(act, Act::Backup) {
-            scene.kept.insert(scene.next.id, scene.disk.bytes());
+            scene.history.keep_next();
         }
         scene.check(&world, &case).await;
         let after = collect(&scene.zombie).await.unwrap_err();
         assert_eq!(after.kind(), Kind::Conflict, "{case}: it writes no more");
         scene.check(&world, &case).await;
         // A receipt that came too late is no backup that anybody relies on.
-        let late = scene.next.id;
+        let late = scene.history.next.id;
         if ended.is_err() && world.project.find_whole(late).await.is_err() {
             world.project.delete(late).await.unwrap();
         }

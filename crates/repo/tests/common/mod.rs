@@ -163,6 +163,7 @@ pub fn job(info: BackupInfo, disk: &Arc<MemoryDisk>) -> WriteDisk {
 }
 
 /// What happened in a project before something is interrupted there.
+#[derive(Clone)]
 pub struct History {
     pub disk: Arc<MemoryDisk>,
     /// The next backup of the disk as it is now.
@@ -192,6 +193,11 @@ impl History {
             to_delete,
             kept,
         }
+    }
+
+    /// The next backup is there from now on.
+    pub fn keep_next(&mut self) {
+        self.kept.insert(self.next.id, self.disk.bytes());
     }
 }
 
