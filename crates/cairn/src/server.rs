@@ -123,7 +123,7 @@ async fn open_repository(config: &Config, meta: &Meta) -> Result<Repository> {
         }
         let repository = repository.for_writing().await;
         let repository = repository.context("cannot become the repository's writer")?;
-        return Ok(repository.with_index_in(config.index()));
+        return Ok(repository);
     }
     // A repository without its key is never given another.
     let key = if Repository::exists(&store).await? {

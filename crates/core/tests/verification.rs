@@ -348,26 +348,12 @@ async fn with_parity_a_lost_pack_is_back_after_a_verification() {
         "made behind the backup"
     );
     let packs = stored(&world, "packs").await;
-    let before = world
-        .store
-        .get(&packs[0])
-        .await
-        .unwrap()
-        .bytes()
-        .await
-        .unwrap();
+    let lost = async || world.store.get(&packs[0]).await.unwrap().bytes().await;
+    let before = lost().await.unwrap();
     world.store.delete(&packs[0]).await.unwrap();
     verify(&world, VerifyLevel::Quick).await;
     world.work().await;
-    let after = world
-        .store
-        .get(&packs[0])
-        .await
-        .unwrap()
-        .bytes()
-        .await
-        .unwrap();
-    assert_eq!(after, before);
+    assert_eq!(lost().await.unwrap(), before);
     verify(&world, VerifyLevel::Full).await;
     assert_eq!(
         known(&world, backup).await.status,

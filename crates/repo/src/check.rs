@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use cairn_types::{Kind, Progress};
 use object_store::ObjectStore;
 use tokio::runtime::Handle;
@@ -105,7 +104,7 @@ impl WholeCheck {
             |(found, range), bytes| {
                 self.stop.check()?;
                 self.stop.progress().advance(range.end - range.start);
-                object.add(or_damaged(bytes)?.as_ref());
+                object.add(or_damaged(bytes)?.as_deref());
                 if range.end < found.size_bytes {
                     return Ok(());
                 }
@@ -150,7 +149,7 @@ pub(crate) struct Reading {
 
 impl Reading {
     /// Adds the next piece; nothing where it cannot be had.
-    pub fn add(&mut self, piece: Option<&Bytes>) {
+    pub fn add(&mut self, piece: Option<&[u8]>) {
         let Some(piece) = piece else {
             self.has_gap = true;
             return;

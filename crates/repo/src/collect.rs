@@ -66,11 +66,7 @@ pub(crate) async fn collect(
     let _stop = StopOnDrop(stop.clone());
     let mut removal = Removal::begin(project).await?;
     let known = removal.known().clone();
-    let keeper = Keeper {
-        project: project.clone(),
-        known: known.clone(),
-        stop: stop.clone(),
-    };
+    let keeper = Keeper::new(project, known.clone(), &stop);
     keeper.heal_lost(&mut removal).await?;
     let mut collection = Collection {
         _collecting: known.begin_collection(),

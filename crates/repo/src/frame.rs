@@ -25,6 +25,7 @@ pub(crate) const HEADER_BYTES: usize = 9;
 pub(crate) const STORED_BYTES_MAX: usize = HEADER_BYTES + PLAIN_BYTES_MAX + TAG_BYTES;
 
 const PLAIN_BYTES_MAX: usize = FRAME_BYTES + 4 * FRAME_CHUNKS_MAX + 2;
+
 /// How zstd is to compress: a level, and what it takes to find matches by.
 #[derive(Debug, Clone, Copy)]
 struct Effort {

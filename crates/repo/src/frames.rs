@@ -131,7 +131,7 @@ impl Session {
                 // A pack that a collection has taken away holds nothing that is needed.
                 let is_gone =
                     || Ok::<_, Error>(self.check.known.index().pack(request.pack)?.is_none());
-                pack.add(stored.as_ref());
+                pack.add(stored.as_deref());
                 let whole = self.check(&request, stored, &mut coder)?;
                 let ended = request.ends_pack.then(|| std::mem::take(&mut pack));
                 if (!whole || ended.is_some_and(|pack| !pack.is_whole())) && !is_gone()? {

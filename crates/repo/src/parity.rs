@@ -86,9 +86,9 @@ struct Groups {
 
 /// Whoever has the project's collecting to himself.
 pub(crate) struct Keeper {
-    pub project: Arc<Inner>,
-    pub known: Arc<Known>,
-    pub stop: Arc<Stop>,
+    project: Arc<Inner>,
+    known: Arc<Known>,
+    stop: Arc<Stop>,
 }
 
 /// Has every pack protected, if the repository has a setting for it.
@@ -97,17 +97,22 @@ pub(crate) async fn protect(project: &Arc<Inner>, progress: Arc<Progress>) -> Re
     let stop = Stop::new(progress);
     let _stop = StopOnDrop(stop.clone());
     project.check_log().await?;
-    let keeper = Keeper {
-        project: project.clone(),
-        known: project.known().await?,
-        stop: stop.clone(),
-    };
+    let keeper = Keeper::new(project, project.known().await?, &stop);
     let protected = keeper.protect(&BTreeSet::new()).await?;
     stop.complete();
     Ok(protected)
 }
 
 impl Keeper {
+    pub fn new(project: &Arc<Inner>, known: Arc<Known>, stop: &Arc<Stop>) -> Self {
+        let (project, stop) = (project.clone(), stop.clone());
+        Self {
+            project,
+            known,
+            stop,
+        }
+    }
+
     /// Has every pack that is known protected. `damaged` are paths of parity objects
     /// that are of no use. New groups are durable before old ones go, and a group
     /// with a pack that is not whole stays: it may be what that pack is made anew from.
@@ -247,7 +252,7 @@ impl Keeper {
             }
             return Ok(Vec::new());
         }
-        project.log()?.check().await?;
+        project.check_log().await?;
         let coder = self.coder();
         workers::one(move || coder.rebuild(&group, &whole, &parity)).await
     }

@@ -42,11 +42,7 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
     let _stop = StopOnDrop(stop.clone());
     let mut removal = Removal::begin(project).await?;
     let known = removal.known().clone();
-    let keeper = Keeper {
-        project: project.clone(),
-        known: known.clone(),
-        stop: stop.clone(),
-    };
+    let keeper = Keeper::new(project, known.clone(), &stop);
     let mut healed = keeper.heal_lost(&mut removal).await?;
     let check = FrameCheck {
         project: project.clone(),

@@ -71,9 +71,7 @@ impl Gate {
             released.await;
         }
     }
-}
 
-impl Gate {
     /// Returns once the store does not hang.
     async fn answer(&self) {
         loop {

@@ -88,7 +88,7 @@ impl Coder {
                 .expect(COUNTS);
             let pieces = self.read(&sources, offset, length)?;
             for (piece, reading) in pieces.iter().zip(&mut readings) {
-                reading.add(piece.as_ref());
+                reading.add(piece.as_deref());
                 encoder
                     .add_original_shard(padded(piece, length))
                     .expect(SHARDS);
@@ -308,7 +308,7 @@ impl RebuiltPack {
     fn add(&mut self, coder: &Coder, offset: u64, shard: &[u8]) -> Result<()> {
         let left = self.member.bytes.saturating_sub(offset);
         let shard = &shard[..shard.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
-        self.reading.add(Some(&Bytes::copy_from_slice(shard)));
+        self.reading.add(Some(shard));
         let missing = PACK_HEADER_BYTES - self.head.len();
         self.head.extend(&shard[..missing.min(shard.len())]);
         self.tail.extend_from_slice(shard);
