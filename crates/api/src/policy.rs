@@ -1,8 +1,9 @@
 //! Policies on the wire, and the vaults that follow them.
 
+use cairn_policy::Schedule;
 use cairn_types::{
     AdvancedRetention, OperationDefinition, PolicyId, PolicyOperation, PolicyType, RetentionRule,
-    RetentionType, Schedule, Timestamp, VaultId,
+    RetentionType, Timestamp, VaultId,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
@@ -136,7 +137,7 @@ impl NewTrigger {
     /// Checks the schedule of the trigger at `key`.
     pub(crate) fn validate_at(&self, key: &str) -> Result<(), Invalid> {
         let properties = &self.properties;
-        Schedule::parse(&properties.pattern)
+        Schedule::new(&properties.pattern, None, &[])
             .map_err(|error| Invalid::rule(format_args!("{key}.properties.pattern"), error))?;
         match properties.start_window_minutes.flatten() {
             Some(window) => {

@@ -13,10 +13,10 @@ mod policy;
 mod progress;
 mod resource;
 mod role;
-mod schedule;
 mod size;
 mod status;
 pub mod tree;
+mod weekday;
 
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
@@ -34,9 +34,9 @@ pub use policy::{
 pub use progress::Progress;
 pub use resource::{ObjectType, ResourceType};
 pub use role::Role;
-pub use schedule::{Days, MAX_RULES, Rule, Schedule, ScheduleError, Weekday};
 pub use size::{BYTES_PER_GB, BYTES_PER_MB, ByteCount};
 pub use status::{
     BackupStatus, BackupStep, CheckpointStatus, MemberStatus, OperationStatus, OperationType,
     ProtectStatus, ReplicationStatus, VaultStatus, VaultStep, VerificationStatus, VerifyLevel,
 };
+pub use weekday::Weekday;

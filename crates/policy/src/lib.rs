@@ -1,0 +1,14 @@
+//! The rules of policies: when a policy runs, and what it keeps for how long.
+//!
+//! Pure functions of rules, facts and an instant: nothing here reads the time, stores anything or
+//! starts anything, so that ten years can be tried in milliseconds and the service,
+//! the preview of a request and the command line decide by the same code.
+
+mod civil;
+mod schedule;
+mod zone;
+
+pub use schedule::{
+    Due, MAX_MISSED, MAX_RULES, Runs, Schedule, ScheduleError, ScheduleField, due, start_of,
+};
+pub use zone::Zone;
