@@ -5,10 +5,17 @@
 //! the preview of a request and the command line decide by the same code.
 
 mod civil;
+mod retention;
 mod schedule;
+mod simulate;
 mod zone;
 
+pub use retention::{
+    Decision, Fact, Keeper, Reason, Retention, RetentionError, decide, failed_to_remove,
+    is_full_due,
+};
 pub use schedule::{
     Due, MAX_MISSED, MAX_RULES, Runs, Schedule, ScheduleError, ScheduleField, due, start_of,
 };
+pub use simulate::{MAX_SIMULATED, Simulated, TooManyBackups, simulate};
 pub use zone::Zone;
