@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_types::{BackupId, CheckpointId, Clock, Kind, OperationLogId, ResourceId, VaultId};
+use cairn_types::{
+    BackupId, CheckpointId, Clock, Kind, OperationLogId, PolicyId, ResourceId, Timestamp, VaultId,
+};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::Url;
 use serde::Serialize;
@@ -20,6 +22,11 @@ use crate::backup::{
 };
 use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
 use crate::operation_log::{ListOpLogsQuery, ListOpLogsResponse, OperationLogResponse};
+use crate::policy::{
+    AssociatePolicyRequest, AssociatePolicyResponse, CreatePolicyRequest, DissociatePolicyRequest,
+    DissociatePolicyResponse, ListPoliciesQuery, ListPoliciesResponse, PolicyResponse,
+    UpdatePolicyRequest,
+};
 use crate::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
 use crate::vault::{
     AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, CreateVaultResponse,
@@ -192,6 +199,11 @@ impl Client {
             credentials: Arc::new(credentials),
             clock,
         })
+    }
+
+    /// The time by the clock that requests are signed by.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Calls an operation and reads its answer.
@@ -440,6 +452,23 @@ calls! {
     /// Shows something that can be protected.
     show_protectable = ShowProtectable(protectable_type: ProtectableType, instance_id: ResourceId)
         => ProtectableResponse;
+
+    /// Lists policies, one page.
+    list_policies = ListPolicies() query ListPoliciesQuery => ListPoliciesResponse;
+    /// Creates a policy.
+    create_policy = CreatePolicy() body CreatePolicyRequest => PolicyResponse;
+    /// Shows a policy.
+    show_policy = ShowPolicy(policy_id: PolicyId) => PolicyResponse;
+    /// Changes a policy.
+    update_policy = UpdatePolicy(policy_id: PolicyId) body UpdatePolicyRequest => PolicyResponse;
+    /// Deletes a policy.
+    delete_policy = DeletePolicy(policy_id: PolicyId);
+    /// Has a vault follow a policy.
+    associate_policy = AssociateVaultPolicy(vault_id: VaultId)
+        body AssociatePolicyRequest => AssociatePolicyResponse;
+    /// Has a vault follow a policy no longer.
+    dissociate_policy = DisassociateVaultPolicy(vault_id: VaultId)
+        body DissociatePolicyRequest => DissociatePolicyResponse;
 
     /// Begins to look whether backups could be restored.
     start_verification = StartVerification()

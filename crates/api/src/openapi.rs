@@ -56,7 +56,7 @@ fn shape(operation: Operation) -> Shape {
 
     use crate::{
         agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
-        organization_policy, policy, protectable, replication, sync, tag, usage, vault,
+        organization_policy, policy, protectable, replication, simulation, sync, tag, usage, vault,
         verification,
     };
 
@@ -226,6 +226,9 @@ fn shape(operation: Operation) -> Shape {
         Op::UpdateMemberStatus => shape
             .body::<member::UpdateMemberRequest>()
             .answer::<member::MemberResponse>(),
+        Op::SimulatePolicy => shape
+            .body::<simulation::SimulatePolicyRequest>()
+            .answer::<simulation::SimulatePolicyResponse>(),
         Op::StartVerification => shape
             .body::<verification::StartVerificationRequest>()
             .answer::<verification::StartVerificationResponse>(),

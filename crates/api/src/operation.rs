@@ -261,6 +261,9 @@ operations! {
         }
     }
     extensions {
+        Simulation {
+            SimulatePolicy: POST "/v3/{project_id}/policies/simulate" 200;
+        }
         Verification {
             StartVerification: POST "/v3/{project_id}/verifications" 202;
             ListVerifications: GET "/v3/{project_id}/verifications" 200;

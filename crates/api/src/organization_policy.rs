@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::page::{self, MAX_LIMIT, Page};
-use crate::policy::{NewTrigger, check_definition, check_destination};
+use crate::policy::{check_definition, check_destination};
 use crate::query::query;
+use crate::trigger::NewTrigger;
 use crate::validate::{self, Invalid, Validate, require};
 
 /// The longest text of a scope, in characters.
@@ -254,6 +255,12 @@ pub struct OrganizationTrigger {
 pub struct OrganizationTriggerProperties {
     /// Its rules, as they were written.
     pub pattern: Vec<String>,
+    /// The zone that hours and days are meant in, where it was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Its rules of RFC 5545, as they were written, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recurrence_rules: Vec<String>,
     /// How late a run may begin, in minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_window_minutes: Option<u32>,

@@ -1,21 +1,17 @@
 //! Policies on the wire, and the vaults that follow them.
 
-use cairn_policy::Schedule;
 use cairn_types::{
     AdvancedRetention, OperationDefinition, PolicyId, PolicyOperation, PolicyType, RetentionRule,
-    RetentionType, Timestamp, VaultId,
+    RetentionType, VaultId,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use uuid::Uuid;
 
 use crate::page::{self, MAX_LIMIT, Page};
 use crate::query::query;
+use crate::trigger::{NewTrigger, Trigger};
 use crate::validate::{self, Invalid, Validate, require};
-use crate::wire_time;
 
-/// The limits of a start window, in minutes.
-const START_WINDOW_MINUTES: (u32, u32) = (60, 480);
 /// The largest number of backups, and of days, that a policy can keep.
 const MAX_KEPT: i32 = 99_999;
 /// The largest number of days, weeks, months or years of a long-term rule.
@@ -86,65 +82,27 @@ pub struct NewPolicy {
     pub trigger: NewTrigger,
 }
 
-/// When a policy that is wished for runs.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct NewTrigger {
-    /// The schedule.
-    pub properties: NewTriggerProperties,
-}
-
-/// A schedule that is wished for.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct NewTriggerProperties {
-    /// Its rules, such as `FREQ=WEEKLY;BYDAY=MO;BYHOUR=14;BYMINUTE=00`, in UTC.
-    pub pattern: Vec<String>,
-    /// How late a run may begin, in minutes. In a change, `null` ends the
-    /// window and leaving the key out leaves it as it is.
-    #[serde(
-        default,
-        deserialize_with = "null_is_said",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schema(value_type = Option<u32>)]
-    pub start_window_minutes: Option<Option<u32>>,
-}
-
-/// Tells `null` from a key that is not there.
-fn null_is_said<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u32>>, D::Error> {
-    Option::deserialize(from).map(Some)
-}
-
 impl Validate for CreatePolicyRequest {
     fn validate(&self) -> Result<(), Invalid> {
-        let policy = &self.policy;
-        validate::name("policy.name", &policy.name)?;
-        validate::text(
-            "policy.operation_type",
-            &policy.operation_type,
-            MAX_WORD_CHARS,
-        )?;
-        policy.trigger.validate_at("policy.trigger")?;
-        let key = "policy.operation_definition";
-        check_definition(key, &policy.operation_definition)?;
-        match policy.operation_type.parse() {
-            Ok(operation) => check_destination(key, operation, &policy.operation_definition),
-            Err(_) => Ok(()),
-        }
+        self.policy.validate()
     }
 }
 
-impl NewTrigger {
-    /// Checks the schedule of the trigger at `key`.
-    pub(crate) fn validate_at(&self, key: &str) -> Result<(), Invalid> {
-        let properties = &self.properties;
-        Schedule::new(&properties.pattern, None, &[])
-            .map_err(|error| Invalid::rule(format_args!("{key}.properties.pattern"), error))?;
-        match properties.start_window_minutes.flatten() {
-            Some(window) => {
-                let key = format!("{key}.properties.start_window_minutes");
-                validate::range(&key, window, START_WINDOW_MINUTES)
-            }
-            None => Ok(()),
+impl NewPolicy {
+    /// Checks the policy of a body.
+    pub(crate) fn validate(&self) -> Result<(), Invalid> {
+        validate::name("policy.name", &self.name)?;
+        validate::text(
+            "policy.operation_type",
+            &self.operation_type,
+            MAX_WORD_CHARS,
+        )?;
+        self.trigger.validate_at("policy.trigger")?;
+        let key = "policy.operation_definition";
+        check_definition(key, &self.operation_definition)?;
+        match self.operation_type.parse() {
+            Ok(operation) => check_destination(key, operation, &self.operation_definition),
+            Err(_) => Ok(()),
         }
     }
 }
@@ -402,35 +360,6 @@ pub struct Policy {
     pub trigger: Trigger,
     /// The vaults that follow it.
     pub associated_vaults: Vec<AssociatedVault>,
-}
-
-/// When a policy runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Trigger {
-    /// Its id.
-    #[schema(value_type = String)]
-    pub id: Uuid,
-    /// Always `default`.
-    pub name: String,
-    /// Always `time`.
-    #[serde(rename = "type")]
-    pub trigger_type: String,
-    /// The schedule.
-    pub properties: TriggerProperties,
-}
-
-/// A schedule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct TriggerProperties {
-    /// Its rules, as they were written.
-    pub pattern: Vec<String>,
-    /// From when on; intervals of days are counted from here.
-    #[serde(with = "wire_time::plain")]
-    #[schema(value_type = String)]
-    pub start_time: Timestamp,
-    /// How late a run may begin, in minutes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub start_window_minutes: Option<u32>,
 }
 
 /// A vault that follows a policy.

@@ -23,6 +23,15 @@ pub fn to_query(instant: Timestamp) -> String {
     instant.format(QUERY)
 }
 
+/// Reads an instant as people and programs write them: RFC 3339, or a day such as `2026-01-01`,
+/// which begins in UTC.
+pub fn from_anybody(text: &str) -> Result<Timestamp, TimestampError> {
+    match text.len() {
+        10 => Timestamp::from_rfc3339(&format!("{text}T00:00:00Z")),
+        _ => Timestamp::from_rfc3339(text),
+    }
+}
+
 /// Reads an instant from a query.
 pub fn from_query(text: &str) -> Result<Timestamp, TimestampError> {
     Timestamp::parse(QUERY, text)
@@ -84,6 +93,44 @@ pub mod option {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
         let text = Option::<String>::deserialize(from)?;
         let parse = |text: String| Timestamp::parse(NAIVE_ANY, &text);
+        text.map(parse)
+            .transpose()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// An instant to the second with a `Z`, such as `2019-05-10T07:59:12Z`.
+pub mod zulu {
+    use super::{Deserialize, Deserializer, QUERY, Serializer, Timestamp};
+
+    /// Writes an instant to the second.
+    pub fn serialize<S: Serializer>(instant: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&instant.format(QUERY))
+    }
+
+    /// Reads an instant to the second.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        Timestamp::parse(QUERY, &text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The same where it may be missing, as `null`.
+pub mod zulu_option {
+    use super::{Deserialize, Deserializer, QUERY, Serializer, Timestamp};
+
+    /// Writes an instant to the second, or `null`.
+    pub fn serialize<S: Serializer>(instant: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
+        match instant {
+            Some(instant) => to.serialize_some(&instant.format(QUERY)),
+            None => to.serialize_none(),
+        }
+    }
+
+    /// Reads an instant to the second, or `null`.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        let parse = |text: String| Timestamp::parse(QUERY, &text);
         text.map(parse)
             .transpose()
             .map_err(serde::de::Error::custom)

@@ -43,7 +43,7 @@ pub use order::{OrderChange, Prepaid, spec_code};
 pub use organization_policy::{
     NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
 };
-pub use policy::{NewPolicy, PolicyChange, PolicyView, ScheduleChange};
+pub use policy::{NewPolicy, NewSchedule, PolicyChange, PolicyView, ScheduleChange};
 pub use protectable::{ProtectableFilter, ProtectableView};
 pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};

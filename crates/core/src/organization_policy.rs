@@ -6,13 +6,15 @@
 //! is settled in the transaction that changes it, so that `available` is what
 //! every later call sees.
 
-use cairn_meta::{OrganizationPolicy, Page, Policy, Tx};
+use cairn_meta::{OrganizationPolicy, Page, Policy, PolicySchedule, Tx};
 use cairn_types::{
     DeploymentStatus, OperationDefinition, OrganizationPolicyId, PolicyId, PolicyOperation,
     PolicyType, ProjectId, Role, Timestamp,
 };
 
-use crate::policy::{ScheduleChange, new_schedule, replace_definition};
+use uuid::Uuid;
+
+use crate::policy::{NewSchedule, ScheduleChange, new_schedule, replace_definition};
 use crate::{Caller, Refusal, Result, Service};
 
 /// The scope that is every project within reach.
@@ -44,10 +46,8 @@ pub struct NewOrganizationPolicy {
     pub policy_enabled: bool,
     /// What its policies do with what they make.
     pub definition: OperationDefinition,
-    /// The rules of their schedule.
-    pub pattern: Vec<String>,
-    /// How late a run may begin, in minutes.
-    pub start_window_minutes: Option<u32>,
+    /// When they run.
+    pub schedule: NewSchedule,
     /// `all`, or the ids of projects with commas between.
     pub effective_scope: Option<String>,
 }
@@ -106,7 +106,7 @@ impl Service {
             policy_name: new.policy_name,
             policy_enabled: new.policy_enabled,
             definition: new.definition,
-            schedule: new_schedule(new.pattern, new.start_window_minutes),
+            schedule: new_schedule(new.schedule),
             effective_scope: scope.unwrap_or_else(|| EVERYWHERE.to_owned()),
             created_at: now,
             updated_at: now,
@@ -384,15 +384,13 @@ fn become_wanted(policy: &mut Policy, wanted: &OrganizationPolicy) {
     policy.name.clone_from(&wanted.policy_name);
     policy.enabled = wanted.policy_enabled;
     policy.definition = wanted.definition.clone();
-    policy.schedule.pattern.clone_from(&wanted.schedule.pattern);
-    policy.schedule.start_window_minutes = wanted.schedule.start_window_minutes;
+    policy.schedule = PolicySchedule {
+        id: policy.schedule.id,
+        ..wanted.schedule.clone()
+    };
 }
 
 fn new_policy(wanted: &OrganizationPolicy, project: ProjectId, now: Timestamp) -> Policy {
-    let (pattern, window) = (
-        wanted.schedule.pattern.clone(),
-        wanted.schedule.start_window_minutes,
-    );
     Policy {
         id: PolicyId::random(),
         project,
@@ -401,7 +399,10 @@ fn new_policy(wanted: &OrganizationPolicy, project: ProjectId, now: Timestamp) -
         policy_type: PolicyType::OrganizationV2,
         enabled: wanted.policy_enabled,
         definition: wanted.definition.clone(),
-        schedule: new_schedule(pattern, window),
+        schedule: PolicySchedule {
+            id: Uuid::new_v4(),
+            ..wanted.schedule.clone()
+        },
         organization_policy: Some(wanted.id),
         created_at: now,
         updated_at: now,

@@ -28,8 +28,19 @@ pub struct NewPolicy {
     pub enabled: bool,
     /// What it does with what it makes.
     pub definition: OperationDefinition,
-    /// The rules of its schedule.
+    /// When it runs.
+    pub schedule: NewSchedule,
+}
+
+/// A schedule to be made.
+#[derive(Debug, Clone, Default)]
+pub struct NewSchedule {
+    /// CBR's rules.
     pub pattern: Vec<String>,
+    /// The zone that its hours are meant in; UTC if unset.
+    pub timezone: Option<String>,
+    /// The rules of iCalendar.
+    pub recurrence_rules: Vec<String>,
     /// How late a run may begin, in minutes.
     pub start_window_minutes: Option<u32>,
 }
@@ -47,18 +58,30 @@ pub struct PolicyChange {
     pub schedule: Option<ScheduleChange>,
 }
 
-/// Another schedule.
-#[derive(Debug, Clone)]
+/// Another schedule: `None` leaves a thing as it is, `Some(None)` ends it.
+#[derive(Debug, Clone, Default)]
 pub struct ScheduleChange {
-    /// Its rules.
-    pub pattern: Vec<String>,
-    /// How late a run may begin: `None` leaves it, `Some(None)` ends the window.
+    /// CBR's rules.
+    pub pattern: Option<Vec<String>>,
+    /// The zone that its hours are meant in.
+    pub timezone: Option<Option<String>>,
+    /// The rules of iCalendar.
+    pub recurrence_rules: Option<Vec<String>>,
+    /// How late a run may begin, in minutes.
     pub start_window_minutes: Option<Option<u32>>,
 }
 
 impl ScheduleChange {
     pub(crate) fn apply(self, schedule: &mut PolicySchedule) {
-        schedule.pattern = self.pattern;
+        if let Some(pattern) = self.pattern {
+            schedule.pattern = pattern;
+        }
+        if let Some(timezone) = self.timezone {
+            schedule.timezone = timezone;
+        }
+        if let Some(rules) = self.recurrence_rules {
+            schedule.recurrence_rules = rules;
+        }
         if let Some(window) = self.start_window_minutes {
             schedule.start_window_minutes = window;
         }
@@ -73,14 +96,13 @@ pub(crate) fn replace_definition(old: &mut OperationDefinition, mut new: Operati
 }
 
 /// A schedule with an id of its own.
-pub(crate) fn new_schedule(
-    pattern: Vec<String>,
-    start_window_minutes: Option<u32>,
-) -> PolicySchedule {
+pub(crate) fn new_schedule(new: NewSchedule) -> PolicySchedule {
     PolicySchedule {
         id: Uuid::new_v4(),
-        pattern,
-        start_window_minutes,
+        pattern: new.pattern,
+        timezone: new.timezone,
+        recurrence_rules: new.recurrence_rules,
+        start_window_minutes: new.start_window_minutes,
     }
 }
 
@@ -99,7 +121,7 @@ impl Service {
             policy_type: PolicyType::Custom,
             enabled: new.enabled,
             definition: new.definition,
-            schedule: new_schedule(new.pattern, new.start_window_minutes),
+            schedule: new_schedule(new.schedule),
             organization_policy: None,
             created_at: now,
             updated_at: now,

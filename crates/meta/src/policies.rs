@@ -45,6 +45,12 @@ pub struct PolicySchedule {
     pub id: Uuid,
     /// The rules, unchanged.
     pub pattern: Vec<String>,
+    /// The zone that its hours are meant in; UTC if unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// Rules of iCalendar beside the others, unchanged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recurrence_rules: Vec<String>,
     /// A run may begin so many minutes late.
     pub start_window_minutes: Option<u32>,
 }

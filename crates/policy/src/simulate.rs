@@ -8,10 +8,13 @@ use crate::schedule::Schedule;
 /// The most backups of a simulation: more than hourly ones of a century.
 pub const MAX_SIMULATED: usize = 1_000_000;
 
-/// The schedule makes more backups in that time than a simulation holds.
+/// The policy makes more backups in that time than are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("The policy makes more than 1000000 backups in that time.")]
-pub struct TooManyBackups;
+#[error("The policy makes more than {max} backups in that time.")]
+pub struct TooManyBackups {
+    /// So many were wanted at most.
+    pub max: usize,
+}
 
 /// A backup that a policy would make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,19 +31,20 @@ pub struct Simulated {
 /// The backups that a policy makes of one resource from `from` up to `until`, both with them, if
 /// it is made at `from`, in order.
 ///
-/// Errors: they would be more than [`MAX_SIMULATED`].
+/// Errors: they would be more than `max`, or than [`MAX_SIMULATED`].
 pub fn simulate(
     schedule: &Schedule,
     retention: &Retention,
-    from: Timestamp,
-    until: Timestamp,
+    (from, until): (Timestamp, Timestamp),
+    max: usize,
 ) -> Result<Vec<Simulated>, TooManyBackups> {
+    let max = max.min(MAX_SIMULATED);
     let mut keeper = Keeper::new(retention);
     let mut backups: Vec<Simulated> = Vec::new();
     let slots = schedule.runs(from, from);
     for slot in slots.take_while(|slot| *slot <= until) {
-        if backups.len() == MAX_SIMULATED {
-            return Err(TooManyBackups);
+        if backups.len() == max {
+            return Err(TooManyBackups { max });
         }
         backups.push(Simulated {
             created_at: slot,

@@ -90,6 +90,7 @@ calls! {
         CreatePolicy: policies::create, (app, caller, request);
         ShowPolicy: policies::show, (app, caller, request);
         UpdatePolicy: policies::update, (app, caller, request);
+        SimulatePolicy: policies::simulate, (app, request);
 
         ListOpLogs: operation_logs::list, (app, caller, request);
         ShowOpLog: operation_logs::show, (app, caller, request);

@@ -14,7 +14,7 @@ use cairn_types::{DeploymentStatus, OrganizationPolicyId};
 use crate::App;
 use crate::convert;
 use crate::error::Result;
-use crate::policies::schedule_change;
+use crate::policies::{new_schedule, schedule_change};
 use crate::request::Request;
 
 pub(crate) async fn list(
@@ -46,7 +46,6 @@ pub(crate) async fn create(
 ) -> Result<OrganizationPolicyResponse> {
     let body: CreateOrganizationPolicyRequest = request.json()?;
     let wish = body.policy;
-    let properties = wish.policy_trigger.properties;
     let new = NewOrganizationPolicy {
         name: wish.name,
         description: wish.description.unwrap_or_default(),
@@ -54,8 +53,7 @@ pub(crate) async fn create(
         policy_name: wish.policy_name,
         policy_enabled: wish.policy_enabled,
         definition: wish.policy_operation_definition,
-        pattern: properties.pattern,
-        start_window_minutes: properties.start_window_minutes.flatten(),
+        schedule: new_schedule(wish.policy_trigger),
         effective_scope: wish.effective_scope,
     };
     let made = app.service.create_organization_policy(caller, new).await?;
@@ -153,6 +151,8 @@ fn policy(view: OrganizationPolicyView) -> WirePolicy {
         policy_trigger: OrganizationTrigger {
             properties: OrganizationTriggerProperties {
                 pattern: policy.schedule.pattern,
+                timezone: policy.schedule.timezone,
+                recurrence_rules: policy.schedule.recurrence_rules,
                 start_window_minutes: policy.schedule.start_window_minutes,
             },
         },

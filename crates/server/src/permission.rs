@@ -52,7 +52,7 @@ fn needs(operation: Operation) -> Needs {
     let spec = operation.spec();
     match operation {
         // Questions that are asked by POST.
-        Op::ShowVaultResourceInstances | Op::CheckAgent => Needs::Looking,
+        Op::ShowVaultResourceInstances | Op::CheckAgent | Op::SimulatePolicy => Needs::Looking,
         Op::CreatePolicy | Op::UpdatePolicy | Op::DeletePolicy => Needs::Policies,
         Op::MigrateDomain => Needs::Domain,
         _ if spec.method == Method::GET => Needs::Looking,

@@ -3,12 +3,13 @@
 use cairn_api::policy::{
     AssociatePolicyRequest, AssociatePolicyResponse, AssociatedVault, CreatePolicyRequest,
     DissociatePolicyRequest, DissociatePolicyResponse, ListPoliciesQuery, ListPoliciesResponse,
-    NewTrigger, Policy as WirePolicy, PolicyResponse, Trigger, TriggerProperties,
-    UpdatePolicyRequest, VaultPolicy,
+    Policy as WirePolicy, PolicyResponse, UpdatePolicyRequest, VaultPolicy,
 };
+use cairn_api::simulation::{MAX_ANSWERED, SimulatePolicyRequest, SimulatePolicyResponse};
+use cairn_api::trigger::{NewTrigger, Trigger, TriggerProperties};
 use cairn_api::{ErrorCode, Invalid};
 use cairn_core::records::{PolicyBinding, PolicyFilter};
-use cairn_core::{Caller, NewPolicy, PolicyChange, PolicyView, ScheduleChange};
+use cairn_core::{Caller, NewPolicy, NewSchedule, PolicyChange, PolicyView, ScheduleChange};
 use cairn_types::{PolicyId, PolicyOperation, VaultId};
 
 use crate::App;
@@ -42,18 +43,13 @@ pub(crate) async fn create(
 ) -> Result<PolicyResponse> {
     let body: CreatePolicyRequest = request.json()?;
     let wish = body.policy;
-    let operation: PolicyOperation = wish
-        .operation_type
-        .parse()
-        .map_err(|_| Failure::code(ErrorCode::PolicyTypeUnknown))?;
-    let properties = wish.trigger.properties;
+    let operation = operation(&wish.operation_type)?;
     let new = NewPolicy {
         name: wish.name,
         operation,
         enabled: wish.enabled.unwrap_or(true),
         definition: wish.operation_definition,
-        pattern: properties.pattern,
-        start_window_minutes: properties.start_window_minutes.flatten(),
+        schedule: new_schedule(wish.trigger),
     };
     let made = app.service.create_policy(caller, new).await?;
     Ok(response(&made))
@@ -82,6 +78,19 @@ pub(crate) async fn update(
 
 pub(crate) async fn delete(app: &App, caller: &Caller, request: &Request) -> Result<()> {
     Ok(app.service.delete_policy(caller, id(request)?).await?)
+}
+
+/// What a policy would do, without making it.
+pub(crate) async fn simulate(app: &App, request: &Request) -> Result<SimulatePolicyResponse> {
+    let body: SimulatePolicyRequest = request.json()?;
+    let _: PolicyOperation = operation(&body.policy.operation_type)?;
+    let now = app.clock.now();
+    Ok(body.simulate(now, MAX_ANSWERED)?)
+}
+
+fn operation(name: &str) -> Result<PolicyOperation> {
+    let unknown = |_| Failure::code(ErrorCode::PolicyTypeUnknown);
+    name.parse().map_err(unknown)
 }
 
 pub(crate) async fn associate(
@@ -123,11 +132,25 @@ fn id(request: &Request) -> Result<PolicyId> {
     request.path("policy_id")
 }
 
+/// A trigger as a schedule, where there was none before.
+pub(crate) fn new_schedule(trigger: NewTrigger) -> NewSchedule {
+    let properties = trigger.properties;
+    NewSchedule {
+        pattern: properties.pattern.unwrap_or_default(),
+        timezone: properties.timezone.flatten(),
+        recurrence_rules: properties.recurrence_rules.flatten().unwrap_or_default(),
+        start_window_minutes: properties.start_window_minutes.flatten(),
+    }
+}
+
 /// A trigger as a change of the schedule.
 pub(crate) fn schedule_change(trigger: NewTrigger) -> ScheduleChange {
+    let properties = trigger.properties;
     ScheduleChange {
-        pattern: trigger.properties.pattern,
-        start_window_minutes: trigger.properties.start_window_minutes,
+        pattern: properties.pattern,
+        timezone: properties.timezone,
+        recurrence_rules: properties.recurrence_rules.map(Option::unwrap_or_default),
+        start_window_minutes: properties.start_window_minutes,
     }
 }
 
@@ -161,6 +184,8 @@ fn policy(view: &PolicyView) -> WirePolicy {
             trigger_type: TRIGGER.1.to_owned(),
             properties: TriggerProperties {
                 pattern: policy.schedule.pattern.clone(),
+                timezone: policy.schedule.timezone.clone(),
+                recurrence_rules: policy.schedule.recurrence_rules.clone(),
                 start_time: policy.created_at,
                 start_window_minutes: policy.schedule.start_window_minutes,
             },

@@ -60,6 +60,9 @@ const ONE_VAULT: &str =
 /// Keys that only the vendor's examples or SDKs have.
 const UNDECLARED: &str = "in the vendor's examples or SDKs, but not declared";
 
+/// What goes beyond the vendor's schedules is written only where a client has set it.
+const FULL_SCHEDULES: &str = "Cairn's own, for zones and the rules of RFC 5545; only where set";
+
 /// Every deliberate difference.
 const DIFFERENCES: &[Difference] = &[
     differs("BackupResp", "description", Change::Null, NULL_IN_EXAMPLES),
@@ -185,6 +188,30 @@ const DIFFERENCES: &[Difference] = &[
         "retention_type",
         Change::Instead(r#"{"enum": ["WEEKLY", "MONTHLY"]}"#),
         "the definition has both words in one, which no client expects",
+    ),
+    differs(
+        "PolicyTriggerPropertiesResp",
+        "recurrence_rules",
+        Change::Added,
+        FULL_SCHEDULES,
+    ),
+    differs(
+        "PolicyTriggerPropertiesResp",
+        "timezone",
+        Change::Added,
+        FULL_SCHEDULES,
+    ),
+    differs(
+        "PolicyTriggerPropertiesReq",
+        "recurrence_rules",
+        Change::Added,
+        FULL_SCHEDULES,
+    ),
+    differs(
+        "PolicyTriggerPropertiesReq",
+        "timezone",
+        Change::Added,
+        FULL_SCHEDULES,
     ),
     differs(
         "ProtectablesResp",

@@ -70,6 +70,35 @@ impl Timestamp {
             .map_err(|_| wrong())?;
         Ok(Self(zoned.timestamp().as_microsecond()))
     }
+
+    /// Reads an instant as RFC 3339 has it, such as `2026-01-01T00:00:00Z` or
+    /// `2026-01-01T08:00:00.5+08:00`.
+    ///
+    /// Errors: the text is not of that form, or no instant.
+    pub fn from_rfc3339(text: &str) -> Result<Self, TimestampError> {
+        let wrong = || TimestampError(text.chars().take(64).collect());
+        // What is more than RFC 3339, jiff reads too.
+        let is_form = |form: &[u8], text: &[u8]| {
+            let fits = |(form, byte): (&u8, &u8)| match form {
+                b'0' => byte.is_ascii_digit(),
+                form => byte.eq_ignore_ascii_case(form) || (*form == b'T' && *byte == b' '),
+            };
+            form.len() == text.len() && form.iter().zip(text).all(fits)
+        };
+        let (front, rest) = text.as_bytes().split_at_checked(19).ok_or_else(wrong)?;
+        let digits = match rest {
+            [b'.', rest @ ..] => 1 + rest.iter().take_while(|byte| byte.is_ascii_digit()).count(),
+            _ => 0,
+        };
+        let offset = &rest[digits..];
+        let offsets: [&[u8]; 3] = [b"Z", b"+00:00", b"-00:00"];
+        let is_offset = offsets.iter().any(|form| is_form(form, offset));
+        if !is_form(b"0000-00-00T00:00:00", front) || !is_offset {
+            return Err(wrong());
+        }
+        let instant: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
+        Ok(Self(instant.as_microsecond()))
+    }
 }
 
 impl std::fmt::Display for Timestamp {
@@ -119,5 +148,35 @@ mod tests {
         let read = Timestamp::parse("%Y-%m-%dT%H:%M:%SZ", "2019-05-10T07:59:12Z").unwrap();
         assert_eq!(read.as_micros(), 1_557_475_152_000_000);
         assert!(Timestamp::parse("%Y-%m-%dT%H:%M:%SZ", "yesterday").is_err());
+    }
+
+    #[test]
+    fn an_instant_is_read_as_rfc_3339_has_it() {
+        let wanted = Timestamp::from_micros(1_557_475_152_733_403);
+        for good in [
+            "2019-05-10T07:59:12.733403Z",
+            "2019-05-10t07:59:12.733403z",
+            "2019-05-10 09:59:12.733403+02:00",
+            "2019-05-10T04:29:12.7334030-03:30",
+        ] {
+            assert_eq!(Timestamp::from_rfc3339(good), Ok(wanted), "{good}");
+        }
+        for bad in [
+            "",
+            "2019-05-10",
+            "2019-05-10T07:59:12",
+            "2019-05-10T07:59Z",
+            "20190510T075912Z",
+            "2019-05-10T07:59:12+02",
+            "2019-05-10T07:59:12+0200",
+            "2019-02-30T07:59:12Z",
+            "2019-05-10T25:59:12Z",
+            "2019-05-10T07:59:12+02:00[Europe/Berlin]",
+            "+002019-05-10T07:59:12Z",
+            "2019-05-10T07:59:12Zé",
+            "2019-05-10T07:59:12é",
+        ] {
+            assert!(Timestamp::from_rfc3339(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -34,6 +34,8 @@ fn schedule() -> PolicySchedule {
     PolicySchedule {
         id: uuid::Uuid::new_v4(),
         pattern: vec!["FREQ=DAILY;BYHOUR=1;BYMINUTE=00".to_owned()],
+        timezone: Some("Europe/Berlin".to_owned()),
+        recurrence_rules: vec!["FREQ=MONTHLY;BYDAY=-1FR".to_owned()],
         start_window_minutes: Some(60),
     }
 }

@@ -17,7 +17,8 @@ fn daily() -> Schedule {
 
 fn run(schedule: &Schedule, definition: &OperationDefinition, until: &str) -> Vec<Simulated> {
     let retention = Retention::new(definition).unwrap();
-    simulate(schedule, &retention, at("2026-01-01T00:00:00Z"), at(until)).unwrap()
+    let span = (at("2026-01-01T00:00:00Z"), at(until));
+    simulate(schedule, &retention, span, MAX_SIMULATED).unwrap()
 }
 
 #[test]
@@ -82,15 +83,15 @@ fn more_than_a_simulation_holds_is_an_error() {
     let retention = Retention::new(&OperationDefinition::default()).unwrap();
     let from = at("2026-01-01T00:00:00Z");
     let two_years = at("2028-01-01T00:00:00Z");
+    let run = |from, until, max| simulate(&minutely, &retention, (from, until), max);
+    let refused = run(from, two_years, usize::MAX).unwrap_err();
+    assert_eq!(refused.max, MAX_SIMULATED);
     assert_eq!(
-        simulate(&minutely, &retention, from, two_years),
-        Err(TooManyBackups)
+        run(from, from.plus_seconds(600), 10),
+        Err(TooManyBackups { max: 10 })
     );
-    assert!(
-        simulate(&minutely, &retention, two_years, from)
-            .unwrap()
-            .is_empty()
-    );
+    assert_eq!(run(from, from.plus_seconds(600), 11).unwrap().len(), 11);
+    assert!(run(two_years, from, 10).unwrap().is_empty());
 }
 
 /// The numbers are for what tests are built with; an optimised program takes a fraction.

@@ -363,6 +363,7 @@ impl Client {
                 let wish = json!({ "level": "quick", "backup_id": self.a_backup().await });
                 Case::new([], json!({ "verification": wish }))
             }
+            Op::SimulatePolicy => Case::new([], crate::policies::policy_body("backup")),
             Op::UpdateBackup => {
                 let change = json!({ "backup": { "name": "other" } });
                 Case::new([&self.a_backup().await], change)
@@ -460,7 +461,12 @@ fn agent(id: &str) -> Value {
 fn may(role: Role, operation: Op) -> bool {
     let spec = operation.spec();
     let looks = spec.method == "GET"
-        || [Op::CheckAgent, Op::ShowVaultResourceInstances].contains(&operation);
+        || [
+            Op::CheckAgent,
+            Op::ShowVaultResourceInstances,
+            Op::SimulatePolicy,
+        ]
+        .contains(&operation);
     let of_domain =
         !looks && (spec.group == Group::OrganizationPolicy || operation == Op::MigrateDomain);
     match role {
@@ -638,7 +644,7 @@ macro_rules! rows {
 rows! {
     vaults_by_everybody: Group::Vault,
     backups_by_everybody: Group::Checkpoint | Group::Backup | Group::OperationLog,
-    policies_by_everybody: Group::Policy | Group::OrganizationPolicy,
+    policies_by_everybody: Group::Policy | Group::OrganizationPolicy | Group::Simulation,
     shares_by_everybody: Group::Member | Group::Replication | Group::Import,
     tags_by_everybody: Group::Tag,
     verifications_by_everybody: Group::Verification,

@@ -455,3 +455,82 @@ async fn another_projects_policies_are_answered_as_if_they_did_not_exist() {
     let wrong = client.call(Op::ShowPolicy, &["x"], Value::Null).await;
     refused(&wrong, 400, "9900");
 }
+
+#[tokio::test]
+async fn zones_and_full_rules_are_kept_as_they_were_written_and_end_by_null() {
+    let client = Client::new().await;
+    let rules = json!(["FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=22;BYMINUTE=0"]);
+    let mut body = policy_body("backup");
+    body["policy"]["trigger"]["properties"] =
+        json!({ "timezone": "Europe/Berlin", "recurrence_rules": rules });
+    let made = client.call(Op::CreatePolicy, &[], body).await;
+    let id = made.body["policy"]["id"].as_str().unwrap();
+    let properties = |answer: &Answer| answer.body["policy"]["trigger"]["properties"].clone();
+    let mut wanted = json!({ "pattern": [], "timezone": "Europe/Berlin",
+        "recurrence_rules": rules, "start_time": "2023-11-14 22:13:20" });
+    assert_eq!(properties(&made), wanted);
+    let path = [id];
+    let change = |properties: Value| {
+        let body = json!({ "policy": { "trigger": { "properties": properties } } });
+        client.call(Op::UpdatePolicy, &path, body)
+    };
+    let changed = change(json!({ "pattern": [PATTERN] })).await;
+    wanted["pattern"] = json!([PATTERN]);
+    assert_eq!(properties(&changed), wanted, "what is left out stays");
+    let changed = change(json!({ "recurrence_rules": ["FREQ=HOURLY"], "timezone": null })).await;
+    let wanted = json!({ "pattern": [PATTERN], "recurrence_rules": ["FREQ=HOURLY"],
+        "start_time": "2023-11-14 22:13:20" });
+    assert_eq!(properties(&changed), wanted);
+    let changed = change(json!({ "pattern": [PATTERN], "recurrence_rules": null })).await;
+    let wanted = json!({ "pattern": [PATTERN], "start_time": "2023-11-14 22:13:20" });
+    assert_eq!(properties(&changed), wanted);
+    for wrong in [
+        json!({ "pattern": [] }),
+        json!({ "recurrence_rules": null }),
+        json!({ "pattern": [PATTERN], "timezone": "Mars/Base" }),
+        json!({ "pattern": [PATTERN], "recurrence_rules": ["FREQ=SECONDLY"] }),
+    ] {
+        let refused = change(wrong.clone()).await;
+        assert_eq!(refused.status, 400, "{wrong}");
+    }
+    let shown = client.call(Op::ShowPolicy, &[id], Value::Null).await;
+    assert_eq!(properties(&shown), wanted, "a refusal changes nothing");
+}
+
+#[tokio::test]
+async fn a_simulation_answers_what_would_be_and_makes_nothing() {
+    let client = Client::new().await;
+    let mut body = policy_body("backup");
+    body["policy"]["operation_definition"] = json!({ "max_backups": 1 });
+    body["from"] = json!("2026-01-05");
+    body["until"] = json!("2026-01-06T15:00:00+01:00");
+    let answer = client.call(Op::SimulatePolicy, &[], body.clone()).await;
+    let wanted = json!({ "backups": [
+        { "created_at": "2026-01-05T14:00:00Z", "expired_at": "2026-01-06T14:00:00Z", "kept_by": [] },
+        { "created_at": "2026-01-06T14:00:00Z", "expired_at": null, "kept_by": ["max_backups"] },
+    ] });
+    assert_eq!(answer.body, wanted);
+    body.as_object_mut().unwrap().remove("from");
+    body.as_object_mut().unwrap().remove("until");
+    let year = client.call(Op::SimulatePolicy, &[], body.clone()).await;
+    let backups = year.body["backups"].as_array().unwrap();
+    assert_eq!(backups.len(), 104, "a year of two a week, from now on");
+    assert_eq!(backups[0]["created_at"], "2023-11-20T14:00:00Z");
+    let listed = client.call(Op::ListPolicies, &[], Value::Null).await;
+    assert_eq!(listed.body["count"], 0);
+    for (key, value) in [
+        ("/until", json!("2020-01-01")),
+        ("/from", json!("soon")),
+        ("/policy/operation_type", json!("move")),
+        (
+            "/policy/trigger/properties/recurrence_rules",
+            json!(["FREQ=MINUTELY"]),
+        ),
+    ] {
+        let mut wrong = body.clone();
+        let (parent, name) = key.rsplit_once('/').unwrap();
+        wrong.pointer_mut(parent).unwrap()[name] = value;
+        let refused = client.call(Op::SimulatePolicy, &[], wrong).await;
+        assert_eq!(refused.status, 400, "{key}");
+    }
+}
