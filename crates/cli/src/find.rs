@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use cairn_api::backup::{Backup, ListBackupsQuery};
+use cairn_api::policy::{ListPoliciesQuery, Policy};
 use cairn_api::protectable::{ListProtectableQuery, Protectable};
 use cairn_api::vault::{ListVaultQuery, Vault};
 use cairn_api::verification::{ListVerificationsQuery, Verification};
@@ -68,6 +69,35 @@ pub(crate) async fn backup(client: &Client, text: &str) -> Result<Backup, Error>
     })?;
     // Lists may leave out the backups of a server's disks.
     Ok(client.show_backup(found.id).await?.backup)
+}
+
+/// The policy with this id or name.
+pub(crate) async fn policy(client: &Client, text: &str) -> Result<Policy, Error> {
+    if let Ok(id) = text.parse() {
+        return Ok(client.show_policy(id).await?.policy);
+    }
+    let mut found = policies(client, ListPoliciesQuery::default()).await?;
+    found.retain(|policy| policy.name == text);
+    only("policy", text, found, |policy: &Policy| {
+        policy.id.to_string()
+    })
+}
+
+/// Every policy that matches.
+pub(crate) async fn policies(
+    client: &Client,
+    mut query: ListPoliciesQuery,
+) -> Result<Vec<Policy>, Error> {
+    let mut all = Vec::new();
+    loop {
+        query.offset = Some(offset(&all));
+        let page = client.list_policies(&query).await?;
+        let last = page.policies.is_empty();
+        all.extend(page.policies);
+        if last || is_whole(&all, page.count) {
+            return Ok(all);
+        }
+    }
 }
 
 /// The protectable of these types with this id or name.

@@ -1,5 +1,5 @@
 //! The client verbs of `cairn`: vaults, protectables, checkpoints, backups,
-//! restores, verifications and tasks, from a terminal or a script.
+//! restores, policies, verifications and tasks, from a terminal or a script.
 //!
 //! The binary mounts [`Command`] beside its own sub-commands and calls [`run`].
 //! Everything goes through the public API by `cairn_api::Client`, so nothing
@@ -11,6 +11,7 @@ mod checkpoint;
 mod error;
 mod find;
 mod output;
+mod policy;
 mod protectable;
 mod restore;
 mod table;
@@ -78,6 +79,9 @@ pub enum Command {
     /// Restore a backup, in place unless told otherwise.
     #[command(after_help = EXIT_CODES)]
     Restore(restore::Restore),
+    /// Policies: when backups are made, and which are kept for how long.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Policy(policy::PolicyCommand),
     /// Tasks: the record of long work.
     #[command(subcommand, after_help = EXIT_CODES)]
     Task(task::TaskCommand),
@@ -91,9 +95,14 @@ pub enum Command {
 /// `clock` is what requests are signed by.
 pub async fn run(command: Command, options: Options, clock: Arc<dyn Clock>) -> ExitCode {
     let mut printer = Printer::new(options.output, Box::new(std::io::stdout()));
-    let result = match connect(&options, clock) {
-        Ok(client) => execute(command, &client, &mut printer).await,
-        Err(error) => Err(error.into()),
+    let result = match &command {
+        Command::Policy(policy::PolicyCommand::Simulate(simulate)) => {
+            policy::simulate(simulate, clock.now(), &mut printer)
+        }
+        _ => match connect(&options, clock) {
+            Ok(client) => execute(command, &client, &mut printer).await,
+            Err(error) => Err(error.into()),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +131,7 @@ async fn execute(command: Command, client: &Client, printer: &mut Printer) -> Re
         Command::Checkpoint(command) => checkpoint::execute(command, client, printer).await,
         Command::Backup(command) => backup::execute(command, client, printer).await,
         Command::Restore(restore) => restore::execute(restore, client, printer).await,
+        Command::Policy(command) => policy::execute(command, client, printer).await,
         Command::Task(command) => task::execute(command, client, printer).await,
         Command::Verify(verify) => verify::execute(verify, client, printer).await,
     }

@@ -1,6 +1,6 @@
 //! Where results go: a table or the API's own objects.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use cairn_types::{BYTES_PER_GB, BYTES_PER_MB, Timestamp};
 use serde::Serialize;
@@ -10,11 +10,12 @@ use crate::{Error, Format};
 /// Prints results in one of the formats.
 pub(crate) struct Printer {
     format: Format,
-    out: Box<dyn Write + Send>,
+    out: BufWriter<Box<dyn Write + Send>>,
 }
 
 impl Printer {
     pub(crate) fn new(format: Format, out: Box<dyn Write + Send>) -> Self {
+        let out = BufWriter::new(out);
         Self { format, out }
     }
 

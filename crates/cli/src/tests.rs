@@ -533,3 +533,144 @@ async fn waiting_for_a_failed_task_fails() {
             .contains("too small")
     );
 }
+
+const POLICY: &str = "cab3fdd5-2e4f-4b1f-9c8e-0f3b8c6f6a11";
+
+fn policy() -> Value {
+    json!({
+        "id": POLICY, "name": "nightly", "enabled": true, "operation_type": "backup",
+        "policy_type": "custom_policy", "operation_definition": { "max_backups": 7 },
+        "trigger": { "id": TASK, "name": "default", "type": "time", "properties": {
+            "pattern": [], "timezone": "Europe/Berlin", "recurrence_rules": ["FREQ=DAILY;BYHOUR=2"],
+            "start_time": "2019-05-10 07:59:12", "start_window_minutes": 60 } },
+        "associated_vaults": [{ "vault_id": VAULT, "destination_vault_id": null }]
+    })
+}
+
+/// The body of a policy in a file of its own.
+fn policy_file(name: &str, body: &Value) -> String {
+    let folder = std::env::temp_dir().join(format!("cairn-cli-{}-{name}", std::process::id()));
+    let mut file = std::fs::File::create(&folder).unwrap();
+    file.write_all(body.to_string().as_bytes()).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+fn new_policy() -> Value {
+    json!({ "policy": { "name": "nightly", "operation_type": "backup",
+        "operation_definition": { "max_backups": 1 },
+        "trigger": { "properties": { "pattern": ["FREQ=DAILY;BYHOUR=2;BYMINUTE=00"] } } } })
+}
+
+#[tokio::test]
+async fn policies_are_made_from_files_and_bound_by_name() {
+    let one = json!({ "policy": policy() });
+    let found = json!({ "policies": [policy()], "count": 1 });
+    let bound = json!({ "vault_id": VAULT, "policy_id": POLICY, "destination_vault_id": null });
+    let path = format!("policies/{POLICY}");
+    let server = Server::new(&[
+        ("GET", "policies", 200, found),
+        ("GET", "vaults", 200, vaults(&[vault()])),
+        ("POST", "policies", 200, one.clone()),
+        ("PUT", &path, 200, one),
+        ("DELETE", &path, 204, Value::Null),
+        (
+            "POST",
+            &format!("vaults/{VAULT}/associatepolicy"),
+            200,
+            json!({ "associate_policy": bound }),
+        ),
+        (
+            "POST",
+            &format!("vaults/{VAULT}/dissociatepolicy"),
+            200,
+            json!({ "dissociate_policy": bound }),
+        ),
+    ])
+    .await;
+    let file = policy_file("create", &new_policy());
+    let made = server
+        .run(&["policy", "create", "--body", &file])
+        .await
+        .unwrap();
+    for shown in [
+        POLICY,
+        "FREQ=DAILY;BYHOUR=2",
+        "Europe/Berlin",
+        "60 minutes",
+        VAULT,
+    ] {
+        assert!(made.contains(shown), "{made}");
+    }
+    assert_eq!(server.sent(Method::POST)[0], new_policy());
+    let change = policy_file("change", &json!({ "policy": { "enabled": false } }));
+    server
+        .run(&["policy", "update", "nightly", "--body", &change])
+        .await
+        .unwrap();
+    let sent = &server.sent(Method::PUT)[0];
+    assert_eq!(*sent, json!({ "policy": { "enabled": false } }));
+    let listed = server.run(&["policy", "list", "--vault", "demo"]).await;
+    assert!(listed.unwrap().contains("nightly"));
+    let bind = server.run(&["policy", "bind", "demo", "nightly"]).await;
+    assert_eq!(bind.unwrap(), "vault demo follows nightly\n");
+    let unbind = server.run(&["policy", "unbind", "demo", "nightly"]).await;
+    assert_eq!(unbind.unwrap(), "vault demo no longer follows nightly\n");
+    assert_eq!(
+        server.sent(Method::POST)[1..],
+        [
+            json!({ "policy_id": POLICY }),
+            json!({ "policy_id": POLICY })
+        ]
+    );
+    let gone = server.run(&["policy", "delete", "nightly"]).await;
+    assert_eq!(gone.unwrap(), "policy nightly is deleted\n");
+    let none = server.run(&["policy", "show", "other"]).await.unwrap_err();
+    assert_eq!(none.exit_code(), 4);
+    for file in [file, change] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_simulation_asks_no_server() {
+    let nowhere = client("http://127.0.0.1:1");
+    let file = policy_file("simulate", &new_policy());
+    let line = |more: &[&'static str]| {
+        let mut line = vec!["policy", "simulate", "--body", &file];
+        line.extend(more);
+        line.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let run = async |more: &[&'static str]| {
+        let line = line(more);
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        execute_line(&nowhere, &line).await
+    };
+    let span = ["--from", "2026-01-01", "--until", "2026-01-02T02:00:00Z"];
+    let json = run(&[&span[..], &["-o", "json"]].concat()).await.unwrap();
+    let wanted = json!({ "backups": [
+        { "created_at": "2026-01-01T02:00:00Z", "expired_at": "2026-01-02T02:00:00Z", "kept_by": [] },
+        { "created_at": "2026-01-02T02:00:00Z", "expired_at": null, "kept_by": ["max_backups"] },
+    ] });
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), wanted);
+    let table = run(&span).await.unwrap();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert_eq!(
+        run(&[]).await.unwrap().lines().count(),
+        366,
+        "a year from now"
+    );
+    for wrong in [
+        ["--from", "soon"],
+        ["--until", "2001-01-01"],
+        ["--body", "/nonexistent"],
+    ] {
+        let mut line = vec!["policy", "simulate"];
+        if wrong[0] != "--body" {
+            line.extend(["--body", &file]);
+        }
+        line.extend(wrong);
+        let error = execute_line(&nowhere, &line).await.unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+    }
+    std::fs::remove_file(&file).unwrap();
+}
