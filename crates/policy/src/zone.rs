@@ -52,6 +52,18 @@ impl Zone {
         DATABASE.available().map(|name| name.as_str().to_owned())
     }
 
+    /// The instants of wall times, these in seconds as if the zone were UTC: the first of two, the
+    /// next valid one for none.
+    pub fn instants_of(
+        &self,
+        walls: impl IntoIterator<Item = i64>,
+    ) -> impl Iterator<Item = Timestamp> {
+        let mut wall = Wall::new(self);
+        walls
+            .into_iter()
+            .map(move |at| timestamp_of(wall.instant(at)))
+    }
+
     /// The stretch that an instant is in.
     fn segment(&self, second: i64) -> Segment {
         let at = instant(second);

@@ -56,10 +56,16 @@ impl<'r> Occurrences<'r> {
             Some(_) => first,
             None => number_of(rule, from).max(first),
         };
+        let mut times = times_from(rule, start);
+        let one_base = rule.freq.unit_seconds().is_some();
+        if one_base && !rule.positions.is_empty() && places(rule, times.len()).next().is_none() {
+            // Every period has these instances, and none of them is meant.
+            times.clear();
+        }
         Self {
             rule,
             days: days_from(rule, start),
-            times: times_from(rule, start),
+            times,
             start,
             from,
             last,
@@ -188,21 +194,8 @@ impl<'r> Occurrences<'r> {
         if self.rule.positions.is_empty() {
             return;
         }
-        let len = self.len as i64;
-        let place = |position: &i64| {
-            if *position > 0 {
-                position - 1
-            } else {
-                len + position
-            }
-        };
-        let places = self.rule.positions.iter().map(place);
         self.picked.clear();
-        self.picked.extend(
-            places
-                .filter(|at| (0..len).contains(at))
-                .map(|at| at as usize),
-        );
+        self.picked.extend(places(self.rule, self.len));
         self.picked.sort_unstable();
         self.picked.dedup();
         self.len = self.picked.len();
@@ -252,6 +245,17 @@ impl Iterator for Occurrences<'_> {
             return Some(wall);
         }
     }
+}
+
+/// Which of a period's instances its positions mean, by their places from 0 on.
+fn places(rule: &Rule, len: usize) -> impl Iterator<Item = usize> {
+    let len = len as i64;
+    let place = move |position: &i64| {
+        let from_end = if *position > 0 { -1 } else { len };
+        usize::try_from(position + from_end).ok()
+    };
+    let places = rule.positions.iter().filter_map(place);
+    places.filter(move |place| (*place as i64) < len)
 }
 
 /// The number of the period that a wall time is in; of a week, the day on which it begins.

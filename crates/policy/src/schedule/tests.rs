@@ -259,6 +259,8 @@ fn a_rule_that_never_falls_ends_soon() {
         "FREQ=YEARLY;BYWEEKNO=1;BYMONTH=6",
         "FREQ=MONTHLY;BYDAY=6MO",
         "FREQ=MONTHLY;BYDAY=MO;BYSETPOS=9",
+        "FREQ=SECONDLY;BYMONTH=1;BYSETPOS=2,-2",
+        "FREQ=HOURLY;BYMINUTE=1,2;BYSETPOS=3",
     ] {
         let schedule = full("UTC", &[rule]).unwrap();
         let start = at("2026-01-01T00:00:00Z");
