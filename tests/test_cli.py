@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import time
 
 import pytest
 from harness import CAIRN, ROOT, Disk, Server, free_port, run
@@ -199,3 +200,67 @@ def test_a_bad_configuration_is_refused_with_a_reason(tmp_path):
         done = run(CAIRN, "config", "check", "--config", file, check=False)
         assert done.returncode == 1, text
         assert why in done.stderr, done.stderr
+
+
+def simulate(tmp_path, body, *options, **kwargs):
+    """What a policy would do, told without a server or keys."""
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps(body), encoding="utf-8")
+    command = [CAIRN, "policy", "simulate", "--body", file, "-o", "json", *options]
+    done = run(*command, env={"PATH": os.environ["PATH"]}, cwd=tmp_path, **kwargs)
+    return json.loads(done.stdout)["backups"] if done.returncode == 0 else done
+
+
+def test_the_policy_of_the_page_does_what_the_page_says(tmp_path):
+    page = (ROOT / "docs/POLICIES.md").read_text(encoding="utf-8")
+    policy, shown = map(json.loads, re.findall(r"```json\n(.*?)```", page, re.DOTALL))
+    [(since, until)] = re.findall(r"--from (\S+) --until (\S+) ", page)
+    backups = simulate(tmp_path, policy, "--from", since, "--until", until)
+    assert len(backups) == 365
+    assert [backups[0], backups[-1]] == shown["backups"]
+    kept = [backup for backup in backups if backup["kept_by"]]
+    assert all((backup["expired_at"] is None) == bool(backup["kept_by"]) for backup in backups)
+    assert len(kept) == 7 + 2 + 11, "seven days, two weeks and eleven months more"
+
+
+def test_a_simulation_reads_standard_input_and_tells_what_is_wrong(tmp_path):
+    policy = {
+        "name": "often",
+        "operation_type": "backup",
+        "operation_definition": {"retention_duration_days": 1},
+        "trigger": {"properties": {"recurrence_rules": ["FREQ=MINUTELY;INTERVAL=30"]}},
+    }
+    span = ["--from", "2026-01-01T00:00:00+01:00", "--until", "2025-12-31T23:30:00Z"]
+    command = [CAIRN, "policy", "simulate", "--body", "-", "-o", "json", *span]
+    done = run(*command, input=json.dumps({"policy": policy}), env={}, cwd=tmp_path)
+    created = [backup["created_at"] for backup in json.loads(done.stdout)["backups"]]
+    assert created == ["2025-12-31T23:00:00Z", "2025-12-31T23:30:00Z"]
+    for options, words in [
+        (["--from", "soon"], "Invalid from provided."),
+        (["--from", "2026-01-02", "--until", "2026-01-01"], "Invalid until provided."),
+        (["--from", "2026-01-01", "--until", "2126-01-01"], "more than 1000000 backups"),
+    ]:
+        refused = simulate(tmp_path, {"policy": policy}, *options, check=False)
+        assert refused.returncode == 2 and refused.stdout == ""
+        assert refused.stderr.startswith("error: ") and words in refused.stderr
+    refused = simulate(tmp_path, {"policy": {**policy, "name": ""}}, check=False)
+    assert refused.returncode == 2 and "Invalid policy.name provided." in refused.stderr
+
+
+def test_ten_years_of_every_hour_are_simulated_at_once(tmp_path):
+    definition = dict.fromkeys(("day", "week", "month", "year"), 10)
+    definition = {f"{period}_backups": count for period, count in definition.items()}
+    policy = {
+        "name": "hourly",
+        "operation_type": "backup",
+        "operation_definition": {**definition, "max_backups": 50, "timezone": "UTC+08:00"},
+        "trigger": {"properties": {"recurrence_rules": ["FREQ=HOURLY"], "timezone": "Asia/Tokyo"}},
+    }
+    took = []
+    for _ in range(5):
+        began = time.monotonic()
+        backups = simulate(tmp_path, {"policy": policy}, "--from", "2026-01-01", "--until", "2036-01-01")
+        took.append(time.monotonic() - began)
+    assert len(backups) == 87_649
+    # Milliseconds, and more than as much again for Python to read the answer.
+    assert min(took) < 2, took

@@ -1,3 +1,5 @@
+use proptest::strategy::Strategy;
+
 use super::*;
 
 fn at(text: &str) -> Timestamp {
@@ -411,5 +413,55 @@ proptest::proptest! {
         let after = anchor.plus_seconds(later);
         let stepped = schedule.runs(anchor, anchor).find(|slot| *slot > after);
         proptest::prop_assert_eq!(schedule.next_after(anchor, after), stepped);
+    }
+}
+
+/// A text that looks like a part of a rule.
+fn part() -> impl proptest::strategy::Strategy<Value = String> {
+    let keys = proptest::sample::select(vec![
+        "FREQ=DAILY",
+        "FREQ=YEARLY",
+        "FREQ=MONTHLY",
+        "FREQ=HOURLY",
+        "FREQ=SECONDLY",
+        "INTERVAL=",
+        "COUNT=",
+        "UNTIL=",
+        "BYMONTH=",
+        "BYWEEKNO=",
+        "BYYEARDAY=",
+        "BYMONTHDAY=",
+        "BYDAY=",
+        "BYHOUR=",
+        "BYMINUTE=",
+        "BYSECOND=",
+        "BYSETPOS=",
+        "WKST=",
+        "é=",
+    ]);
+    (keys, "([-+]?[0-9]{0,3}(MO|FR|é)?,?){0,3}").prop_map(|(key, value)| match key {
+        key if key.starts_with("FREQ") => key.to_owned(),
+        key => format!("{key}{}", value.trim_end_matches(',')),
+    })
+}
+
+proptest::proptest! {
+    /// Nobody can write a rule that ends in anything but a schedule, which is soon searched, or a
+    /// refusal.
+    #[test]
+    fn whatever_is_written_is_read_or_refused(
+        parts in proptest::collection::vec(part(), 1..6),
+        other in "\\PC{0,40}",
+        zone in "[A-Za-z/_+:0-9-]{0,20}",
+        anchor in proptest::num::i64::ANY,
+        after in proptest::num::i64::ANY,
+    ) {
+        let _ = full(&zone, &["FREQ=DAILY"]);
+        let _ = full("UTC", &[&other]);
+        if let Ok(schedule) = full("Europe/Berlin", &[&parts.join(";")]) {
+            let (anchor, after) = (Timestamp::from_micros(anchor), Timestamp::from_micros(after));
+            let slot = schedule.next_after(anchor, after);
+            proptest::prop_assert!(slot.is_none_or(|slot| slot > after));
+        }
     }
 }
