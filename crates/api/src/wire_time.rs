@@ -105,7 +105,7 @@ pub mod zulu {
 
     /// Writes an instant to the second.
     pub fn serialize<S: Serializer>(instant: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&instant.format(QUERY))
+        to.serialize_str(&instant.to_zulu())
     }
 
     /// Reads an instant to the second.
@@ -122,7 +122,7 @@ pub mod zulu_option {
     /// Writes an instant to the second, or `null`.
     pub fn serialize<S: Serializer>(instant: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Error> {
         match instant {
-            Some(instant) => to.serialize_some(&instant.format(QUERY)),
+            Some(instant) => to.serialize_some(&instant.to_zulu()),
             None => to.serialize_none(),
         }
     }

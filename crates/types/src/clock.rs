@@ -57,6 +57,33 @@ impl Timestamp {
         strtime::format(form, instant).expect("the form is one of ours")
     }
 
+    /// The instant to the second with a `Z`, such as `2019-05-10T07:59:12Z`: what is written a
+    /// hundred thousand times over is not formatted by a form.
+    pub fn to_zulu(self) -> String {
+        let instant = jiff::Timestamp::from_microsecond(self.0)
+            .expect("an instant of the catalogue lies in the years 0 to 9999");
+        let shown = jiff::tz::Offset::UTC.to_datetime(instant);
+        let mut text = *b"0000-00-00T00:00:00Z";
+        let mut put = |at: usize, width: usize, mut number: u16| {
+            for digit in text[at..at + width].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0, 4, shown.year().unsigned_abs());
+        let parts = [
+            shown.month(),
+            shown.day(),
+            shown.hour(),
+            shown.minute(),
+            shown.second(),
+        ];
+        for (place, part) in parts.into_iter().enumerate() {
+            put(5 + 3 * place, 2, part.unsigned_abs().into());
+        }
+        String::from_utf8(text.into()).expect("it is made of ASCII digits")
+    }
+
     /// Reads an instant in UTC by a `strptime` form without an offset.
     ///
     /// Errors: the text is not of that form, or no instant.
@@ -148,6 +175,14 @@ mod tests {
         let read = Timestamp::parse("%Y-%m-%dT%H:%M:%SZ", "2019-05-10T07:59:12Z").unwrap();
         assert_eq!(read.as_micros(), 1_557_475_152_000_000);
         assert!(Timestamp::parse("%Y-%m-%dT%H:%M:%SZ", "yesterday").is_err());
+    }
+
+    #[test]
+    fn the_short_form_is_what_its_form_says() {
+        for second in (0..253_402_128_000).step_by(987_654_321) {
+            let instant = Timestamp::from_micros(second * 1_000_000 + 999_999);
+            assert_eq!(instant.to_zulu(), instant.format("%Y-%m-%dT%H:%M:%SZ"));
+        }
     }
 
     #[test]
