@@ -42,11 +42,11 @@ pub enum Reason {
     MonthlyRetentionRules,
     /// A rule about days of the year keeps it.
     YearlyRetentionRules,
-    /// Its stamp lies ahead, and is not what the rules in force would give.
+    /// Its stamp keeps it: one that lies ahead, and that the rules in force would not give.
     ExpiredAt,
     /// An image made of it is registered.
     Held,
-    /// The vault is locked, and the rules it was made under keep it.
+    /// The vault is locked, and only the rules it was made under keep it.
     Locked,
     /// Nothing limits it.
     Forever,
@@ -220,10 +220,15 @@ impl Retention {
         let day = shown.div_euclid(DAY_SECONDS);
         let (date, weekday) = (date_of(day), weekday_of(day));
         let mut after_months = |months: u32| {
-            let instant = wall.instant(plus_months(shown, date, months));
-            let below_a_second = created_at.as_micros().rem_euclid(1_000_000);
-            let instant = timestamp_of(instant.min(LAST_SECOND)).as_micros();
-            Timestamp::from_micros(instant + below_a_second)
+            let later = plus_months(shown, date, months);
+            let instant = wall.instant(later).min(LAST_SECOND);
+            // Where the wall leaves that second out, the instant is that of the change, to which
+            // parts of the second would add nothing but disorder.
+            let below_a_second = match wall.at(instant) == later {
+                true => created_at.as_micros().rem_euclid(1_000_000),
+                false => 0,
+            };
+            Timestamp::from_micros(timestamp_of(instant).as_micros() + below_a_second)
         };
         if let Some(rule) = &self.weekly
             && rule.weekdays >> weekday & 1 == 1

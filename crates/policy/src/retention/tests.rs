@@ -142,6 +142,33 @@ fn a_rule_that_is_switched_off_stamps_nothing_and_one_without_days_is_refused() 
 }
 
 #[test]
+fn where_the_clock_skips_a_stamp_it_is_the_change_to_the_microsecond() {
+    let stamps = Retention::new(&OperationDefinition {
+        timezone: Some("Europe/Berlin".to_owned()),
+        ..advanced(AdvancedRetention {
+            monthly_retention_rules: Some(RetentionRule {
+                retention_type: Some(RetentionType::Monthly),
+                days_of_month: Some(vec![28]),
+                retention_duration_periods: Some(1),
+                ..RetentionRule::default()
+            }),
+            ..AdvancedRetention::default()
+        })
+    })
+    .unwrap();
+    // On 28 March 2027 the clock goes from 02:00 to 03:00.
+    for (micros, stamp) in [
+        ("2027-02-28T00:59:59.9", "2027-03-28T00:59:59.9"),
+        ("2027-02-28T01:00:00.9", "2027-03-28T01:00:00.0"),
+        ("2027-02-28T01:00:01.1", "2027-03-28T01:00:00.0"),
+        ("2027-02-28T02:00:00.1", "2027-03-28T01:00:00.1"),
+    ] {
+        let at = |text| Timestamp::parse("%Y-%m-%dT%H:%M:%S%.f", text).unwrap();
+        assert_eq!(stamps.stamp(at(micros)), Some(at(stamp)), "{micros}");
+    }
+}
+
+#[test]
 fn a_stamp_past_the_years_is_the_last_instant() {
     let made = at("9999-01-01T00:00:00Z");
     let stamp = rules(days(99_999)).stamp(made).unwrap();
