@@ -9,9 +9,10 @@ use jiff::civil::date;
 
 use crate::reference::{Backup, Rules, instant, jiff_of, zone};
 
-/// Fixed offsets, and zones whose clocks change: by night, at midnight (a day begins late or is
-/// begun twice), by half an hour, over a whole day.
-pub const ZONES: [&str; 14] = [
+/// Fixed offsets, and zones whose clocks change: by night, at midnight (a day begins late, or ends
+/// twice), a minute later (a day comes again after the next has begun), by half an hour, over a
+/// whole day.
+pub const ZONES: [&str; 15] = [
     "UTC",
     "UTC+08:00",
     "UTC-03:30",
@@ -20,6 +21,7 @@ pub const ZONES: [&str; 14] = [
     "America/New_York",
     "America/Sao_Paulo",
     "America/Havana",
+    "America/St_Johns",
     "America/Santiago",
     "Africa/Cairo",
     "Asia/Kathmandu",
@@ -105,7 +107,7 @@ fn place(name: &'static str) -> Place {
     let at = |micros| jiff_of(Timestamp::from_micros(micros));
     let changes = zone.following(at(first)).map(|change| change.timestamp());
     for change in changes.take_while(|change| *change < at(last)) {
-        instants.extend([change.as_microsecond(); 3]);
+        instants.extend([change.as_microsecond(); 12]);
         // What the wall shows after the change, and would show had there been none.
         let after = zone.to_datetime(change);
         let before = zone.to_offset(change - 1.second()).to_datetime(change);

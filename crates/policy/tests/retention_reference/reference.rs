@@ -212,21 +212,26 @@ pub fn judge(rules: &Rules, backups: &[Backup], seen: &[Seen], now: Timestamp) -
 /// The reasons to keep each backup that the rules give which count.
 fn windows(rules: &Rules, backups: &[Backup], seen: &[Seen], counted: &[bool]) -> Vec<Vec<Reason>> {
     let mut reasons = vec![Vec::new(); backups.len()];
-    let [newest, periods @ ..] = rules.limits();
+    let [max, periods @ ..] = rules.limits();
     // The newest first; of two at the same instant, the one that was added last.
     let mut order: Vec<usize> = (0..backups.len()).filter(|n| counted[*n]).collect();
     order.sort_by_key(|n| std::cmp::Reverse((backups[*n].created_at, *n)));
-    for number in order.iter().take(newest) {
+    for number in order.iter().take(max) {
         reasons[*number].push(Reason::MaxBackups);
     }
     for (kind, reason) in WINDOWS.into_iter().enumerate() {
-        let mut full = Vec::new();
-        for number in &order {
+        // The newest backup of each period, and the newest periods by the calendar: where clocks
+        // go back over midnight, a backup of the day before may be the newer one.
+        let mut newest: Vec<((i16, i16), usize)> = Vec::new();
+        for number in order.iter().filter(|_| periods[kind] > 0) {
             let period = seen[*number].periods[kind];
-            if full.len() < periods[kind] && !full.contains(&period) {
-                full.push(period);
-                reasons[*number].push(reason);
+            if !newest.iter().rev().any(|(of, _)| *of == period) {
+                newest.push((period, *number));
             }
+        }
+        newest.sort_by_key(|(period, _)| std::cmp::Reverse(*period));
+        for (_, number) in newest.into_iter().take(periods[kind]) {
+            reasons[number].push(reason);
         }
     }
     reasons
