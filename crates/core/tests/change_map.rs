@@ -1,6 +1,7 @@
 //! Images whose sources tell what has changed, backed up as the service does it.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,7 @@ impl Lab {
             reflinks: true,
             bitmaps: true,
             server: Vec::new(),
+            tags: BTreeMap::new(),
         })])
         .unwrap()
     }

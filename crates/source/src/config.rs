@@ -1,6 +1,6 @@
 //! The `[[source]]` tables of the configuration, and the rules they must obey.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use cairn_types::ProjectId;
@@ -41,6 +41,9 @@ pub struct ShareConfig {
     /// Go into other file systems that are mounted in the folder.
     #[serde(default)]
     pub cross_file_systems: bool,
+    /// What it is tagged with, for vaults that bind by tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 impl SourceConfig {
@@ -116,6 +119,9 @@ pub struct ImagesConfig {
     /// Groups of volumes that are protected together.
     #[serde(default)]
     pub server: Vec<ServerConfig>,
+    /// What all of it is tagged with, for vaults that bind by tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 const fn yes() -> bool {
@@ -130,6 +136,9 @@ pub struct ServerConfig {
     pub name: String,
     /// Its disks by their paths below the folder; the first is the system disk.
     pub disks: Vec<PathBuf>,
+    /// What it is tagged with beside its source's tags, or instead of those with the same keys.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Checks what can be known without looking into the folders.
@@ -154,13 +163,18 @@ pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
             SourceConfig::Share(share) => drop(share.options()?),
         }
     }
-    for (at, source) in sources.iter().enumerate() {
-        // One file under two ids could be bound, backed up and restored twice at once.
-        let overlaps = |other: &&SourceConfig| {
-            let (one, two) = (real_path(source.path()), real_path(other.path()));
-            one.starts_with(&two) || two.starts_with(&one)
+    // One file under two ids could be bound, backed up and restored twice at once. In
+    // their order, what lies in a folder comes right behind it.
+    let mut folders: Vec<(PathBuf, &SourceConfig)> = sources
+        .iter()
+        .map(|source| (real_path(source.path()), source))
+        .collect();
+    folders.sort_by(|(one, _), (two, _)| one.cmp(two));
+    for pair in folders.windows(2) {
+        let [(folder, other), (inner, source)] = pair else {
+            continue;
         };
-        if let Some(other) = sources[..at].iter().find(overlaps) {
+        if inner.starts_with(folder) {
             let why = format!(
                 "its folder and that of {:?} hold the same files",
                 other.name()

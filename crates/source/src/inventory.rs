@@ -220,6 +220,7 @@ fn share(config: &ShareConfig) -> Protectable {
         system_disk: false,
         status,
         format: None,
+        tags: config.tags.clone(),
     }
 }
 
@@ -235,6 +236,7 @@ fn volume(source: &ImagesConfig, found: Found) -> Protectable {
         system_disk: false,
         status: found.status,
         format: Some(found.format),
+        tags: source.tags.clone(),
     }
 }
 
@@ -281,5 +283,11 @@ fn server(
         system_disk: false,
         status: worst.expect("a server has at least one disk"),
         format: None,
+        tags: source
+            .tags
+            .clone()
+            .into_iter()
+            .chain(config.tags.clone())
+            .collect(),
     }
 }

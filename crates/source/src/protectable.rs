@@ -1,5 +1,6 @@
 //! What an inventory lists.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use cairn_types::{ProjectId, ResourceId, ResourceType};
@@ -32,6 +33,8 @@ pub struct Protectable {
     pub status: ProtectableStatus,
     /// How a volume is stored; nothing else has one.
     pub format: Option<ImageFormat>,
+    /// What its source is tagged with, and it itself.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// Whether a protectable can be opened, as far as a listing can tell.

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ fn share(path: PathBuf, exclude: &[&str]) -> ShareConfig {
             .map(|pattern| (*pattern).to_owned())
             .collect(),
         cross_file_systems: false,
+        tags: BTreeMap::new(),
     }
 }
 

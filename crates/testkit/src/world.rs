@@ -2,6 +2,7 @@
 //! own, a repository in memory, a clock that stands still, and an engine that
 //! works only when told to.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ pub struct World {
     folder: TempDir,
 }
 
+/// The region that every world is.
+const REGION: &str = "cairn-1";
 /// The disks that every world has: a single one, and a server with two.
 const DISK: &str = "disk.img";
 const SERVER: &str = "web-1";
@@ -73,11 +76,20 @@ const DISK_BYTES: [(&str, u64); 3] = [
 impl World {
     /// A new world whose images hold random bytes and holes.
     pub async fn new() -> Self {
-        Self::with_parity(None).await
+        Self::build(None, 0).await
     }
 
     /// As `new`, with packs protected like this.
     pub async fn with_parity(parity: Option<Parity>) -> Self {
+        Self::build(parity, 0).await
+    }
+
+    /// As `new`, with so many empty shares beside the others, called `share-0` and so on.
+    pub async fn with_shares(count: usize) -> Self {
+        Self::build(None, count).await
+    }
+
+    async fn build(parity: Option<Parity>, shares: usize) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let images = folder.path().join("images");
         fs::create_dir(&images).expect("a folder can be made");
@@ -91,6 +103,7 @@ impl World {
         let server = ServerConfig {
             name: SERVER.to_owned(),
             disks: SERVER_DISKS.iter().map(PathBuf::from).collect(),
+            tags: BTreeMap::new(),
         };
         let images = SourceConfig::Images(ImagesConfig {
             name: "lab".to_owned(),
@@ -99,6 +112,7 @@ impl World {
             reflinks: true,
             bitmaps: true,
             server: vec![server],
+            tags: BTreeMap::new(),
         });
         let files = folder.path().join("files");
         fs::create_dir_all(files.join("deep/er")).expect("a folder can be made");
@@ -108,8 +122,23 @@ impl World {
             project: None,
             exclude: vec!["**/*.tmp".to_owned()],
             cross_file_systems: false,
+            tags: BTreeMap::new(),
         });
-        let inventory = Inventory::new(vec![images, share]);
+        let crowd = (0..shares).map(|number| {
+            let name = format!("share-{number}");
+            let path = folder.path().join("shares").join(&name);
+            fs::create_dir_all(&path).expect("a folder can be made");
+            SourceConfig::Share(ShareConfig {
+                name,
+                path,
+                project: None,
+                exclude: Vec::new(),
+                cross_file_systems: false,
+                tags: BTreeMap::new(),
+            })
+        });
+        let sources = [images, share].into_iter().chain(crowd);
+        let inventory = Inventory::new(sources.collect());
         let inventory = Arc::new(inventory.expect("the sources are valid"));
         let gate = PausedStore::new(Arc::new(InMemory::new()));
         let store: Arc<dyn ObjectStore> = Arc::new(gate.clone());
@@ -132,6 +161,7 @@ impl World {
             quotas: Quotas::default(),
             verification: VerificationSchedule::default(),
             compare_restored: true,
+            region: REGION.to_owned(),
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {
@@ -373,6 +403,7 @@ impl World {
     /// Asks for a checkpoint of everything in a vault.
     pub async fn checkpoint(&self, vault: &VaultView) -> cairn_core::CheckpointView {
         let new = NewCheckpoint {
+            policy: None,
             vault: vault.vault.id,
             name: None,
             description: String::new(),
@@ -446,7 +477,7 @@ impl World {
 async fn set_up(service: &Service) -> (FirstCredentials, UserId) {
     let names = FirstNames {
         domain: "cairn".to_owned(),
-        project: "cairn-1".to_owned(),
+        project: REGION.to_owned(),
         user: "admin".to_owned(),
     };
     let mut kept = None;

@@ -1,6 +1,7 @@
 //! A folder of images with an inventory over it.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::path::PathBuf;
 use std::process::Command;
@@ -36,6 +37,7 @@ impl Lab {
             reflinks: true,
             bitmaps: true,
             server: Vec::new(),
+            tags: BTreeMap::new(),
         }
     }
 
@@ -48,6 +50,7 @@ impl Lab {
         let server = vec![ServerConfig {
             name: name.to_owned(),
             disks,
+            tags: BTreeMap::new(),
         }];
         Inventory::new(vec![SourceConfig::Images(ImagesConfig {
             server,
