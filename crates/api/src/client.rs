@@ -28,6 +28,7 @@ use crate::policy::{
     UpdatePolicyRequest,
 };
 use crate::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
+use crate::retention::ExplanationResponse;
 use crate::vault::{
     AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, CreateVaultResponse,
     ListVaultQuery, ListVaultResponse, RemoveVaultResourceRequest, RemoveVaultResourceResponse,
@@ -441,10 +442,16 @@ calls! {
     restore_backup = RestoreBackup(backup_id: BackupId)
         body RestoreBackupRequest => RestoreBackupResponse;
 
+    /// Tells why a backup stays, and until when.
+    explain_backup = ExplainBackup(backup_id: BackupId) => ExplanationResponse;
+
     /// Lists operation logs, one page.
     list_operation_logs = ListOpLogs() query ListOpLogsQuery => ListOpLogsResponse;
     /// Shows an operation log.
     show_operation_log = ShowOpLog(operation_log_id: OperationLogId) => OperationLogResponse;
+
+    /// Asks that a task be ended.
+    cancel_operation = CancelOpLog(operation_log_id: OperationLogId) => OperationLogResponse;
 
     /// Lists what can be protected, one page.
     list_protectables = ListProtectable(protectable_type: ProtectableType)

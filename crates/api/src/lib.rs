@@ -31,6 +31,7 @@ pub mod protectable;
 pub mod query;
 pub mod replication;
 pub mod resource;
+pub mod retention;
 pub mod sign;
 pub mod simulation;
 pub mod sync;

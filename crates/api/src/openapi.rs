@@ -56,8 +56,8 @@ fn shape(operation: Operation) -> Shape {
 
     use crate::{
         agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
-        organization_policy, policy, protectable, replication, simulation, sync, tag, usage, vault,
-        verification,
+        organization_policy, policy, protectable, replication, retention, simulation, sync, tag,
+        usage, vault, verification,
     };
 
     let shape = Shape::default();
@@ -236,6 +236,11 @@ fn shape(operation: Operation) -> Shape {
             .query(verification::ListVerificationsQuery::parameters())
             .answer::<verification::ListVerificationsResponse>(),
         Op::ShowVerification => shape.answer::<verification::VerificationResponse>(),
+        Op::ExplainBackup => shape.answer::<retention::ExplanationResponse>(),
+        Op::PreviewPolicy => shape
+            .body::<retention::PreviewPolicyRequest>()
+            .answer::<retention::PreviewPolicyResponse>(),
+        Op::CancelOpLog => shape.answer::<operation_log::OperationLogResponse>(),
         Op::DeleteVault
         | Op::DeleteBackup
         | Op::DeletePolicy

@@ -269,6 +269,13 @@ operations! {
             ListVerifications: GET "/v3/{project_id}/verifications" 200;
             ShowVerification: GET "/v3/{project_id}/backups/{backup_id}/verification" 200;
         }
+        Retention {
+            ExplainBackup: GET "/v3/{project_id}/backups/{backup_id}/explanation" 200;
+            PreviewPolicy: POST "/v3/{project_id}/policies/{policy_id}/preview" 200;
+        }
+        Task {
+            CancelOpLog: POST "/v3/{project_id}/operation-logs/{operation_log_id}/cancel" 202;
+        }
     }
 }
 

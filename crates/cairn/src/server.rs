@@ -26,6 +26,8 @@ use crate::master_key::{self, Opener};
 
 /// How often the server looks whether a verification is due.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
+/// How often it looks whether a policy runs or a backup ends.
+const RECONCILE_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs the server until it is told to stop.
 pub async fn run(config: Config) -> Result<()> {
@@ -76,7 +78,8 @@ pub async fn run(config: Config) -> Result<()> {
     let mut running = JoinSet::new();
     let grace = Duration::from_secs(config.drain_seconds);
     running.spawn(async move { engine.run(config.tasks, grace).await });
-    running.spawn(verify_by_schedule(service, stop.clone()));
+    running.spawn(verify_by_schedule(service.clone(), stop.clone()));
+    running.spawn(reconcile(service, stop.clone()));
     let requests = crate::listen::serve(listener, router, stop.clone());
     running.spawn(requests);
     tracing::info!(%endpoint, "cairn is ready");
@@ -163,6 +166,7 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         quotas: config.quotas,
         verification: config.verify,
         compare_restored: config.compare_restored,
+        region: config.region.clone(),
     })
 }
 
@@ -217,6 +221,36 @@ async fn verify_by_schedule(service: Service, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// Starts the policies' runs that are due and deletes the backups that have
+/// ended, until the server stops.
+async fn reconcile(service: Service, stop: CancellationToken) {
+    loop {
+        let started = service.run_due_policies().await;
+        let removed = service.remove_ended_backups().await;
+        let mut busy = false;
+        for (what, done) in [
+            ("start policies", started),
+            ("delete backups that have ended", removed),
+        ] {
+            match done {
+                Ok(count) => busy |= count > 0,
+                Err(error) => tracing::warn!(
+                    error = &error as &(dyn std::error::Error + 'static),
+                    "cannot {what}"
+                ),
+            }
+        }
+        let pause = match busy {
+            true => Duration::ZERO,
+            false => RECONCILE_EVERY,
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use cairn_api::Client;
 use cairn_api::backup::{Backup, BackupChange, ListBackupsQuery, UpdateBackupRequest};
-use cairn_types::{BackupStatus, CheckpointId};
+use cairn_api::retention::Explanation;
+use cairn_types::{BackupStatus, CheckpointId, PolicyId};
 use clap::{Args, Subcommand};
 
 use crate::output::{Printer, gb, time};
@@ -17,6 +18,11 @@ pub enum BackupCommand {
     List(List),
     /// Show a backup, and for a server those of its disks.
     Show {
+        /// The backup, by id or name.
+        backup: String,
+    },
+    /// Tell why a backup stays, and until when.
+    Explain {
         /// The backup, by id or name.
         backup: String,
     },
@@ -70,6 +76,11 @@ pub(crate) async fn execute(
             let backup = find::backup(client, &backup).await?;
             printer.print(&backup, || show(&backup))
         }
+        BackupCommand::Explain { backup } => {
+            let id = find::backup(client, &backup).await?.id;
+            let explanation = client.explain_backup(id).await?.explanation;
+            printer.print(&explanation, || explain(&explanation))
+        }
         BackupCommand::Rename { backup, name } => {
             let id = find::backup(client, &backup).await?.id;
             let request = UpdateBackupRequest {
@@ -82,6 +93,19 @@ pub(crate) async fn execute(
             delete(&backups, &waiting, client, printer).await
         }
     }
+}
+
+fn explain(explanation: &Explanation) -> String {
+    let policy = |id: Option<PolicyId>| id.map(|id| id.to_string()).unwrap_or_default();
+    let text = pairs(&[
+        ("backup", explanation.backup_id.to_string()),
+        ("kept by", explanation.kept_by.join(", ")),
+        ("until", time(explanation.until)),
+        ("made by policy", policy(explanation.policy_id)),
+        ("rules of policy", policy(explanation.rules_of)),
+        ("locked", explanation.locked.to_string()),
+    ]);
+    format!("{text}\n{}\n", explanation.text)
 }
 
 async fn query(list: List, client: &Client) -> Result<ListBackupsQuery, Error> {

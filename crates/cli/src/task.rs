@@ -19,6 +19,11 @@ pub enum TaskCommand {
         /// The task, by id.
         task: OperationLogId,
     },
+    /// End a task: what it began is undone.
+    Cancel {
+        /// The task, by id.
+        task: OperationLogId,
+    },
     /// Wait for a task to end; fails if it does.
     Wait {
         /// The task, by id.
@@ -55,6 +60,7 @@ pub(crate) async fn execute(
     let log = match command {
         TaskCommand::List(options) => return list(options, client, printer).await,
         TaskCommand::Show { task } => client.show_operation_log(task).await?.operation_log,
+        TaskCommand::Cancel { task } => client.cancel_operation(task).await?.operation_log,
         TaskCommand::Wait { task, timeout } => wait::task(client, task, timeout).await?,
     };
     printer.print(&log, || show(&log))

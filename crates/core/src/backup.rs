@@ -1,6 +1,6 @@
 //! Backups: listing, showing, renaming and deleting them.
 
-use cairn_meta::{Backup, BackupFilter, Page, ReplicationView, SortKey, Tx};
+use cairn_meta::{Backup, BackupFilter, Page, ReplicationView, SortKey, Tx, Vault};
 use cairn_types::{BackupId, BackupStatus, BackupStep, OperationLogId, OperationType, VaultStatus};
 
 use crate::operation_log::NewOperation;
@@ -146,11 +146,26 @@ impl Service {
         if vault.locked && backup.auto_trigger {
             return Err(Refusal::BackupLocked.into());
         }
-        tx.step_backup(&mut backup, BackupStep::QueueDelete, self.now())
+        self.queue_deletion(&mut tx, caller, &vault, &mut backup)
+            .await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(())
+    }
+
+    /// Queues the deletion of a backup at rest, which the transaction holds.
+    pub(crate) async fn queue_deletion(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        vault: &Vault,
+        backup: &mut Backup,
+    ) -> Result<()> {
+        tx.step_backup(backup, BackupStep::QueueDelete, self.now())
             .await?;
         let task = Task::DeleteBackup {
             project: caller.project,
-            backup: id,
+            backup: backup.id,
         };
         let resource = Some((
             backup.resource,
@@ -159,19 +174,17 @@ impl Service {
         ));
         let operation = NewOperation {
             id: OperationLogId::random(),
-            vault: &vault,
+            vault,
             checkpoint: Some(backup.checkpoint),
+            policy: None,
             operation_type: OperationType::Delete,
             resource,
             detail: OperationDetail::Delete {
-                backup: id,
+                backup: backup.id,
                 backup_name: backup.name.clone(),
             },
         };
-        self.enqueue(&mut tx, caller, &task, operation).await?;
-        tx.commit().await?;
-        self.wake_engine();
-        Ok(())
+        self.enqueue(tx, caller, &task, operation).await
     }
 }
 

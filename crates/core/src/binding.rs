@@ -5,6 +5,7 @@ use cairn_meta::{BoundResource, Tx, Vault};
 use cairn_types::{BYTES_PER_GB, OperationLogId, OperationType, ResourceId, VaultId};
 
 use crate::operation_log::NewOperation;
+use crate::service::Outcome;
 use crate::vault::view;
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
 
@@ -80,6 +81,7 @@ impl Service {
             id: OperationLogId::random(),
             vault: &source,
             checkpoint: None,
+            policy: None,
             operation_type: OperationType::MigrateResource,
             resource: None,
             detail: OperationDetail::MigrateResources {
@@ -88,7 +90,8 @@ impl Service {
                 resources: listed.collect(),
             },
         };
-        self.record(&mut tx, caller, operation).await?;
+        self.record(&mut tx, caller, operation, Outcome::Done)
+            .await?;
         tx.commit().await?;
         Ok(bound.iter().map(|resource| resource.id).collect())
     }

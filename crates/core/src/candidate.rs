@@ -28,6 +28,19 @@ pub(crate) struct Candidate {
     servers: Vec<ResourceId>,
 }
 
+impl Candidate {
+    /// A resource among all of its project's.
+    pub(crate) fn of(protectable: &Protectable, own: &[Protectable]) -> Self {
+        let servers = own
+            .iter()
+            .filter(|server| server.children.iter().any(|disk| disk.id == protectable.id));
+        Self {
+            servers: servers.map(|server| server.id).collect(),
+            protectable: protectable.clone(),
+        }
+    }
+}
+
 impl Service {
     /// Looks the wished-for resources up, in their order, and checks what needs no vault's state.
     pub(crate) async fn resources_to_bind(
@@ -76,13 +89,7 @@ impl Service {
                 .into());
             }
             check_volume_choice(protectable, &wish.extra_info)?;
-            let servers = own
-                .iter()
-                .filter(|server| server.children.iter().any(|disk| disk.id == wish.id));
-            found.push(Candidate {
-                servers: servers.map(|server| server.id).collect(),
-                protectable: protectable.clone(),
-            });
+            found.push(Candidate::of(protectable, &own));
         }
         Ok(found)
     }

@@ -4,14 +4,15 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use cairn_meta::{Backup, BoundResource, Checkpoint, SkipReason, Skipped, Tx, Vault};
 use cairn_source::Protectable;
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, CheckpointStatus, OperationLogId, OperationType,
-    ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, CheckpointId, CheckpointStatus, OperationDefinition, OperationLogId,
+    OperationType, PolicyId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 
 use crate::candidate::choice_takes;
 use crate::capacity::refuse_full;
 use crate::metadata::ResourceMetadata;
 use crate::operation_log::NewOperation;
+use crate::retention::stamp;
 use crate::work::Task;
 use crate::{Caller, Error, OperationDetail, Refusal, Result, Service};
 
@@ -34,6 +35,17 @@ pub struct NewCheckpoint {
     pub retention_days: Option<u32>,
     /// The resources to back up; all of the vault's, if empty.
     pub resources: Vec<ResourceChoice>,
+    /// The policy whose run it is, if it is one's.
+    pub policy: Option<RunOf>,
+}
+
+/// The policy whose run a checkpoint is.
+#[derive(Debug, Clone)]
+pub struct RunOf {
+    /// The policy.
+    pub id: PolicyId,
+    /// What it does with what it makes.
+    pub definition: OperationDefinition,
 }
 
 /// A resource that a checkpoint is asked to take.
@@ -75,13 +87,33 @@ impl Service {
             .lock_vault(caller.project, new.vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
-        refuse_backup(&mut tx, &vault).await?;
+        let view = self
+            .plan_backups(&mut tx, caller, &vault, &new, &inventory)
+            .await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(view)
+    }
+
+    /// Writes what a checkpoint of a vault takes, which the transaction holds; nothing,
+    /// where it is refused.
+    ///
+    /// Errors: as [`Service::create_checkpoint`].
+    pub(crate) async fn plan_backups(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        vault: &Vault,
+        new: &NewCheckpoint,
+        inventory: &[Protectable],
+    ) -> Result<CheckpointView> {
+        refuse_backup(tx, vault).await?;
         let bound = tx.resources_of(vault.id).await?;
-        let (chosen, skipped) = choose(&new, bound, &inventory)?;
+        let (chosen, skipped) = choose(new, bound, inventory)?;
         if chosen.is_empty() {
             return Err(Refusal::NothingToBackUp.into());
         }
-        let checkpoint = self.plan(caller, &vault, &new, skipped)?;
+        let checkpoint = self.plan(caller, vault, new, skipped)?;
         tx.insert_checkpoint(&checkpoint).await?;
         let several = chosen.len() > 1;
         for (position, resource) in chosen.iter().enumerate() {
@@ -91,16 +123,14 @@ impl Service {
                 false => checkpoint.name.clone(),
             };
             let planned = Planned {
-                vault: &vault,
+                vault,
                 checkpoint: &checkpoint,
-                new: &new,
+                new,
                 name,
             };
-            self.plan_backup(&mut tx, caller, &planned, resource, protectable)
+            self.plan_backup(tx, caller, &planned, resource, protectable)
                 .await?;
         }
-        tx.commit().await?;
-        self.wake_engine();
         // The answer shows the resources as they stood when they were called for.
         Ok(CheckpointView {
             checkpoint,
@@ -172,7 +202,8 @@ impl Service {
         let disks: Vec<&Protectable> = disks.collect();
         let mut backup = planned.backup(self.now(), resource);
         let base = tx.newest_available(caller.project, resource.id).await?;
-        backup.incremental = planned.new.incremental && base.is_some();
+        let reread_all = !planned.new.incremental || self.is_full_due(tx, &backup).await?;
+        backup.incremental = !reread_all && base.is_some();
         backup.system_disk = match protectable {
             Some(found) if found.resource_type == ResourceType::Volume => found.system_disk,
             _ => disks.iter().any(|disk| disk.system_disk),
@@ -193,12 +224,13 @@ impl Service {
         let task = Task::BackUp {
             project: caller.project,
             backup: backup.id,
-            reread_all: !planned.new.incremental,
+            reread_all,
         };
         let operation = NewOperation {
             id: OperationLogId::random(),
             vault: planned.vault,
             checkpoint: Some(planned.checkpoint.id),
+            policy: backup.policy,
             operation_type: OperationType::Backup,
             resource: Some((resource.id, resource.name.clone(), resource.resource_type)),
             detail: OperationDetail::Backup {
@@ -227,6 +259,9 @@ impl Planned<'_> {
 
     fn backup(&self, now: Timestamp, resource: &BoundResource) -> Backup {
         let life = self.new.retention_days.filter(|_| !self.new.auto_trigger);
+        let life = life.map(|days| now.plus_seconds(i64::from(days) * SECONDS_PER_DAY));
+        let policy = self.new.policy.as_ref();
+        let stamp = policy.and_then(|run| stamp(&run.definition, now));
         Backup {
             id: BackupId::random(),
             project: self.checkpoint.project,
@@ -252,8 +287,10 @@ impl Planned<'_> {
             created_at: now,
             updated_at: now,
             protected_at: None,
-            expired_at: life.map(|days| now.plus_seconds(i64::from(days) * SECONDS_PER_DAY)),
+            expired_at: life.or(stamp),
             metadata: None,
+            policy: policy.map(|run| run.id),
+            made_under: policy.map(|run| run.definition.clone()),
         }
     }
 }
@@ -293,7 +330,10 @@ fn choose(
     }
     let (mut chosen, mut skipped) = (Vec::new(), Vec::new());
     for resource in bound {
-        if !new.resources.is_empty() && !new.resources.iter().any(|one| one.id == resource.id) {
+        let chosen_by_name =
+            new.resources.is_empty() || new.resources.iter().any(|one| one.id == resource.id);
+        let passed_by = new.policy.is_some() && !resource.auto_protect;
+        if !chosen_by_name || passed_by {
             continue;
         }
         let gone = !inventory.iter().any(|found| found.id == resource.id);

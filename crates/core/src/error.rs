@@ -27,6 +27,9 @@ pub enum Error {
     /// The random numbers of the system failed.
     #[error("the system gives no random numbers")]
     Random,
+    /// Somebody asked that the work be ended.
+    #[error("the work was ended")]
+    Cancelled,
     /// A thread broke off.
     #[error("{what} panicked")]
     Panicked {
@@ -45,6 +48,7 @@ impl Error {
             Self::Source(error) => error.kind(),
             Self::Password(_) | Self::Panicked { .. } => Kind::Bug,
             Self::Random => Kind::Transient,
+            Self::Cancelled => Kind::Cancelled,
         }
     }
 }
@@ -435,6 +439,9 @@ pub enum Refusal {
     /// A backup is shared by its owner alone.
     #[error("A shared backup cannot be shared on.")]
     SharedOn,
+    /// The run of a policy before this one has not ended.
+    #[error("The run before it is still at work.")]
+    RunStillAtWork,
     /// No such server in the project.
     #[error("Server {id} does not exist.")]
     ServerNotFound {
@@ -480,6 +487,7 @@ impl Refusal {
             | Self::SyncRunning
             | Self::BackupInUse { .. }
             | Self::VaultReplicating
+            | Self::RunStillAtWork
             | Self::DestinationVaultCheck { .. }
             | Self::ShareNotAvailable
             | Self::ShareVaultState

@@ -31,6 +31,23 @@ pub struct Caller {
     pub request_id: String,
 }
 
+impl Caller {
+    /// The service itself, at work for a project: nobody asked it just now.
+    pub(crate) fn service(project: ProjectId) -> Self {
+        Self {
+            user: UserId::from_uuid(uuid::Uuid::nil()),
+            project,
+            role: Role::Administrator,
+            request_id: String::new(),
+        }
+    }
+
+    /// Whether it is the service itself.
+    pub(crate) fn is_service(&self) -> bool {
+        self.user.uuid().is_nil()
+    }
+}
+
 /// A sign-in by password.
 pub struct PasswordSignIn {
     /// The user by id, or else by name and domain.

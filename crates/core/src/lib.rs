@@ -3,6 +3,7 @@
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
 mod agent;
+mod auto_bind;
 mod backup;
 mod binding;
 mod call;
@@ -18,9 +19,12 @@ mod operation_log;
 mod order;
 mod organization_policy;
 mod policy;
+mod policy_run;
+mod protect;
 mod protectable;
 mod replication;
 mod restore;
+mod retention;
 mod service;
 mod sync;
 mod tag;
@@ -33,7 +37,7 @@ pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
 pub use backup::{BackupQuery, BackupView};
 pub use call::Call;
 pub use candidate::ResourceToBind;
-pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice};
+pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice, RunOf};
 pub use error::{Error, Refusal, Result};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
@@ -44,9 +48,11 @@ pub use organization_policy::{
     NewOrganizationPolicy, OrganizationPolicyChange, OrganizationPolicyView,
 };
 pub use policy::{NewPolicy, NewSchedule, PolicyChange, PolicyView, ScheduleChange};
+pub use protect::Protected;
 pub use protectable::{ProtectableFilter, ProtectableView};
 pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};
+pub use retention::Explanation;
 pub use service::{Parts, Quotas, Service};
 pub use sync::BackupToImport;
 pub use tag::{TagCondition, TagQuery, ValuePattern};

@@ -1,9 +1,10 @@
 //! Operation logs, as the service shows them.
 
+use cairn_meta::tasks::TaskState;
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
-    BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, ProjectId, ResourceId,
-    ResourceType, VaultId, VerifyLevel,
+    BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, PolicyId, ProjectId,
+    ResourceId, ResourceType, Timestamp, VaultId, VerifyLevel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,13 @@ pub enum OperationDetail {
         /// The day, as it was asked for.
         day: String,
     },
+    /// A run of a policy, for a vault of which nothing was backed up.
+    PolicyRun {
+        /// The slot that the policy ran for.
+        slot: Timestamp,
+        /// Slots before it that passed while nobody was there to run them.
+        missed: u64,
+    },
     /// Backups are looked at, whether they could be restored.
     Verify {
         /// How closely.
@@ -165,6 +173,30 @@ impl Service {
         Ok(log.ok_or(Refusal::OperationLogNotFound)?.into())
     }
 
+    /// Has a task ended: what it began is undone, and its log says that it failed,
+    /// by request. One that has ended so already is left as it is.
+    ///
+    /// Errors: `NotFound`; `Invalid` for a task that is over.
+    pub async fn cancel_operation(
+        &self,
+        caller: &Caller,
+        log: OperationLogId,
+    ) -> Result<OperationView> {
+        let mut tx = self.meta().begin().await?;
+        let found = tx.operation_log(caller.project, log).await?;
+        let found = found.ok_or(Refusal::OperationLogNotFound)?;
+        let asked = tx.ask_to_cancel(log, self.now()).await?;
+        let task = tx.task(log).await?.ok_or(Refusal::OperationLogNotFound)?;
+        let asked_before = task.cancel_asked && task.state != TaskState::Succeeded;
+        if !asked && !asked_before {
+            let text = "Invalid operation_log_id provided. The task is over.";
+            return Err(Refusal::Invalid(text.to_owned()).into());
+        }
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(found.into())
+    }
+
     /// Writes the public record of a task, which `caller` asked for, into the
     /// transaction that holds the task.
     pub(crate) async fn log_operation(
@@ -184,6 +216,7 @@ impl Service {
             vault_name: vault.name.clone(),
             enterprise_project: vault.enterprise_project.clone(),
             checkpoint: new.checkpoint,
+            policy: new.policy,
             resource_type: plain.resource_type.or(Some(protected)),
             ..plain
         };
@@ -237,6 +270,8 @@ pub(crate) struct NewOperation<'a> {
     pub(crate) id: OperationLogId,
     pub(crate) vault: &'a cairn_meta::Vault,
     pub(crate) checkpoint: Option<cairn_types::CheckpointId>,
+    /// The policy that asked for it, if one did.
+    pub(crate) policy: Option<PolicyId>,
     pub(crate) operation_type: OperationType,
     pub(crate) resource: Option<(ResourceId, String, ResourceType)>,
     pub(crate) detail: OperationDetail,

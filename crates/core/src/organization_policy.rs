@@ -15,6 +15,7 @@ use cairn_types::{
 use uuid::Uuid;
 
 use crate::policy::{NewSchedule, ScheduleChange, new_schedule, replace_definition};
+use crate::policy_run::{plan_next, replan};
 use crate::{Caller, Refusal, Result, Service};
 
 /// The scope that is every project within reach.
@@ -354,8 +355,10 @@ async fn settle(
                 if bound && moves(&policy.definition, &wanted.definition) {
                     return Err(Refusal::PolicyRegionFixed.into());
                 }
+                let before = policy.clone();
                 become_wanted(&mut policy, wanted);
                 policy.updated_at = now;
+                replan(&before, &mut policy, now);
                 tx.update_policy(&policy).await?;
             }
             (false, true) => {
@@ -391,7 +394,7 @@ fn become_wanted(policy: &mut Policy, wanted: &OrganizationPolicy) {
 }
 
 fn new_policy(wanted: &OrganizationPolicy, project: ProjectId, now: Timestamp) -> Policy {
-    Policy {
+    let mut policy = Policy {
         id: PolicyId::random(),
         project,
         name: wanted.policy_name.clone(),
@@ -406,5 +409,9 @@ fn new_policy(wanted: &OrganizationPolicy, project: ProjectId, now: Timestamp) -
         organization_policy: Some(wanted.id),
         created_at: now,
         updated_at: now,
-    }
+        next_slot: None,
+        next_run_at: None,
+    };
+    plan_next(&mut policy, now);
+    policy
 }

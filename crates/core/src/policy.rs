@@ -6,6 +6,7 @@ use cairn_types::{
 };
 use uuid::Uuid;
 
+use crate::policy_run::{plan_next, replan};
 use crate::{Caller, Refusal, Result, Service};
 
 /// A policy with the vaults that follow it.
@@ -113,7 +114,7 @@ impl Service {
     /// CBR: `CreatePolicy`, `POST /v3/{project_id}/policies`.
     pub async fn create_policy(&self, caller: &Caller, new: NewPolicy) -> Result<PolicyView> {
         let now = self.now();
-        let policy = Policy {
+        let mut policy = Policy {
             id: PolicyId::random(),
             project: caller.project,
             name: new.name,
@@ -125,7 +126,10 @@ impl Service {
             organization_policy: None,
             created_at: now,
             updated_at: now,
+            next_slot: None,
+            next_run_at: None,
         };
+        plan_next(&mut policy, now);
         let mut tx = self.meta().begin().await?;
         let own = tx
             .count_own_policies(caller.project, policy.operation)
@@ -196,8 +200,11 @@ impl Service {
             return Err(set_by_organization("changed"));
         }
         let mut view = view(&mut tx, policy).await?;
+        let before = view.policy.clone();
         apply_change(&mut view, change)?;
-        view.policy.updated_at = self.now();
+        let now = self.now();
+        view.policy.updated_at = now;
+        replan(&before, &mut view.policy, now);
         tx.update_policy(&view.policy).await?;
         tx.commit().await?;
         Ok(view)

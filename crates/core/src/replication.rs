@@ -11,8 +11,9 @@ use cairn_types::{
 };
 
 use crate::operation_log::NewOperation;
+use crate::retention::stamp;
 use crate::work::Task;
-use crate::{Caller, OperationDetail, Refusal, ReplicatedBackup, Result, Service};
+use crate::{Caller, OperationDetail, Refusal, ReplicatedBackup, Result, RunOf, Service};
 
 /// Backups that one call for a whole vault takes; the oldest go first, and the
 /// next call takes the rest.
@@ -36,6 +37,8 @@ pub struct ReplicaTarget {
     pub name: Option<String>,
     /// What is said of the replica; the same, if not given.
     pub description: Option<String>,
+    /// The policy whose run it is, if it is one's.
+    pub policy: Option<RunOf>,
     /// Whether the request says that a policy asks.
     pub auto_trigger: bool,
 }
@@ -186,6 +189,7 @@ impl Service {
             id: log,
             vault: plan.source,
             checkpoint: Some(backup.checkpoint),
+            policy: replica.policy,
             operation_type: OperationType::Replication,
             resource: Some((
                 backup.resource,
@@ -213,6 +217,7 @@ impl Service {
     /// The row of a replica, or of a disk of one, before any of it is there.
     fn replica_of(&self, plan: &Plan<'_>, backup: &Backup, checkpoint: CheckpointId) -> Backup {
         let now = self.now();
+        let policy = plan.target.policy.as_ref();
         Backup {
             id: BackupId::random(),
             project: plan.destination.project,
@@ -231,7 +236,9 @@ impl Service {
             created_at: now,
             updated_at: now,
             protected_at: None,
-            expired_at: None,
+            expired_at: policy.and_then(|run| stamp(&run.definition, now)),
+            policy: policy.map(|run| run.id),
+            made_under: policy.map(|run| run.definition.clone()),
             ..backup.clone()
         }
     }
@@ -344,8 +351,9 @@ async fn destination(
         return Err(Refusal::RegionNotReplicable { region }.into());
     }
     // A project that the caller may not change answers as one that is not there.
+    let own = caller.is_service() && target.project == caller.project;
     let grant = tx.grant(caller.user, target.project).await?;
-    if grant.is_none_or(|grant| grant.role == Role::ReadOnlyAccess) {
+    if !own && grant.is_none_or(|grant| grant.role == Role::ReadOnlyAccess) {
         return Err(Refusal::ProjectNotReplicable.into());
     }
     let vault = tx.lock_vault(target.project, target.vault).await?;

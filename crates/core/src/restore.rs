@@ -99,6 +99,7 @@ impl Service {
             id: log,
             vault: &vault,
             checkpoint: Some(backup.checkpoint),
+            policy: None,
             operation_type: OperationType::Restore,
             resource: Some((
                 backup.resource,

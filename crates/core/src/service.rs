@@ -66,6 +66,8 @@ pub struct Parts {
     pub verification: VerificationSchedule,
     /// Whether every disk that was restored is read back and compared.
     pub compare_restored: bool,
+    /// The region that this server is.
+    pub region: String,
 }
 
 /// The service. Cheap to clone.
@@ -79,6 +81,14 @@ pub struct Service {
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
 /// of milliseconds by design, so that many sign-ins at once must wait.
 const HASHES: usize = 2;
+
+/// How something ended that was over when it was recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    Skipped { why: String },
+    Failed { why: String },
+}
 
 /// The kind of a task that was over when it was added.
 const RECORD: &str = "record";
@@ -112,6 +122,10 @@ impl Service {
 
     pub(crate) fn quotas(&self) -> &Quotas {
         &self.parts.quotas
+    }
+
+    pub(crate) fn region(&self) -> &str {
+        &self.parts.region
     }
 
     pub(crate) fn compares_restored(&self) -> bool {
@@ -165,17 +179,24 @@ impl Service {
         self.log_operation(tx, caller, operation).await
     }
 
-    /// Adds the public record of something that the transaction does itself:
-    /// that of a task which is over.
+    /// Adds the public record of something that the transaction does itself, or
+    /// that is not done at all: that of a task which is over.
     pub(crate) async fn record(
         &self,
         tx: &mut Tx,
         caller: &Caller,
         operation: NewOperation<'_>,
+        outcome: Outcome,
     ) -> Result<()> {
         let (kind, payload, now) = (RECORD, "{}".to_owned(), self.now());
+        let (state, error_text) = match outcome {
+            Outcome::Done => (TaskState::Succeeded, String::new()),
+            Outcome::Skipped { why } => (TaskState::Skipped, why),
+            Outcome::Failed { why } => (TaskState::Failed, why),
+        };
         let row = TaskRow {
-            state: TaskState::Succeeded,
+            state,
+            error_text,
             started_at: Some(now),
             ended_at: Some(now),
             ..TaskRow::new(operation.id, kind, payload, &caller.request_id, now)

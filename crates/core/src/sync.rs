@@ -63,6 +63,7 @@ impl Service {
             id,
             vault: &vault,
             checkpoint: None,
+            policy: None,
             operation_type: OperationType::Sync,
             resource: None,
             detail: OperationDetail::Sync {

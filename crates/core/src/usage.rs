@@ -6,6 +6,7 @@ use cairn_types::{OperationLogId, OperationType, ProjectId, ResourceId, Resource
 use cairn_types::{Timestamp, VaultId};
 
 use crate::operation_log::NewOperation;
+use crate::service::Outcome;
 use crate::{Caller, OperationDetail, Refusal, Result, Service, VaultView};
 
 impl Service {
@@ -108,11 +109,13 @@ impl Service {
             id: log,
             vault: &vault,
             checkpoint: None,
+            policy: None,
             operation_type: OperationType::UpdateExpirationTime,
             resource: None,
             detail: OperationDetail::UpdateExpirationTime { affected, day },
         };
-        self.record(&mut tx, caller, operation).await?;
+        self.record(&mut tx, caller, operation, Outcome::Done)
+            .await?;
         tx.commit().await?;
         Ok((affected, log))
     }

@@ -271,6 +271,7 @@ impl Service {
             id: OperationLogId::random(),
             vault: &view.vault,
             checkpoint: None,
+            policy: None,
             operation_type: OperationType::VaultDelete,
             resource: None,
             detail: OperationDetail::VaultDelete {
@@ -379,6 +380,7 @@ impl Service {
             id: OperationLogId::random(),
             vault: &vault,
             checkpoint: None,
+            policy: None,
             operation_type: OperationType::RemoveResource,
             resource: None,
             detail: OperationDetail::RemoveResources {

@@ -114,6 +114,7 @@ impl Service {
             id,
             vault: &vault,
             checkpoint: None,
+            policy: None,
             operation_type: OperationType::Verify,
             resource,
             detail: OperationDetail::Verify { level },

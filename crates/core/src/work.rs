@@ -13,7 +13,9 @@ use std::sync::Arc;
 use cairn_meta::tasks::{ONE_AT_A_TIME, Task as TaskRow};
 use cairn_source::Inventory;
 use cairn_task::{Failure, Work};
-use cairn_types::{BackupId, Kind, Progress, ProjectId, ResourceId, VaultId, VerifyLevel};
+use cairn_types::{
+    BackupId, Kind, PolicyId, Progress, ProjectId, ResourceId, VaultId, VerifyLevel,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -36,6 +38,13 @@ pub(crate) enum Task {
         backup: BackupId,
         source_project: ProjectId,
         source: BackupId,
+    },
+    /// Copies what a vault has and its destination has not, as a policy says.
+    ReplicateByPolicy {
+        project: ProjectId,
+        policy: PolicyId,
+        vault: VaultId,
+        destination: VaultId,
     },
     /// Writes a backup over the disks it came from.
     Restore {
@@ -82,6 +91,7 @@ impl Task {
         match self {
             Self::BackUp { .. } => "back_up",
             Self::Replicate { .. } => "replicate",
+            Self::ReplicateByPolicy { .. } => "replicate_by_policy",
             Self::Restore { .. } => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
@@ -103,6 +113,7 @@ impl Task {
         match self {
             Self::BackUp { .. } | Self::Replicate { .. } => backup::STEPS,
             Self::Restore { .. } => restore::STEPS,
+            Self::ReplicateByPolicy { .. } => &["ask"],
             Self::DeleteBackup { .. } => &["delete"],
             Self::DeleteVault { .. } => &["delete backups", "delete vault"],
             Self::RemoveResources { .. } => &["delete backups", "unbind"],
@@ -137,9 +148,12 @@ impl Worker {
         }
     }
 
-    /// Waits for a turn to move bytes.
-    async fn turn_to_move_bytes(&self) -> SemaphorePermit<'_> {
-        self.byte_movers.acquire().await.expect("nobody closes it")
+    /// Waits for a turn to move bytes, unless the work is to end before.
+    async fn turn_to_move_bytes(&self, progress: &Progress) -> Result<SemaphorePermit<'_>> {
+        tokio::select! {
+            turn = self.byte_movers.acquire() => Ok(turn.expect("nobody closes it")),
+            () = progress.cancelled() => Err(Error::Cancelled),
+        }
     }
 
     async fn run_step(&self, row: &TaskRow, step: usize, progress: &Arc<Progress>) -> Result<()> {
@@ -176,6 +190,17 @@ impl Worker {
                     folder: &folder,
                 };
                 work.run(step, progress).await
+            }
+            Task::ReplicateByPolicy {
+                project,
+                policy,
+                vault,
+                destination,
+            } => {
+                let policy = (project, policy);
+                self.service
+                    .replicate_by_policy(policy, vault, destination)
+                    .await
             }
             Task::DeleteBackup { project, backup } => {
                 delete::backup(&self.service, project, backup).await
@@ -261,7 +286,8 @@ impl Worker {
                 work.give_up(why).await
             }
             // They write nothing before they are done.
-            Task::Sync { .. }
+            Task::ReplicateByPolicy { .. }
+            | Task::Sync { .. }
             | Task::ImportBackup { .. }
             | Task::Collect { .. }
             | Task::Protect { .. }

@@ -358,6 +358,7 @@ async fn a_replica_is_whole_or_not_there_whatever_happens_at_any_step() {
                 vault,
                 name: None,
                 description: None,
+                policy: None,
                 auto_trigger: false,
             };
             let begun = world

@@ -148,6 +148,7 @@ async fn the_project_that_waited_longest_is_first() {
         vault: there.vault.id,
         name: None,
         description: None,
+        policy: None,
         auto_trigger: false,
     };
     let begun = world

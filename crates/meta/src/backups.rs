@@ -1,8 +1,8 @@
 //! Backups.
 
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, CheckpointId, MemberStatus, ProjectId, ResourceId,
-    ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, BackupStep, CheckpointId, MemberStatus, OperationDefinition, PolicyId,
+    ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
 };
 use sqlx::any::AnyRow;
 
@@ -67,6 +67,10 @@ pub struct Backup {
     pub expired_at: Option<Timestamp>,
     /// What was known of the resource, if it was recorded.
     pub metadata: Option<serde_json::Value>,
+    /// The policy that made it, if one did.
+    pub policy: Option<PolicyId>,
+    /// What that policy did with what it made, then.
+    pub made_under: Option<OperationDefinition>,
 }
 
 /// Whose backups a list shows.
@@ -152,8 +156,18 @@ impl FromRow for Backup {
                 Some(_) => Some(row.json("metadata")?),
                 None => None,
             },
+            policy: row.optional_parsed("policy_id")?,
+            made_under: match row.optional_text("made_under")? {
+                Some(_) => Some(row.json("made_under")?),
+                None => None,
+            },
         })
     }
+}
+
+/// A definition as its column has it.
+fn written(definition: &OperationDefinition) -> String {
+    serde_json::to_string(definition).expect("definitions have string keys only")
 }
 
 fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statement {
@@ -284,6 +298,11 @@ impl Tx {
             ("protected_at", backup.protected_at.into()),
             ("expired_at", backup.expired_at.into()),
             ("metadata", optional(backup.metadata.as_ref())),
+            ("policy_id", optional(backup.policy)),
+            (
+                "made_under",
+                optional(backup.made_under.as_ref().map(written)),
+            ),
         ];
         insert(self, "backups", columns).await?;
         match backup.parent {

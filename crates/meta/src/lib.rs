@@ -22,6 +22,7 @@ mod organization_policies;
 mod policies;
 mod query;
 mod replications;
+mod retention;
 mod shares;
 pub mod tasks;
 mod usage;
@@ -42,6 +43,7 @@ pub use organization_policies::OrganizationPolicy;
 pub use policies::{Policy, PolicyBinding, PolicyFilter, PolicySchedule};
 pub use query::{Page, SortKey};
 pub use replications::{Replication, ReplicationEnd, ReplicationView};
+pub use retention::AutomaticBackup;
 pub use shares::{Share, ShareFilter, ShareSort};
 pub use usage::{ProjectUsage, ResourceUsage};
 pub use vaults::{

@@ -98,7 +98,8 @@ fn states_shown_as(status: OperationStatus) -> &'static [TaskState] {
         OperationStatus::Running => &[TaskState::Running, TaskState::Undoing],
         OperationStatus::Success => &[TaskState::Succeeded],
         OperationStatus::Failed => &[TaskState::Failed],
-        OperationStatus::Skipped | OperationStatus::Timeout => &[],
+        OperationStatus::Skipped => &[TaskState::Skipped],
+        OperationStatus::Timeout => &[],
     }
 }
 
@@ -108,6 +109,7 @@ const fn shown(state: TaskState) -> OperationStatus {
         TaskState::Running | TaskState::Undoing => OperationStatus::Running,
         TaskState::Succeeded => OperationStatus::Success,
         TaskState::Failed => OperationStatus::Failed,
+        TaskState::Skipped => OperationStatus::Skipped,
     }
 }
 

@@ -36,6 +36,10 @@ pub struct Policy {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+    /// The slot that it runs for next.
+    pub next_slot: Option<Timestamp>,
+    /// When it runs next, if ever: in the window that begins with the slot.
+    pub next_run_at: Option<Timestamp>,
 }
 
 /// When a policy runs, as its client wrote it.
@@ -93,6 +97,8 @@ impl FromRow for Policy {
             organization_policy: row.optional_parsed("organization_policy_id")?,
             created_at: row.time("created_at")?,
             updated_at: row.time("updated_at")?,
+            next_slot: row.optional_time("next_slot")?,
+            next_run_at: row.optional_time("next_run_at")?,
         })
     }
 }
@@ -141,6 +147,8 @@ impl Tx {
             ),
             ("created_at", policy.created_at.into()),
             ("updated_at", policy.updated_at.into()),
+            ("next_slot", policy.next_slot.into()),
+            ("next_run_at", policy.next_run_at.into()),
         ];
         insert(self, "policies", columns).await
     }
@@ -158,6 +166,8 @@ impl Tx {
             .bind(json(&policy.definition));
         statement.push(", schedule = ").bind(json(&policy.schedule));
         statement.push(", updated_at = ").bind(policy.updated_at);
+        statement.push(", next_slot = ").bind(policy.next_slot);
+        statement.push(", next_run_at = ").bind(policy.next_run_at);
         statement.equals("id", Some(policy.id));
         statement.run(self).await?;
         Ok(())
@@ -298,5 +308,46 @@ impl Tx {
             .one_of("policy_id", policies)
             .push(" ORDER BY bound_at, vault_id");
         statement.all(self).await
+    }
+
+    /// Up to `limit` policies that run now or should have, the longest due first.
+    /// Until the end of the transaction nobody else is given the same.
+    pub async fn due_policies(&mut self, now: Timestamp, limit: u32) -> Result<Vec<Policy>> {
+        let lock = self.claim_lock();
+        let mut statement = Statement::new("SELECT * FROM policies");
+        statement
+            .condition("enabled = 1")
+            .condition("next_run_at <= ")
+            .bind(now)
+            .push(" ORDER BY next_run_at, id LIMIT ")
+            .bind(i64::from(limit))
+            .push(" ")
+            .push(lock);
+        statement.all(self).await
+    }
+
+    /// When the next policy runs, if one ever does.
+    pub async fn next_policy_run(&mut self) -> Result<Option<Timestamp>> {
+        let mut statement = Statement::new("SELECT * FROM policies");
+        statement
+            .condition("enabled = 1")
+            .condition("next_run_at IS NOT NULL")
+            .push(" ORDER BY next_run_at LIMIT 1");
+        let next: Option<Policy> = statement.one(self).await?;
+        Ok(next.and_then(|policy| policy.next_run_at))
+    }
+
+    /// The policy of a kind that a vault follows.
+    pub async fn policy_of_vault(
+        &mut self,
+        vault: VaultId,
+        operation: PolicyOperation,
+    ) -> Result<Option<Policy>> {
+        let mut statement = Statement::new("SELECT p.* FROM policies p");
+        statement
+            .push(" JOIN vault_policies b ON b.policy_id = p.id")
+            .equals("b.vault_id", Some(vault))
+            .equals("b.operation_type", Some(operation));
+        statement.one(self).await
     }
 }

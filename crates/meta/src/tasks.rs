@@ -25,15 +25,18 @@ pub enum TaskState {
     Succeeded,
     /// Undone and given up.
     Failed,
+    /// Not begun, for a reason that its record gives.
+    Skipped,
 }
 
 impl TaskState {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Waiting,
         Self::Running,
         Self::Undoing,
         Self::Succeeded,
         Self::Failed,
+        Self::Skipped,
     ];
 
     /// The name that the catalogue stores.
@@ -44,6 +47,7 @@ impl TaskState {
             Self::Undoing => "undoing",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
+            Self::Skipped => "skipped",
         }
     }
 }
@@ -104,6 +108,8 @@ pub struct Task {
     pub ended_at: Option<Timestamp>,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// Whether somebody asked that it be ended.
+    pub cancel_asked: bool,
 }
 
 impl FromRow for Task {
@@ -127,6 +133,7 @@ impl FromRow for Task {
             started_at: row.optional_time("started_at")?,
             ended_at: row.optional_time("ended_at")?,
             updated_at: row.time("updated_at")?,
+            cancel_asked: row.flag("cancel_asked")?,
         })
     }
 }
@@ -159,6 +166,7 @@ impl Task {
             started_at: None,
             ended_at: None,
             updated_at: now,
+            cancel_asked: false,
         }
     }
 }
@@ -185,6 +193,7 @@ impl Tx {
             ("started_at", task.started_at.into()),
             ("ended_at", task.ended_at.into()),
             ("updated_at", task.updated_at.into()),
+            ("cancel_asked", task.cancel_asked.into()),
         ];
         insert(self, "tasks", columns).await
     }
@@ -212,6 +221,16 @@ impl Tx {
             .push(" ORDER BY created_at, id LIMIT 1");
         let found: Option<Task> = statement.one(self).await?;
         Ok(found.map(|task| task.id))
+    }
+
+    /// Whether a task of this kind and payload is not over.
+    pub async fn unfinished_task(&mut self, kind: &str, payload: &str) -> Result<bool> {
+        let mut statement = Statement::new("SELECT COUNT(*) FROM tasks");
+        statement
+            .condition("state IN ('waiting', 'running', 'undoing')")
+            .equals("kind", Some(kind))
+            .equals("payload", Some(payload));
+        Ok(statement.number(self).await? > 0)
     }
 
     /// How many tasks of this kind are not over.
@@ -280,6 +299,22 @@ impl Tx {
         let mut statement = Statement::new("SELECT * FROM tasks");
         statement.equals("id", Some(id));
         statement.one(self).await
+    }
+
+    /// Asks that a task which is not over, and is not being undone, be ended; one that
+    /// waits is due at once, so that it is undone now. False if there is no such task.
+    pub async fn ask_to_cancel(&mut self, id: OperationLogId, now: Timestamp) -> Result<bool> {
+        let mut statement = Statement::new("UPDATE tasks SET cancel_asked = 1, not_before = ");
+        statement
+            .push("CASE WHEN state = 'waiting' AND not_before > ")
+            .bind(now)
+            .push(" THEN ")
+            .bind(now)
+            .push(" ELSE not_before END");
+        statement
+            .equals("id", Some(id))
+            .condition("state IN ('waiting', 'running')");
+        Ok(statement.run(self).await? == 1)
     }
 
     /// Ends every lease: for the one process that owns the catalogue, when it starts.

@@ -11,8 +11,8 @@ mod simulate;
 mod zone;
 
 pub use retention::{
-    Decision, Fact, Keeper, Reason, Retention, RetentionError, decide, failed_to_remove,
-    is_full_due,
+    Decision, FAILED_KEPT_SECONDS, Fact, Keeper, Reason, Retention, RetentionError, decide,
+    failed_to_remove, is_full_due,
 };
 pub use schedule::{
     Due, MAX_MISSED, MAX_RULES, Runs, Schedule, ScheduleError, ScheduleField, due, start_of,

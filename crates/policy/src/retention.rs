@@ -16,7 +16,7 @@ use cairn_types::{
 use crate::civil::{DAY_SECONDS, Date, date_of, day_of, days_in_month, weekday_of};
 use crate::zone::{Wall, Zone, second_of, timestamp_of};
 
-pub use keep::{Decision, Fact, Keeper, decide, failed_to_remove};
+pub use keep::{Decision, FAILED_KEPT_SECONDS, Fact, Keeper, decide, failed_to_remove};
 
 /// No stamp lies later: the end of the years that instants have.
 const LAST_SECOND: i64 = day_of(9999, 12, 30) * DAY_SECONDS;

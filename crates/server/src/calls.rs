@@ -12,8 +12,8 @@ use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
     App, agents, backups, bindings, checkpoints, lookups, members, metadata, operation_logs,
-    orders, organization_policies, policies, protectables, replications, sync, tags, usage, vaults,
-    verifications,
+    orders, organization_policies, policies, protectables, replications, retention, sync, tags,
+    usage, vaults, verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -150,6 +150,10 @@ calls! {
         StartVerification: verifications::start, (app, caller, request);
         ListVerifications: verifications::list, (app, caller, request);
         ShowVerification: verifications::show, (app, caller, request);
+
+        ExplainBackup: retention::explain, (app, caller, request);
+        PreviewPolicy: retention::preview, (app, caller, request);
+        CancelOpLog: operation_logs::cancel, (app, caller, request);
     }
     without_body {
         DeleteVault: vaults::delete, (app, caller, request);

@@ -33,6 +33,7 @@ pub(crate) async fn create(
             .unwrap_or_default(),
     });
     let new = NewCheckpoint {
+        policy: None,
         vault: body.checkpoint.vault_id,
         name: parameters.name,
         description: parameters.description.unwrap_or_default(),

@@ -450,8 +450,9 @@ fn extra_info(
         Some(OperationDetail::VaultDelete { failed, total }) => {
             extra.vault_delete = Some(OperationVaultDelete::new(small(failed), small(total)));
         }
-        // CBR's records have no block for it: the results have a list of their own.
-        Some(OperationDetail::Verify { .. }) | None => {}
+        // CBR's records have no block for these: the results of a verification have a
+        // list of their own, and a run without a backup has its reason only.
+        Some(OperationDetail::Verify { .. } | OperationDetail::PolicyRun { .. }) | None => {}
     }
     extra
 }

@@ -230,6 +230,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::ShareVaultState => ErrorCode::ShareVaultState,
         Refusal::ShareVaultType => ErrorCode::ShareVaultType,
         Refusal::SharedOn => ErrorCode::ShareAgain,
+        Refusal::RunStillAtWork => ErrorCode::BackupTaskRunning,
     }
 }
 

@@ -25,6 +25,7 @@ mod policies;
 mod protectables;
 mod replications;
 mod request;
+mod retention;
 mod routes;
 mod sync;
 mod tags;

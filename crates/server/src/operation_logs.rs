@@ -65,3 +65,16 @@ pub(crate) async fn show(
         operation_log: convert::operation_log(log),
     })
 }
+
+/// An extension: CBR ends no task that it has begun.
+pub(crate) async fn cancel(
+    app: &App,
+    caller: &Caller,
+    request: &Request,
+) -> Result<OperationLogResponse> {
+    let id = request.path("operation_log_id")?;
+    let log = app.service.cancel_operation(caller, id).await?;
+    Ok(OperationLogResponse {
+        operation_log: convert::operation_log(log),
+    })
+}

@@ -52,7 +52,10 @@ fn needs(operation: Operation) -> Needs {
     let spec = operation.spec();
     match operation {
         // Questions that are asked by POST.
-        Op::ShowVaultResourceInstances | Op::CheckAgent | Op::SimulatePolicy => Needs::Looking,
+        Op::ShowVaultResourceInstances
+        | Op::CheckAgent
+        | Op::SimulatePolicy
+        | Op::PreviewPolicy => Needs::Looking,
         Op::CreatePolicy | Op::UpdatePolicy | Op::DeletePolicy => Needs::Policies,
         Op::MigrateDomain => Needs::Domain,
         _ if spec.method == Method::GET => Needs::Looking,

@@ -39,6 +39,7 @@ pub(crate) async fn copy_backup(
         vault: wish.destination_vault_id,
         name: wish.name,
         description: wish.description,
+        policy: None,
         auto_trigger: false,
     };
     let begun = app.service.replicate_backup(caller, id, &target).await?;
@@ -71,6 +72,7 @@ pub(crate) async fn copy_vault(
         vault: wish.destination_vault_id,
         name: None,
         description: None,
+        policy: None,
         auto_trigger: wish.auto_trigger.unwrap_or(false),
     };
     let vault = wish.vault_id;

@@ -154,6 +154,7 @@ impl<W: Work> Engine<W> {
                 code: task.error_code.clone(),
                 text: task.error_text.clone(),
             }),
+            _ if task.cancel_asked => Next::Undo(cancelled()),
             _ if task.attempts > MAX_ATTEMPTS => Next::Undo(Failure {
                 kind: Kind::Transient,
                 code: String::new(),
@@ -191,6 +192,9 @@ impl<W: Work> Engine<W> {
         let names = self.work.steps(task);
         let first = usize::try_from(task.step).unwrap_or(usize::MAX);
         for (step, name) in names.iter().enumerate().skip(first) {
+            if task.cancel_asked {
+                return Next::Undo(cancelled());
+            }
             tracing::debug!(task.id = %task.id, task.kind = %task.kind, step = name, "a step begins");
             let seen = task.clone();
             let run = AssertUnwindSafe(self.work.run(&seen, step, progress)).catch_unwind();
@@ -221,6 +225,10 @@ impl<W: Work> Engine<W> {
             "a step failed: {}", failure.text
         );
         match failure.kind {
+            Kind::Cancelled if task.cancel_asked => Next::Undo(Failure {
+                text: format!("{CANCELLED}: {}", failure.text),
+                ..failure
+            }),
             Kind::Cancelled if self.stop.is_cancelled() => Next::Release {
                 after_seconds: 0,
                 keep_attempt: false,
@@ -249,6 +257,7 @@ impl<W: Work> Engine<W> {
             loop {
                 beat.tick().await;
                 match self.save(task, progress).await {
+                    Ok(true) if task.cancel_asked => progress.cancel(),
                     Ok(true) => {}
                     Ok(false) => progress.cancel(),
                     Err(error) => tracing::warn!(
@@ -273,6 +282,10 @@ impl<W: Work> Engine<W> {
         task.updated_at = now;
         let mut tx = self.meta.begin().await?;
         let held = tx.save_task(task, &self.owner).await?;
+        if held {
+            let seen = tx.task(task.id).await?;
+            task.cancel_asked = seen.is_some_and(|seen| seen.cancel_asked);
+        }
         tx.commit().await?;
         Ok(held)
     }
@@ -336,6 +349,17 @@ impl<W: Work> Engine<W> {
             }
         }
         Ok(true)
+    }
+}
+
+/// What is said of a task that somebody ended.
+const CANCELLED: &str = "cancelled by request";
+
+fn cancelled() -> Failure {
+    Failure {
+        kind: Kind::Cancelled,
+        code: String::new(),
+        text: CANCELLED.to_owned(),
     }
 }
 

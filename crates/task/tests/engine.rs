@@ -349,3 +349,59 @@ async fn a_heartbeat_does_not_stop_the_step_that_it_waits_for() {
     );
     assert_eq!(stage.task().await.state, TaskState::Succeeded);
 }
+
+impl Stage {
+    async fn cancel(&self) -> bool {
+        let mut tx = self.meta.begin().await.unwrap();
+        let asked = tx.ask_to_cancel(self.task, self.clock.now()).await.unwrap();
+        tx.commit().await.unwrap();
+        asked
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_at_work_ends_at_the_next_heartbeat() {
+    let stage = Stage::new().await;
+    stage.script.plan(1, Next::Hang);
+    let canceller = async {
+        stage.script.reached.notified().await;
+        assert!(stage.cancel().await);
+    };
+    tokio::join!(stage.run(), canceller);
+    let task = stage.task().await;
+    assert_eq!(task.state, TaskState::Failed);
+    assert!(
+        task.error_text.starts_with("cancelled by request"),
+        "{}",
+        task.error_text
+    );
+    let notes = stage.script.notes();
+    assert_eq!(notes[..2], ["run 0", "run 1"]);
+    assert!(
+        notes[2].starts_with("undo 1") && notes[3].starts_with("undo 0"),
+        "{notes:?}"
+    );
+    assert!(!stage.run().await, "it is over");
+    assert!(!stage.cancel().await, "it is over");
+}
+
+#[tokio::test]
+async fn a_task_that_is_cancelled_before_its_time_never_runs() {
+    let stage = Stage::new().await;
+    stage.script.plan(0, Next::Fail(Kind::Transient));
+    assert!(stage.run().await);
+    assert!(!stage.run().await, "not at once");
+    assert!(stage.cancel().await);
+    assert!(stage.run().await, "it is undone at once");
+    let expected = ["run 0", "undo 0 cancelled by request"];
+    assert_eq!(stage.script.notes(), expected);
+    assert_eq!(stage.task().await.state, TaskState::Failed);
+}
+
+#[tokio::test]
+async fn a_task_that_is_done_when_it_is_cancelled_is_done() {
+    let stage = Stage::new().await;
+    assert!(stage.run().await);
+    assert!(!stage.cancel().await);
+    assert_eq!(stage.task().await.state, TaskState::Succeeded);
+}

@@ -8,11 +8,11 @@ use cairn_repo::{Project as ProjectRepository, WriteDisk, WriteTree, Written};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::{
-    BackupId, BackupInfo, BackupStatus, BackupStep, Kind, Progress, ProjectId, ResourceId,
-    ResourceType,
+    BackupId, BackupInfo, BackupStatus, Kind, Progress, ProjectId, ResourceId, ResourceType,
 };
 
 use super::Worker;
+use crate::protect::Protected;
 use crate::{Error, Refusal, Result};
 
 pub(super) const STEPS: &[&str] = &["begin", "write disks", "acknowledge"];
@@ -92,11 +92,12 @@ impl<'a> BackUp<'a> {
     }
 
     async fn begin(&self) -> Result<()> {
-        self.step_rows(BackupStep::StartProtect, |_| {}).await
+        let service = &self.worker.service;
+        service.begin_protect(self.project, self.backup).await
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
-        let _turn = self.worker.turn_to_move_bytes().await;
+        let _turn = self.worker.turn_to_move_bytes(progress).await?;
         let service = &self.worker.service;
         let (backup, children) = self.rows().await?;
         let vault_name = self.vault_name(&backup).await?;
@@ -293,17 +294,16 @@ impl<'a> BackUp<'a> {
         let repository = service.repository().existing_project(self.project).await?;
         let listed = repository.find(self.backup).await?;
         let (backup, children) = self.rows().await?;
-        let now = service.now();
-        let charge = self.charge(&backup, &children).await?;
-        self.step_rows(BackupStep::FinishProtect, |backup| {
-            if backup.id == self.backup {
-                backup.size_bytes = listed.size_bytes;
-                backup.root = Some(listed.root.to_string());
-                (backup.data_bytes, backup.used_bytes) = charge;
-            }
-            backup.protected_at = Some(now);
-        })
-        .await?;
+        let (data_bytes, used_bytes) = self.charge(&backup, &children).await?;
+        let protected = Protected {
+            size_bytes: listed.size_bytes,
+            data_bytes,
+            used_bytes,
+            root: listed.root.to_string(),
+        };
+        service
+            .finish_protect(self.project, self.backup, &protected)
+            .await?;
         self.enqueue_protection().await?;
         service.settle_capacity(self.project, backup.vault).await
     }
@@ -354,12 +354,10 @@ impl<'a> BackUp<'a> {
     }
 
     async fn fail(&self, why: &Failure) -> Result<()> {
-        self.step_rows(BackupStep::FailProtect, |backup| {
-            backup.used_bytes = 0;
-            backup.root = None;
-            backup.error_message = Some(why.text.clone());
-        })
-        .await
+        let service = &self.worker.service;
+        service
+            .fail_protect(self.project, self.backup, &why.text)
+            .await
     }
 
     async fn rows(&self) -> Result<(Backup, Vec<Backup>)> {
@@ -367,23 +365,6 @@ impl<'a> BackUp<'a> {
         let backup = tx.backup(self.project, self.backup).await?;
         let children = tx.children_of(&[self.backup]).await?;
         Ok((backup.ok_or(Refusal::BackupNotFound)?, children))
-    }
-
-    /// Takes the backup and its children a step on, in one transaction.
-    async fn step_rows(&self, step: BackupStep, change: impl Fn(&mut Backup)) -> Result<()> {
-        let service = &self.worker.service;
-        let mut tx = service.meta().begin().await?;
-        let backup = tx
-            .lock_backup(self.project, self.backup)
-            .await?
-            .ok_or(Refusal::BackupNotFound)?;
-        let children = tx.children_of(&[self.backup]).await?;
-        for mut row in std::iter::once(backup).chain(children) {
-            tx.step_backup(&mut row, step, service.now()).await?;
-            change(&mut row);
-            tx.update_backup(&row).await?;
-        }
-        Ok(tx.commit().await?)
     }
 
     async fn vault_name(&self, backup: &Backup) -> Result<String> {

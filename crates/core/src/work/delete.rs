@@ -5,7 +5,7 @@
 use cairn_meta::Backup;
 use cairn_types::{BackupId, BackupStep, Progress, ProjectId, ResourceId, VaultId, VaultStep};
 
-use crate::{Result, Service};
+use crate::{Error, Result, Service};
 
 /// Deletes a backup; done already is done.
 pub(super) async fn backup(service: &Service, project: ProjectId, id: BackupId) -> Result<()> {
@@ -78,6 +78,9 @@ async fn each(
 ) -> Result<()> {
     progress.add_total(backups.len() as u64);
     for found in backups {
+        if progress.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         backup(service, project, found.id).await?;
         progress.advance(1);
     }

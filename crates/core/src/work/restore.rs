@@ -42,7 +42,7 @@ impl Restore<'_> {
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
-        let _turn = self.worker.turn_to_move_bytes().await;
+        let _turn = self.worker.turn_to_move_bytes(progress).await?;
         let repository = self
             .worker
             .service

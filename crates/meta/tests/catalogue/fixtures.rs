@@ -5,8 +5,8 @@ use cairn_meta::{
     SkipReason, Skipped, Tx, Vault, VolumeChoice,
 };
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, CheckpointId, DomainId, ObjectType, ProjectId,
-    ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    BackupId, BackupStatus, BackupStep, CheckpointId, DomainId, ObjectType, OperationDefinition,
+    PolicyId, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
@@ -189,6 +189,11 @@ pub fn backup(
         protected_at: Some(at(seconds + 1)),
         expired_at: None,
         metadata: None,
+        policy: Some(PolicyId::random()),
+        made_under: Some(OperationDefinition {
+            max_backups: Some(3),
+            ..OperationDefinition::default()
+        }),
     }
 }
 

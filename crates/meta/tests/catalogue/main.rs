@@ -12,6 +12,7 @@ mod fixtures;
 mod identities;
 mod policies;
 mod replications;
+mod retention;
 mod shares;
 mod tasks;
 mod vaults;

@@ -27,6 +27,8 @@ fn policy(project: ProjectId, operation: PolicyOperation, seconds: i64) -> Polic
         organization_policy: None,
         created_at: at(seconds),
         updated_at: at(seconds),
+        next_slot: Some(at(900)),
+        next_run_at: Some(at(950)),
     }
 }
 
@@ -156,6 +158,47 @@ async fn a_vault_follows_one_policy_of_each_kind() {
             .unwrap();
         tx.remove_vault(vault.id).await.unwrap();
         assert_eq!(tx.bindings_of(&all).await.unwrap(), []);
+        tx.commit().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_policies_that_are_due_are_found_the_longest_due_first() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let vault = vault(project, "v", 1);
+        let mut tx = meta.begin().await.unwrap();
+        tx.insert_vault(&vault).await.unwrap();
+        let mut policies: Vec<Policy> = (0..5)
+            .map(|number| policy(project, PolicyOperation::Backup, number))
+            .collect();
+        let runs = [
+            Some(at(300)),
+            Some(at(100)),
+            None,
+            Some(at(200)),
+            Some(at(50)),
+        ];
+        for (policy, run) in policies.iter_mut().zip(runs) {
+            policy.next_run_at = run;
+        }
+        policies[4].enabled = false;
+        for policy in &policies {
+            tx.insert_policy(policy).await.unwrap();
+        }
+        assert_eq!(tx.next_policy_run().await.unwrap(), Some(at(100)));
+        assert!(tx.due_policies(at(99), 9).await.unwrap().is_empty());
+        let due = tx.due_policies(at(200), 9).await.unwrap();
+        assert_eq!(due, [policies[1].clone(), policies[3].clone()]);
+        assert_eq!(tx.due_policies(at(900), 2).await.unwrap(), due);
+
+        let backup = PolicyOperation::Backup;
+        assert_eq!(tx.policy_of_vault(vault.id, backup).await.unwrap(), None);
+        let bound = binding(vault.id, &policies[0], 7);
+        tx.bind_policy(&bound).await.unwrap();
+        let followed = tx.policy_of_vault(vault.id, backup).await.unwrap();
+        assert_eq!(followed, Some(policies[0].clone()));
         tx.commit().await.unwrap();
     })
     .await;

@@ -24,10 +24,11 @@ use super::{Reason, Retention, Stamps};
 use crate::civil::{DAY_SECONDS, date_of, week_of};
 use crate::zone::{Wall, second_of};
 
-/// How many failed scheduled backups are kept, and for how long.
+/// How many failed scheduled backups are kept.
 /// Source: the user guide on policies.
 const FAILED_KEPT: usize = 10;
-const FAILED_KEPT_SECONDS: i64 = 30 * DAY_SECONDS;
+/// How long they are kept.
+pub const FAILED_KEPT_SECONDS: i64 = 30 * DAY_SECONDS;
 
 /// What is known of a backup that a policy made. Backups that somebody made by hand are none of a
 /// policy's business, and are not to be among them.

@@ -120,6 +120,22 @@ impl Client {
         self.back_up(&vault).await
     }
 
+    /// The log of a backup that nobody has begun.
+    async fn a_waiting_task(&self) -> String {
+        let vault = self.server_vault().await;
+        let body = json!({ "checkpoint": { "vault_id": vault } });
+        self.made(Op::CreateCheckpoint, body, "/checkpoint/id")
+            .await;
+        let query = format!("vault_id={vault}");
+        let listed = self
+            .call_with(Op::ListOpLogs, &[], &query, Value::Null)
+            .await;
+        listed.body["operation_logs"][0]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
     async fn a_prepaid_vault(&self) -> (String, String) {
         let mut body = vault_body("disk", 100, json!([]));
         let billing = &mut body["vault"]["billing"];
@@ -210,6 +226,7 @@ impl Client {
                 Case::new([], json!({ "agent_status": [asked] }))
             }
             Op::ShowVaultResourceInstances => Case::new([], json!({ "action": "filter" })),
+            Op::PreviewPolicy => self.policy_case(operation).await,
             _ => match operation.spec().group {
                 Group::Vault | Group::Order | Group::Tag => self.vault_case(operation).await,
                 Group::Policy | Group::OrganizationPolicy => self.policy_case(operation).await,
@@ -322,6 +339,10 @@ impl Client {
                 let change = json!({ "policy": { "name": "other", "enabled": false } });
                 Case::new([&id], change)
             }
+            Op::PreviewPolicy => {
+                let change = json!({ "policy": { "operation_definition": { "max_backups": 1 } } });
+                Case::new([&id], change)
+            }
             Op::ShowPolicy | Op::DeletePolicy => Case::plain([&id]),
             _ => panic!("{operation} has no case"),
         }
@@ -354,10 +375,12 @@ impl Client {
                 let listed = self.call(Op::ListOpLogs, &[], Value::Null).await;
                 Case::plain([listed.body["operation_logs"][0]["id"].as_str().unwrap()])
             }
+            Op::CancelOpLog => Case::plain([&self.a_waiting_task().await]),
             Op::ShowBackup
             | Op::DeleteBackup
             | Op::ShowMetadata
             | Op::ShowMembersDetail
+            | Op::ExplainBackup
             | Op::ShowVerification => Case::plain([&self.a_backup().await]),
             Op::StartVerification => {
                 let wish = json!({ "level": "quick", "backup_id": self.a_backup().await });
@@ -465,6 +488,7 @@ fn may(role: Role, operation: Op) -> bool {
             Op::CheckAgent,
             Op::ShowVaultResourceInstances,
             Op::SimulatePolicy,
+            Op::PreviewPolicy,
         ]
         .contains(&operation);
     let of_domain =
@@ -648,6 +672,7 @@ rows! {
     shares_by_everybody: Group::Member | Group::Replication | Group::Import,
     tags_by_everybody: Group::Tag,
     verifications_by_everybody: Group::Verification,
+    retention_and_tasks_by_everybody: Group::Retention | Group::Task,
     agents_by_everybody: Group::Agent | Group::AppConsistency | Group::Protectable,
     orders_by_everybody: Group::Order | Group::Migration,
     lookups_by_everybody: Group::StorageUsage | Group::Feature | Group::Lookup | Group::Version,

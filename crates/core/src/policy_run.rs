@@ -1,0 +1,287 @@
+//! Runs of policies: when one is due, what it starts, and what is said where it starts
+//! nothing. Whether a policy is due is decided by `cairn_policy` alone.
+//!
+//! A slot is used up in the transaction that starts its run, so that it runs once,
+//! whoever else looks at the same time and whenever the process ends.
+
+use std::collections::HashMap;
+
+use cairn_meta::{Policy, PolicyBinding, Tx, Vault};
+use cairn_policy::{Due, Schedule, due, start_of};
+use cairn_source::Protectable;
+use cairn_types::{
+    OperationLogId, OperationType, PolicyId, PolicyOperation, ProjectId, Timestamp, VaultId,
+};
+
+use crate::checkpoint::{NewCheckpoint, RunOf};
+use crate::operation_log::NewOperation;
+use crate::service::Outcome;
+use crate::work::Task;
+use crate::{Caller, Error, OperationDetail, Refusal, ReplicaTarget, Result, Service};
+
+/// Policies whose runs start in one transaction, and about as many backups.
+const AT_ONCE: u32 = 64;
+const BACKUPS_AT_ONCE: usize = 512;
+
+const STILL_AT_WORK: &str = "The slot was skipped: the run before it is still at work.";
+const NOTHING_BOUND: &str =
+    "The slot was skipped: the vault has no resource that policies back up.";
+
+impl Service {
+    /// Starts the runs of policies that are due, of some at a time, and says how many
+    /// policies those were: none, if none is due any more.
+    pub async fn run_due_policies(&self) -> Result<usize> {
+        let now = self.now();
+        let next = self.meta().look().await?.next_policy_run().await?;
+        if next.is_none_or(|next| next > now) {
+            return Ok(0);
+        }
+        let resources = self.all_protectables().await?;
+        let mut tx = self.meta().begin().await?;
+        let policies = tx.due_policies(now, AT_ONCE).await?;
+        let ids: Vec<_> = policies.iter().map(|policy| policy.id).collect();
+        let bindings = tx.bindings_of(&ids).await?;
+        let (mut runs, mut backups) = (0, 0);
+        for mut policy in policies {
+            if backups >= BACKUPS_AT_ONCE {
+                break;
+            }
+            if let Some(due) = due_run(&policy, now) {
+                let vaults = bindings
+                    .iter()
+                    .filter(|binding| binding.policy == policy.id);
+                for binding in vaults {
+                    let own = resources
+                        .get(&policy.project)
+                        .map_or(&[][..], Vec::as_slice);
+                    backups += self.run(&mut tx, (&policy, binding, due), own).await?;
+                }
+            }
+            plan_next(&mut policy, now);
+            tx.update_policy(&policy).await?;
+            runs += 1;
+        }
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(runs)
+    }
+
+    /// When the next policy runs, if one ever does.
+    pub async fn next_policy_run(&self) -> Result<Option<Timestamp>> {
+        Ok(self.meta().look().await?.next_policy_run().await?)
+    }
+
+    /// Starts a policy's run for one vault, or records why it does not; how many backups it makes.
+    async fn run(
+        &self,
+        tx: &mut Tx,
+        (policy, binding, due): (&Policy, &PolicyBinding, Due),
+        resources: &[Protectable],
+    ) -> Result<usize> {
+        let Some(vault) = tx.lock_vault(policy.project, binding.vault).await? else {
+            return Ok(0);
+        };
+        let caller = Caller::service(policy.project);
+        let started = match policy.operation {
+            PolicyOperation::Backup => {
+                self.run_backup(tx, &caller, (policy, &vault), resources)
+                    .await
+            }
+            PolicyOperation::Replication => {
+                let of = (policy, &vault, due);
+                self.run_replication(tx, &caller, of, binding.destination)
+                    .await
+            }
+        };
+        let outcome = match started {
+            Ok(started) => return Ok(started),
+            Err(Error::Refused(Refusal::RunStillAtWork)) => Outcome::Skipped {
+                why: STILL_AT_WORK.to_owned(),
+            },
+            Err(Error::Refused(Refusal::NothingToBackUp)) => Outcome::Skipped {
+                why: NOTHING_BOUND.to_owned(),
+            },
+            Err(Error::Refused(refusal)) => Outcome::Failed {
+                why: refusal.to_string(),
+            },
+            Err(error) => return Err(error),
+        };
+        tracing::warn!(policy.id = %policy.id, vault.id = %vault.id, ?outcome, "a run of a policy does not start");
+        self.record_run(tx, &caller, (policy, &vault, due), outcome)
+            .await?;
+        Ok(0)
+    }
+
+    async fn run_backup(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        (policy, vault): (&Policy, &Vault),
+        resources: &[Protectable],
+    ) -> Result<usize> {
+        if tx.is_policy_at_work(vault.id).await? {
+            return Err(Refusal::RunStillAtWork.into());
+        }
+        if vault.auto_bind {
+            self.bind_by_rules(tx, vault, resources).await?;
+        }
+        let new = NewCheckpoint {
+            vault: vault.id,
+            name: None,
+            description: String::new(),
+            auto_trigger: true,
+            incremental: true,
+            retention_days: None,
+            resources: Vec::new(),
+            policy: Some(RunOf {
+                id: policy.id,
+                definition: policy.definition.clone(),
+            }),
+        };
+        let view = self
+            .plan_backups(tx, caller, vault, &new, resources)
+            .await?;
+        Ok(view.resources.len())
+    }
+
+    /// Has the vault's backups copied by a task of its own: another server may have to be asked.
+    async fn run_replication(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        (policy, vault, due): (&Policy, &Vault, Due),
+        destination: Option<VaultId>,
+    ) -> Result<usize> {
+        let destination = destination.ok_or(Refusal::DestinationVaultNotFound)?;
+        let task = Task::ReplicateByPolicy {
+            project: policy.project,
+            policy: policy.id,
+            vault: vault.id,
+            destination,
+        };
+        if tx.unfinished_task(task.kind(), &task.payload()).await? {
+            return Err(Refusal::RunStillAtWork.into());
+        }
+        let operation = run_log((policy, vault, due));
+        self.enqueue(tx, caller, &task, operation).await?;
+        Ok(1)
+    }
+
+    /// Copies what a vault has and its destination has not, as a policy's run.
+    /// That there is nothing to copy is no failure.
+    pub(crate) async fn replicate_by_policy(
+        &self,
+        (project, policy): (ProjectId, PolicyId),
+        vault: VaultId,
+        destination: VaultId,
+    ) -> Result<()> {
+        let found = self.meta().look().await?.policy(project, policy).await?;
+        // It was deleted since.
+        let Some(policy) = found else {
+            return Ok(());
+        };
+        let here = self.region().to_owned();
+        let definition = policy.definition.clone();
+        let target = ReplicaTarget {
+            region: definition.destination_region.unwrap_or(here.clone()),
+            here,
+            project: definition.destination_project_id.unwrap_or(project),
+            vault: destination,
+            name: None,
+            description: None,
+            policy: Some(RunOf {
+                id: policy.id,
+                definition: policy.definition,
+            }),
+            auto_trigger: true,
+        };
+        match self
+            .replicate_vault(&Caller::service(project), vault, &target)
+            .await
+        {
+            Err(Error::Refused(Refusal::NothingToReplicate)) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    async fn record_run(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        (policy, vault, due): (&Policy, &Vault, Due),
+        outcome: Outcome,
+    ) -> Result<()> {
+        let operation = run_log((policy, vault, due));
+        self.record(tx, caller, operation, outcome).await
+    }
+
+    /// What can be protected, by the project that it belongs to.
+    async fn all_protectables(&self) -> Result<HashMap<ProjectId, Vec<Protectable>>> {
+        let all = self.ask_inventory(|inventory| inventory.list()).await?;
+        let owner = self.first_project().await?.map(|project| project.id);
+        let mut owned: HashMap<ProjectId, Vec<Protectable>> = HashMap::new();
+        for found in all {
+            if let Some(project) = found.project.or(owner) {
+                owned.entry(project).or_default().push(found);
+            }
+        }
+        Ok(owned)
+    }
+}
+
+/// The record of a run as such.
+fn run_log<'a>((policy, vault, due): (&Policy, &'a Vault, Due)) -> NewOperation<'a> {
+    NewOperation {
+        id: OperationLogId::random(),
+        vault,
+        checkpoint: None,
+        policy: Some(policy.id),
+        operation_type: match policy.operation {
+            PolicyOperation::Backup => OperationType::Backup,
+            PolicyOperation::Replication => OperationType::Replication,
+        },
+        resource: None,
+        detail: OperationDetail::PolicyRun {
+            slot: due.slot,
+            missed: due.missed,
+        },
+    }
+}
+
+/// The slot that a policy is to run for now, if one is.
+fn due_run(policy: &Policy, now: Timestamp) -> Option<Due> {
+    let slot = policy.next_slot?;
+    let done = Timestamp::from_micros(slot.as_micros() - 1);
+    due(&schedule_of(policy)?, policy.created_at, Some(done), now)
+}
+
+/// Decides when a policy runs next, after an instant.
+pub(crate) fn plan_next(policy: &mut Policy, after: Timestamp) {
+    let schedule = schedule_of(policy).filter(|_| policy.enabled);
+    policy.next_slot = schedule.and_then(|schedule| schedule.next_after(policy.created_at, after));
+    let window = policy.schedule.start_window_minutes;
+    policy.next_run_at = policy
+        .next_slot
+        .map(|slot| start_of(slot, window, policy.id.uuid()));
+}
+
+/// After a change of a policy: a slot that it waits for stays, unless it is another
+/// policy's by now.
+pub(crate) fn replan(before: &Policy, policy: &mut Policy, now: Timestamp) {
+    if before.schedule != policy.schedule || before.enabled != policy.enabled {
+        plan_next(policy, now);
+    }
+}
+
+/// A policy's schedule. One that cannot be read was written by another version.
+fn schedule_of(policy: &Policy) -> Option<Schedule> {
+    let kept = &policy.schedule;
+    let zone = kept.timezone.as_deref();
+    match Schedule::new(&kept.pattern, zone, &kept.recurrence_rules) {
+        Ok(schedule) => Some(schedule),
+        Err(error) => {
+            tracing::error!(policy.id = %policy.id, %error, "a policy's schedule cannot be read: it does not run");
+            None
+        }
+    }
+}
