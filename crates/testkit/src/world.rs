@@ -73,24 +73,34 @@ const DISK_BYTES: [(&str, u64); 3] = [
     (SERVER_DISKS[1], 4_000_000),
 ];
 
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder can be made")
+}
+
 impl World {
     /// A new world whose images hold random bytes and holes.
     pub async fn new() -> Self {
-        Self::build(None, 0).await
+        Self::build(folder(), None, 0).await
     }
 
     /// As `new`, with packs protected like this.
     pub async fn with_parity(parity: Option<Parity>) -> Self {
-        Self::build(parity, 0).await
+        Self::build(folder(), parity, 0).await
     }
 
     /// As `new`, with so many empty shares beside the others, called `share-0` and so on.
     pub async fn with_shares(count: usize) -> Self {
-        Self::build(None, count).await
+        Self::build(folder(), None, count).await
     }
 
-    async fn build(parity: Option<Parity>, shares: usize) -> Self {
-        let folder = tempfile::tempdir().expect("a folder can be made");
+    /// As `with_shares`, with all of it in memory where the system has a folder for that:
+    /// for tests that write for years.
+    pub async fn in_memory_with_shares(count: usize) -> Self {
+        let memory = tempfile::tempdir_in("/dev/shm");
+        Self::build(memory.unwrap_or_else(|_| folder()), None, count).await
+    }
+
+    async fn build(folder: TempDir, parity: Option<Parity>, shares: usize) -> Self {
         let images = folder.path().join("images");
         fs::create_dir(&images).expect("a folder can be made");
         for (number, (name, size)) in DISK_BYTES.iter().enumerate() {
