@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use cairn_meta::{Policy, PolicyBinding, Tx, Vault};
 use cairn_policy::{Due, Schedule, due, start_of};
-use cairn_source::Protectable;
+use cairn_source::{Inventory, Protectable};
 use cairn_types::{
     OperationLogId, OperationType, PolicyId, PolicyOperation, ProjectId, Timestamp, VaultId,
 };
@@ -51,10 +51,8 @@ impl Service {
                     .iter()
                     .filter(|binding| binding.policy == policy.id);
                 for binding in vaults {
-                    let own = resources
-                        .get(&policy.project)
-                        .map_or(&[][..], Vec::as_slice);
-                    backups += self.run(&mut tx, (&policy, binding, due), own).await?;
+                    let run = (&policy, binding, due);
+                    backups += self.run(&mut tx, run, &resources).await?;
                 }
             }
             plan_next(&mut policy, now);
@@ -76,7 +74,7 @@ impl Service {
         &self,
         tx: &mut Tx,
         (policy, binding, due): (&Policy, &PolicyBinding, Due),
-        resources: &[Protectable],
+        resources: &Protectables,
     ) -> Result<usize> {
         let Some(vault) = tx.lock_vault(policy.project, binding.vault).await? else {
             return Ok(0);
@@ -84,7 +82,7 @@ impl Service {
         let caller = Caller::service(policy.project);
         let started = match policy.operation {
             PolicyOperation::Backup => {
-                self.run_backup(tx, &caller, (policy, &vault), resources)
+                self.run_backup(tx, &caller, (policy, &vault), resources.of(policy.project))
                     .await
             }
             PolicyOperation::Replication => {
@@ -98,8 +96,11 @@ impl Service {
             Err(Error::Refused(Refusal::RunStillAtWork)) => Outcome::Skipped {
                 why: STILL_AT_WORK.to_owned(),
             },
-            Err(Error::Refused(Refusal::NothingToBackUp)) => Outcome::Skipped {
-                why: NOTHING_BOUND.to_owned(),
+            Err(Error::Refused(Refusal::NothingToBackUp)) => match &resources.trouble {
+                Some(why) => Outcome::Failed { why: why.clone() },
+                None => Outcome::Skipped {
+                    why: NOTHING_BOUND.to_owned(),
+                },
             },
             Err(Error::Refused(refusal)) => Outcome::Failed {
                 why: refusal.to_string(),
@@ -215,17 +216,37 @@ impl Service {
         self.record(tx, caller, operation, outcome).await
     }
 
-    /// What can be protected, by the project that it belongs to.
-    async fn all_protectables(&self) -> Result<HashMap<ProjectId, Vec<Protectable>>> {
-        let all = self.ask_inventory(|inventory| inventory.list()).await?;
+    /// What can be protected, as far as the sources can be listed.
+    async fn all_protectables(&self) -> Result<Protectables> {
+        let list = |inventory: &Inventory| Ok(inventory.list_readable());
+        let (all, errors) = self.ask_inventory(list).await?;
         let owner = self.first_project().await?.map(|project| project.id);
-        let mut owned: HashMap<ProjectId, Vec<Protectable>> = HashMap::new();
-        for found in all {
-            if let Some(project) = found.project.or(owner) {
-                owned.entry(project).or_default().push(found);
+        let mut found = Protectables::default();
+        for error in errors {
+            tracing::warn!(%error, "a source cannot be listed: policies pass what it holds by");
+            found.trouble.get_or_insert_with(|| error.to_string());
+        }
+        for protectable in all {
+            if let Some(project) = protectable.project.or(owner) {
+                let own = found.by_project.entry(project).or_default();
+                own.push(protectable);
             }
         }
-        Ok(owned)
+        Ok(found)
+    }
+}
+
+/// What can be protected.
+#[derive(Default)]
+struct Protectables {
+    by_project: HashMap<ProjectId, Vec<Protectable>>,
+    /// Why some of it cannot be told.
+    trouble: Option<String>,
+}
+
+impl Protectables {
+    fn of(&self, project: ProjectId) -> &[Protectable] {
+        self.by_project.get(&project).map_or(&[], Vec::as_slice)
     }
 }
 

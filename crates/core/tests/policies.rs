@@ -261,6 +261,34 @@ async fn a_run_that_cannot_start_says_why_and_the_next_is_tried() {
 }
 
 #[tokio::test]
+async fn a_source_that_cannot_be_listed_holds_nobody_elses_run_up() {
+    let stage = Stage::new(keeps(-1)).await;
+    let share = stage
+        .world
+        .vault(ObjectType::Turbo, stage.world.share().await)
+        .await;
+    let other = make(&stage.world, &[DAILY], keeps(-1)).await.policy.id;
+    stage.world.clock.advance(DAY);
+    let (caller, service) = (stage.world.caller(), &stage.world.service);
+    let policies = [other];
+    let bound = service.associate_policies(caller, share.vault.id, &policies, None);
+    bound.await.unwrap();
+    // In the place of the folder of images lies a file.
+    let images = stage.world.image("disk.img").parent().unwrap().to_owned();
+    std::fs::rename(&images, images.with_extension("away")).unwrap();
+    std::fs::File::create(&images).unwrap();
+    stage.settle().await;
+    let logs = stage.logs().await;
+    let failed = logs
+        .iter()
+        .find(|log| log.status == OperationStatus::Failed);
+    assert_eq!(failed.unwrap().vault, Some(stage.vault.vault.id));
+    let backups = stage.backups().await;
+    assert_eq!(backups.len(), 1);
+    assert_eq!(backups[0].vault, share.vault.id);
+}
+
+#[tokio::test]
 async fn resources_that_are_suspended_and_policies_that_are_off_are_passed_by() {
     let stage = Stage::new(keeps(-1)).await;
     let (caller, disk) = (stage.world.caller(), stage.world.disk().await);

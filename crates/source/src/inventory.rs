@@ -45,26 +45,21 @@ impl Inventory {
     pub fn list(&self) -> Result<Vec<Protectable>> {
         let mut all = Vec::new();
         for source in self.sources.iter() {
-            let source = match source {
-                SourceConfig::Images(images) => images,
-                SourceConfig::Share(config) => {
-                    all.push(share(config));
-                    continue;
-                }
-            };
-            let mut volumes: Vec<_> = scan::scan(source)?
-                .into_iter()
-                .map(|found| volume(source, found))
-                .collect();
-            let servers: Vec<_> = source
-                .server
-                .iter()
-                .map(|config| server(source, config, &mut volumes))
-                .collect();
-            all.append(&mut volumes);
-            all.extend(servers);
+            all.extend(list_one(source)?);
         }
         Ok(all)
+    }
+
+    /// As [`list`](Self::list), of the sources that can be listed, with why the others cannot.
+    pub fn list_readable(&self) -> (Vec<Protectable>, Vec<Error>) {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
+        for source in self.sources.iter() {
+            match list_one(source) {
+                Ok(listed) => all.extend(listed),
+                Err(error) => errors.push(error),
+            }
+        }
+        (all, errors)
     }
 
     /// The volume, server or share with this id.
@@ -202,6 +197,22 @@ impl Inventory {
         let source = source.expect("every protectable comes from one of the sources");
         Ok((source, found.name, format))
     }
+}
+
+fn list_one(source: &SourceConfig) -> Result<Vec<Protectable>> {
+    let source = match source {
+        SourceConfig::Images(images) => images,
+        SourceConfig::Share(config) => return Ok(vec![share(config)]),
+    };
+    let found = scan::scan(source)?.into_iter();
+    let mut volumes: Vec<_> = found.map(|found| volume(source, found)).collect();
+    let servers: Vec<_> = source
+        .server
+        .iter()
+        .map(|config| server(source, config, &mut volumes))
+        .collect();
+    volumes.extend(servers);
+    Ok(volumes)
 }
 
 fn share(config: &ShareConfig) -> Protectable {
