@@ -140,17 +140,16 @@ impl Base {
             .collect::<Result<Vec<_>>>()?;
         samples.sort_unstable();
         samples.dedup();
-        let (mut buffer, mut read_bytes, mut leaf) = (Vec::new(), 0, None);
-        for block in samples {
+        let mut leaf = None;
+        let (now, read_bytes) = scan.ids_of(reader.hasher(), &samples, &mut Vec::new())?;
+        for (block, now) in samples.into_iter().zip(now) {
             let index = block / FANOUT as u64;
             let ids = match leaf {
                 Some((at, ids)) if at == index => ids,
                 _ => self.leaf(reader, index)?,
             };
             leaf = Some((index, ids));
-            let plain = scan.read_blocks(block..block + 1, &mut buffer)?;
-            read_bytes += plain.len() as u64;
-            self.compare(reader, (block, ids[slot_of(block)]), plain)?;
+            self.hold_against(block, ids[slot_of(block)], now)?;
         }
         Ok(read_bytes)
     }
@@ -166,6 +165,10 @@ impl Base {
             true => ChunkId::ZERO,
             false => reader.hasher().id(ChunkKind::Block, plain),
         };
+        self.hold_against(block, before, now)
+    }
+
+    fn hold_against(&self, block: u64, before: ChunkId, now: ChunkId) -> Result<()> {
         if now == before {
             return Ok(());
         }

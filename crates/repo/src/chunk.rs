@@ -80,6 +80,11 @@ impl Hasher {
         ChunkId(*blake3::keyed_hash(key, plain).as_bytes())
     }
 
+    /// The key of blocks' ids.
+    pub fn block_key(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new(self.block)
+    }
+
     /// What makes the places where files are cut other than any other project's.
     pub fn cut_seed(&self) -> u64 {
         let (seed, _) = self.cuts.split_first_chunk().expect("a key has 32 bytes");
@@ -89,6 +94,14 @@ impl Hasher {
     /// The hash under which a manifest names what it describes.
     pub fn root(&self, description: &[u8]) -> [u8; 32] {
         *blake3::keyed_hash(&self.root, description).as_bytes()
+    }
+}
+
+/// The id of a block of plain bytes under [`Project::block_key`](crate::Project::block_key).
+pub fn block_id(key: &[u8; 32], plain: &[u8]) -> ChunkId {
+    match is_zero(plain) {
+        true => ChunkId::ZERO,
+        false => ChunkId(*blake3::keyed_hash(key, plain).as_bytes()),
     }
 }
 

@@ -59,6 +59,7 @@ pub struct Collected {
 pub(crate) async fn collect(
     project: &Arc<Inner>,
     promised: &[BackupId],
+    kept: &[PackId],
     progress: Arc<Progress>,
 ) -> Result<Collected> {
     let _alone = project.turn_to_collect().await?;
@@ -77,7 +78,7 @@ pub(crate) async fn collect(
         pins_seen: 0,
         done: Collected::default(),
     };
-    collection.run(promised, &mut removal).await?;
+    collection.run(promised, kept, &mut removal).await?;
     keeper.protect(&BTreeSet::new()).await?;
     stop.complete();
     Ok(collection.done)
@@ -95,10 +96,25 @@ struct Collection {
 }
 
 impl Collection {
-    async fn run(&mut self, promised: &[BackupId], removal: &mut Removal) -> Result<()> {
-        let known = self.known.clone();
-        // What is published from here on is no candidate.
-        let candidates = workers::one(move || Ok(known.index().packs())).await?;
+    async fn run(
+        &mut self,
+        promised: &[BackupId],
+        kept: &[PackId],
+        removal: &mut Removal,
+    ) -> Result<()> {
+        let (known, kept) = (self.known.clone(), kept.to_vec());
+        // What is published from here on is no candidate, and neither is what somebody
+        // has stored who will go on.
+        let candidates = workers::one(move || {
+            let kept: HashSet<u32> = kept
+                .iter()
+                .filter_map(|id| known.index().number(*id))
+                .collect();
+            let mut candidates = known.index().packs();
+            candidates.retain(|number| !kept.contains(number));
+            Ok(candidates)
+        })
+        .await?;
         let project = self.project.place.project;
         let packs = self.project.objects.list(project, Folder::Packs).await?;
         let sizes: BTreeMap<PackId, u64> = packs.iter().filter_map(pack_size).collect();

@@ -14,6 +14,7 @@
 mod base;
 mod buffer;
 mod bulk;
+mod changes;
 mod check;
 mod chunk;
 mod codec;
@@ -56,7 +57,7 @@ mod write;
 
 pub use cairn_types::VerifyLevel;
 pub use check::{CheckReport, check_whole};
-pub use chunk::ChunkId;
+pub use chunk::{ChunkId, block_id};
 pub use collect::Collected;
 pub use error::{Error, Result};
 pub use filetree::{Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree, WrittenTree};
@@ -64,7 +65,7 @@ pub use keys::{MasterKey, RootKey};
 pub use manifest::Child;
 pub use pack::PackId;
 pub use parity::{Parity, Protected};
-pub use project::{Listed, Project};
+pub use project::{Listed, OnPack, Project};
 pub use repair::Repaired;
 pub use repository::Repository;
 pub use restore::Restored;

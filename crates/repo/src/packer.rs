@@ -27,6 +27,9 @@ use crate::{random, seal, workers};
 
 /// Packs being finished at a time.
 const PACKS_FINISHING: usize = 2;
+/// A pack written in small steps gets no more frames once it has this size. One is open
+/// and one being finished, so that a crash takes twice as much, and what workers hold.
+const SMALL_PACK_BYTES: u64 = 16 << 20;
 
 /// What shares packs: a rewrite puts what only older backups need into packs of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub(crate) struct Packer {
     unindexed: Mutex<Vec<IndexedPack>>,
     new_bytes: AtomicU64,
     stored_bytes: AtomicU64,
+    /// Held while a frame is added, where packs are written in small steps: then one is open.
+    in_small_steps: Option<Mutex<()>>,
 }
 
 impl Drop for Packer {
@@ -71,7 +76,15 @@ impl Packer {
             unindexed: Mutex::default(),
             new_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
+            in_small_steps: None,
         }
+    }
+
+    /// Has packs end early and one after the other, so that little is lost in a crash:
+    /// for what is dear to get again.
+    pub fn in_small_steps(mut self) -> Self {
+        self.in_small_steps = Some(Mutex::default());
+        self
     }
 
     pub fn session(&self) -> Session {
@@ -146,9 +159,11 @@ impl Packer {
         lane: Lane,
         append: impl FnOnce(&mut NewPack, &mut Vec<u8>) -> Result<()>,
     ) -> Result<()> {
+        let _alone = self.in_small_steps.as_ref().map(lock);
         let mut pack = self.take(lane).unwrap_or_else(|| {
             let pack = OpenPack::new(&self.project, &self.parts);
             self.known.begin_pack(self.session, pack.pack.id());
+            self.project.note_pack(pack.pack.id());
             pack
         });
         if let Err(error) = self.fill(&mut pack, append) {
@@ -156,7 +171,8 @@ impl Packer {
             self.handle.block_on(abort);
             return Err(error);
         }
-        if pack.pack.is_full() {
+        let small_steps = self.in_small_steps.is_some();
+        if pack.pack.is_full() || small_steps && pack.pack.length() >= SMALL_PACK_BYTES {
             self.finish_later(pack)
         } else {
             lock(&self.open).push((lane, pack));
@@ -191,7 +207,11 @@ impl Packer {
     /// Starts to finish a pack; waits where too many are being finished. Blocks.
     fn finish_later(&self, pack: OpenPack) -> Result<()> {
         let mut finishing = lock(&self.finishing);
-        while finishing.len() >= PACKS_FINISHING {
+        let at_a_time = match self.in_small_steps {
+            Some(_) => 1,
+            None => PACKS_FINISHING,
+        };
+        while finishing.len() >= at_a_time {
             let ended = self.handle.block_on(finishing.join_next());
             let ended = ended.map_or(Err(Error::WorkerLost), |joined| {
                 joined.unwrap_or(Err(Error::WorkerLost))

@@ -47,7 +47,12 @@ pub(crate) struct Inner {
     pub objects: Objects,
     pub keys: Arc<ProjectKeys>,
     shared: Arc<Shared>,
+    /// Told of every pack that a backup begins.
+    on_pack: Option<OnPack>,
 }
+
+/// Told of a pack before the store hears of it. Blocks.
+pub type OnPack = Arc<dyn Fn(PackId) + Send + Sync>;
 
 /// What all work on a project shares.
 struct Shared {
@@ -110,10 +115,29 @@ impl Project {
             objects,
             keys: Arc::new(keys),
             shared: Arc::new(shared),
+            on_pack: None,
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// The same project, which tells `on_pack` of every pack that a backup written
+    /// by this one begins: what [`collect_beside`](Self::collect_beside) is to leave.
+    pub fn telling_of_packs(&self, on_pack: OnPack) -> Self {
+        let inner = Inner {
+            on_pack: Some(on_pack),
+            ..(*self.inner).clone()
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The key by which blocks of the project have their ids: a disk at the other end
+    /// of a line tells its blocks' ids with it. It opens nothing.
+    pub fn block_key(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        self.inner.keys.hasher.block_key()
     }
 
     /// Saves a disk. The backup exists when this returns, and not before.
@@ -252,8 +276,19 @@ impl Project {
         promised: &[BackupId],
         progress: Arc<Progress>,
     ) -> Result<Collected> {
+        self.collect_beside(promised, &[], progress).await
+    }
+
+    /// As `collect`, and leaves these packs as they are: those of backups that were
+    /// interrupted and go on later.
+    pub async fn collect_beside(
+        &self,
+        promised: &[BackupId],
+        kept: &[PackId],
+        progress: Arc<Progress>,
+    ) -> Result<Collected> {
         let work = self.inner.for_work(&progress);
-        let collected = collect::collect(&work, promised, progress).await;
+        let collected = collect::collect(&work, promised, kept, progress).await;
         self.inner.or_fenced(collected).await
     }
 
@@ -347,6 +382,13 @@ impl Inner {
     /// As `turn_to_collect`; nothing where one is at work.
     pub fn try_to_collect(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         self.shared.collecting.try_lock().ok()
+    }
+
+    /// Says that a pack begins, to whoever wants to know.
+    pub fn note_pack(&self, pack: PackId) {
+        if let Some(on_pack) = &self.on_pack {
+            on_pack(pack);
+        }
     }
 
     /// How packs are protected, if they are.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use cairn_types::disk::{DiskError, DiskReader};
+use cairn_types::disk::{DiskError, DiskReader, IDS_MAX};
 
 use crate::chunk::{ChunkId, ChunkKind, Hasher, is_zero};
 use crate::error::Result;
@@ -190,6 +190,34 @@ impl Scan {
             }
         }
         Ok(read_bytes)
+    }
+
+    /// The ids of some blocks of the disk, in their order, and how many bytes
+    /// were read for them: none of a disk that tells its ids.
+    pub fn ids_of(
+        &self,
+        hasher: &Hasher,
+        blocks: &[u64],
+        buffer: &mut Vec<u8>,
+    ) -> Result<(Vec<ChunkId>, u64), DiskError> {
+        let mut ids = Vec::with_capacity(blocks.len());
+        let mut read_bytes = 0;
+        if let Some(distant) = self.reader.distant() {
+            for blocks in blocks.chunks(IDS_MAX) {
+                let told = distant.block_ids(blocks)?;
+                ids.extend(told.into_iter().map(ChunkId));
+            }
+            return Ok((ids, 0));
+        }
+        for block in blocks {
+            let plain = self.read_blocks(*block..block + 1, buffer)?;
+            read_bytes += plain.len() as u64;
+            ids.push(match is_zero(plain) {
+                true => ChunkId::ZERO,
+                false => hasher.id(ChunkKind::Block, plain),
+            });
+        }
+        Ok((ids, read_bytes))
     }
 
     /// Reads blocks that follow each other.

@@ -8,17 +8,21 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use cairn_types::BackupId;
-use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent};
+use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent, NoChangeMap, Point};
 use tokio::runtime::Handle;
 
+use crate::changes;
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
 use crate::known::{Known, Pin};
 use crate::manifest::Content;
 use crate::project::Inner;
 use crate::read::ChunkReader;
-use crate::tree::{FANOUT, Geometry};
+use crate::tree::{FANOUT, Geometry, Root};
 use crate::workers::lock;
+
+/// What the name of a stored disk's state begins with.
+const POINT: &str = "cairn";
 
 /// A disk's backup as a disk.
 pub(crate) struct StoredDisk {
@@ -30,6 +34,7 @@ pub(crate) struct StoredDisk {
     handle: Handle,
     geometry: Geometry,
     top: ChunkId,
+    root: Root,
     /// One for each thread that has read at the same time as others.
     idle: Mutex<Vec<Cursor>>,
 }
@@ -47,7 +52,7 @@ pub(crate) async fn open_disk(
     project: &Arc<Inner>,
     backup: BackupId,
 ) -> Result<Arc<dyn DiskReader>> {
-    let (manifest, _, pin) = project.pin(backup).await?;
+    let (manifest, root, pin) = project.pin(backup).await?;
     let Content::Disk { geometry, top, .. } = manifest.content else {
         return Err(Error::NotADisk { backup });
     };
@@ -59,6 +64,7 @@ pub(crate) async fn open_disk(
         handle: Handle::current(),
         geometry,
         top,
+        root,
         idle: Mutex::default(),
     }))
 }
@@ -69,17 +75,33 @@ impl StoredDisk {
         let idle = || lock(&self.idle);
         let lent = idle().pop();
         let mut cursor = lent.unwrap_or_else(|| Cursor {
-            reader: ChunkReader::on(
-                self.project.clone(),
-                self.known.clone(),
-                self.handle.clone(),
-            ),
+            reader: self.reader(),
             leaf: None,
             children: [ChunkId::ZERO; FANOUT],
         });
         let done = work(&mut cursor)?;
         idle().push(cursor);
         Ok(done)
+    }
+
+    fn reader(&self) -> ChunkReader {
+        let (project, known) = (self.project.clone(), self.known.clone());
+        ChunkReader::on(project, known, self.handle.clone())
+    }
+
+    /// Where this disk differs from an earlier backup in the same project.
+    fn changes(&self, backup: BackupId, root: Root) -> Result<Vec<Range<u64>>, NoChangeMap> {
+        let no = |error: Error| NoChangeMap(error.to_string());
+        let (earlier, is_root, _pin) =
+            self.handle.block_on(self.project.pin(backup)).map_err(no)?;
+        let Content::Disk { geometry, top, .. } = earlier.content else {
+            return Err(no(Error::NotADisk { backup }));
+        };
+        if is_root != root {
+            return Err(NoChangeMap("the earlier backup is another".to_owned()));
+        }
+        let (before, now) = ((geometry, top), (self.geometry, self.top));
+        changes::between(&mut self.reader(), before, now).map_err(no)
     }
 
     /// Takes the cursor to the node of level 1 at a place in their line. Where
@@ -209,4 +231,29 @@ impl DiskReader for StoredDisk {
     fn check_unchanged(&self) -> Result<(), DiskError> {
         Ok(())
     }
+
+    /// The backup's id and root: a copy of it can be told later what has changed since.
+    fn point(&self) -> Option<Point> {
+        Point::new(&format!("{POINT}:{}:{}", self.backup, self.root))
+    }
+
+    fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
+        let named = read_point(earlier);
+        let (backup, root) =
+            named.ok_or_else(|| NoChangeMap("it is no backup's copy".to_owned()))?;
+        self.changes(backup, root)
+    }
+}
+
+/// The backup and the root that a point names.
+fn read_point(point: &Point) -> Option<(BackupId, Root)> {
+    let mut parts = point.as_str().split(':');
+    let (POINT, Some(backup), Some(root), None) =
+        (parts.next()?, parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(root, &mut bytes).ok()?;
+    Some((backup.parse().ok()?, Root(bytes)))
 }

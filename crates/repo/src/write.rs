@@ -24,7 +24,7 @@ use crate::packer::Packer;
 use crate::project::Inner;
 use crate::read::ChunkReader;
 use crate::receipt::Receipt;
-use crate::scan::{BlockRead, Scan};
+use crate::scan::Scan;
 use crate::seal;
 use crate::store::receipt_path;
 use crate::tree::{FANOUT, Geometry, Root, TreeBuilder};
@@ -35,6 +35,10 @@ use worker::Worker;
 
 /// Blocks that may wait for other sessions to store them; more are stored again.
 const DEFERRED_MAX: usize = 1 << 20;
+
+/// Workers on a disk at the other end of a line, at most: what they hold comes over
+/// again after a crash.
+const DISTANT_WORKERS_MAX: usize = 4;
 
 /// A disk to be saved.
 pub struct WriteDisk {
@@ -214,8 +218,12 @@ impl Session {
             }
             Err(_) => (Scan::new(reader, geometry), ChunkId::ZERO, 0),
         };
+        let mut packer = Packer::new(project.clone(), known.clone());
+        if scan.reader.distant().is_some() {
+            packer = packer.in_small_steps();
+        }
         Ok(Arc::new(Self {
-            packer: Packer::new(project.clone(), known.clone()),
+            packer,
             project: project.clone(),
             known,
             scan,
@@ -239,10 +247,12 @@ impl Session {
         self.stop.progress().add_total(bytes);
         let this = self.clone();
         let pieces = bytes.div_ceil(self.scan.geometry.span(1));
-        workers::run(workers::count(pieces), &self.stop, move || {
-            Worker::new(&this).run()
-        })
-        .await?;
+        let count = match self.is_distant() {
+            // They wait for the line, one for the ids while another stores.
+            true => workers::count_waiting(pieces).min(DISTANT_WORKERS_MAX),
+            false => workers::count(pieces),
+        };
+        workers::run(count, &self.stop, move || Worker::new(&this).run()).await?;
         let this = self.clone();
         let top = workers::one(move || this.close_tree()).await?;
         self.packer.finish_packs().await?;
@@ -252,6 +262,11 @@ impl Session {
         workers::one(move || Ok(this.scan.reader.check_unchanged()?)).await?;
         self.stop.check()?;
         Ok(top)
+    }
+
+    /// Whether the disk is at the other end of a line.
+    fn is_distant(&self) -> bool {
+        self.scan.reader.distant().is_some()
     }
 
     /// Holds some of what is taken over against the disk.
@@ -339,14 +354,11 @@ impl Session {
     }
 
     /// Notes a block that another session is storing, if it may still wait.
-    fn defer(&self, read: &BlockRead<'_>) -> bool {
+    fn defer(&self, block: u64, key: ChunkKey) -> bool {
         let mut deferred = self.lock_deferred();
         let room = deferred.len() < DEFERRED_MAX;
         if room {
-            deferred.push(Deferred {
-                key: read.id.key(),
-                block: read.block,
-            });
+            deferred.push(Deferred { key, block });
         }
         room
     }

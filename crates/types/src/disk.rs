@@ -127,6 +127,31 @@ pub trait DiskReader: Send + Sync {
     /// are asked for since this state only. Where it is not called the source
     /// drops this state, with the reader, and keeps the one before.
     fn keep_point(&self) {}
+
+    /// The same disk as one at the other end of a slow line, if it is there.
+    fn distant(&self) -> Option<&dyn DistantDisk> {
+        None
+    }
+}
+
+/// The id of a block of plain bytes, under a key that both ends of the line have.
+pub type BlockId = [u8; 32];
+
+/// Ids that a [`DistantDisk`] is asked for at a time.
+pub const IDS_MAX: usize = 1024;
+/// Blocks that a [`DistantDisk`] is asked for at a time.
+pub const BLOCKS_MAX: usize = 64;
+
+/// A disk at the other end of a slow line, which tells the ids of its blocks, so
+/// that only those have to come over that are not stored already.
+pub trait DistantDisk: Send + Sync {
+    /// The ids of these blocks, in their order; that of a block of zeros is zero.
+    /// At most [`IDS_MAX`].
+    fn block_ids(&self, blocks: &[u64]) -> Result<Vec<BlockId>, DiskError>;
+
+    /// The plain bytes of these blocks, in their order, each as long as it is.
+    /// At most [`BLOCKS_MAX`].
+    fn read_blocks(&self, blocks: &[u64]) -> Result<Vec<Vec<u8>>, DiskError>;
 }
 
 /// A disk open for a restore. What it held before may be read too.

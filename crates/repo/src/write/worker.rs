@@ -3,13 +3,15 @@
 
 use std::sync::atomic::Ordering;
 
+use cairn_types::disk::{BLOCKS_MAX, DistantDisk};
+
 use crate::base::Base;
 use crate::chunk::{ChunkId, ChunkKey, ChunkKind};
 use crate::error::{Error, Result};
 use crate::frame::{FrameBuilder, FrameCoder};
 use crate::known::Standing;
 use crate::read::ChunkReader;
-use crate::scan::{BlockRead, Piece};
+use crate::scan::{BlockRead, Piece, slot_of};
 use crate::tree::{FANOUT, encode_node};
 use crate::workers::lock;
 
@@ -56,10 +58,14 @@ impl<'s> Worker<'s> {
             bytes_before = base.geometry.data_bytes(piece.index, &ids);
             self.store_missing(base, piece, &ids, buffer)?;
         }
-        let with = (hasher, &*session.stop);
-        let read_bytes = scan.read_piece(piece, &mut ids, with, buffer, |blocks| {
-            self.store_blocks(blocks)
-        })?;
+        let read_bytes = if let Some(distant) = scan.reader.distant() {
+            self.store_distant(distant, piece, &mut ids)?
+        } else {
+            let with = (hasher, &*session.stop);
+            scan.read_piece(piece, &mut ids, with, buffer, |blocks| {
+                self.store_blocks(blocks)
+            })?
+        };
         session.read_bytes.fetch_add(read_bytes, Ordering::Relaxed);
         let bytes = scan.geometry.data_bytes(piece.index, &ids);
         // Both together never go below zero: what a base holds is counted from the start.
@@ -118,7 +124,7 @@ impl<'s> Worker<'s> {
             let must_store = match standing {
                 Standing::Settled => false,
                 Standing::Claimed => true,
-                Standing::Elsewhere => !self.session.defer(read),
+                Standing::Elsewhere => !self.session.defer(read.block, read.id.key()),
             };
             if must_store {
                 let packer = &self.session.packer;
@@ -127,6 +133,69 @@ impl<'s> Worker<'s> {
             }
         }
         Ok(())
+    }
+
+    /// Stores a piece of a disk at the other end of a line: of the blocks that may have
+    /// changed the ids come over, and the bytes of those that nobody has. Returns how many.
+    fn store_distant(
+        &mut self,
+        distant: &dyn DistantDisk,
+        piece: &Piece,
+        ids: &mut [ChunkId; FANOUT],
+    ) -> Result<u64> {
+        let session = self.session;
+        let scan = &session.scan;
+        for block in piece.changed.iter().cloned().flatten() {
+            ids[slot_of(block)] = ChunkId::ZERO;
+        }
+        let blocks: Vec<u64> = piece.runs.iter().cloned().flatten().collect();
+        let told = distant.block_ids(&blocks)?;
+        let mut data = Vec::with_capacity(blocks.len());
+        for (block, id) in blocks.iter().zip(told) {
+            ids[slot_of(*block)] = ChunkId(id);
+            if !ids[slot_of(*block)].is_zero() {
+                data.push((*block, ChunkId(id)));
+            }
+        }
+        let wanted = self.unknown(&data)?;
+        let length = |block: &u64| {
+            let range = scan.geometry.block_range(*block);
+            range.end - range.start
+        };
+        let coming: u64 = wanted.iter().map(|(block, _)| length(block)).sum();
+        let looked_at: u64 = blocks.iter().map(length).sum();
+        session.stop.progress().advance(looked_at - coming);
+        let mut read_bytes = 0;
+        for wanted in wanted.chunks(BLOCKS_MAX) {
+            session.stop.check()?;
+            let asked: Vec<u64> = wanted.iter().map(|(block, _)| *block).collect();
+            for ((block, id), plain) in wanted.iter().zip(distant.read_blocks(&asked)?) {
+                if session.project.keys.hasher.id(ChunkKind::Block, &plain) != *id {
+                    let offset = scan.geometry.block_range(*block).start;
+                    return Err(Error::DiskChanged { offset });
+                }
+                read_bytes += plain.len() as u64;
+                session.stop.progress().advance(plain.len() as u64);
+                let chunk = (*id, ChunkKind::Block);
+                let packer = &session.packer;
+                packer.push(&mut self.coder, &mut self.blocks, chunk, &plain)?;
+            }
+        }
+        Ok(read_bytes)
+    }
+
+    /// Claims chunks, and returns those of the blocks that this session must store.
+    fn unknown(&self, blocks: &[(u64, ChunkId)]) -> Result<Vec<(u64, ChunkId)>> {
+        let keys: Vec<ChunkKey> = blocks.iter().map(|(_, id)| id.key()).collect();
+        let session = self.session.packer.session();
+        let standings = self.session.known.claim(session, &keys)?;
+        let must_store = |((block, id), standing): &(&(u64, ChunkId), Standing)| match standing {
+            Standing::Settled => false,
+            Standing::Claimed => true,
+            Standing::Elsewhere => !self.session.defer(*block, id.key()),
+        };
+        let unknown = blocks.iter().zip(standings).filter(must_store);
+        Ok(unknown.map(|(block, _)| *block).collect())
     }
 
     /// Nodes are small: one that another session is storing is stored again.
