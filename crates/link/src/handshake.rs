@@ -1,0 +1,99 @@
+//! The keys of one connection: from a secret that both ends know and two key
+//! pairs that are made for it alone. Who does not know the secret has other keys
+//! than who does; who learns it later cannot read what was recorded before.
+
+use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
+use aws_lc_rs::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey, X25519};
+use aws_lc_rs::rand::SystemRandom;
+use cairn_types::BackupId;
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+
+/// Bytes of the public key that each end tells the other.
+pub const PUBLIC_KEY_BYTES: usize = 32;
+
+const TO_ANSWERING: &str = "cairn replication 1: from the end that asks";
+const TO_ASKING: &str = "cairn replication 1: from the end that answers";
+
+/// An end of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The one that is to have the replica.
+    Asking,
+    /// The one that has the backup, and opens the connection.
+    Answering,
+}
+
+/// A key pair for one connection.
+pub struct EphemeralKey {
+    private: EphemeralPrivateKey,
+    public: [u8; PUBLIC_KEY_BYTES],
+}
+
+impl EphemeralKey {
+    /// A new random pair.
+    pub fn generate() -> Self {
+        let fails = "the system's random source does not fail once the machine is up";
+        let private = EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).expect(fails);
+        let public = private.compute_public_key().expect("it is a whole key");
+        let public = public.as_ref().try_into();
+        Self {
+            private,
+            public: public.expect("public keys of X25519 have 32 bytes"),
+        }
+    }
+
+    /// What the other end is to be told.
+    pub fn public(&self) -> [u8; PUBLIC_KEY_BYTES] {
+        self.public
+    }
+
+    /// The keys of the connection for `replica`, by the other end's public key and the secret.
+    ///
+    /// Errors: `NotAuthentic` what came is no key.
+    pub fn agree(
+        self,
+        end: End,
+        theirs: &[u8; PUBLIC_KEY_BYTES],
+        (replica, secret): (BackupId, &[u8]),
+    ) -> Result<Keys> {
+        let ours = self.public;
+        let peer = UnparsedPublicKey::new(&X25519, theirs);
+        let (asking, answering) = match end {
+            End::Asking => (&ours, theirs),
+            End::Answering => (theirs, &ours),
+        };
+        agreement::agree_ephemeral(self.private, peer, Error::NotAuthentic, |shared| {
+            let derive = |context: &str| {
+                let mut hasher = blake3::Hasher::new_derive_key(context);
+                hasher.update(&(secret.len() as u64).to_le_bytes());
+                hasher.update(secret);
+                hasher.update(replica.as_bytes());
+                hasher.update(asking);
+                hasher.update(answering);
+                hasher.update(shared);
+                let key = Zeroizing::new(*hasher.finalize().as_bytes());
+                let unbound = UnboundKey::new(&AES_256_GCM, &*key);
+                LessSafeKey::new(unbound.expect("the key has the cipher's length"))
+            };
+            let (to_asking, to_answering) = (derive(TO_ASKING), derive(TO_ANSWERING));
+            Ok(match end {
+                End::Asking => Keys {
+                    send: to_answering,
+                    receive: to_asking,
+                },
+                End::Answering => Keys {
+                    send: to_asking,
+                    receive: to_answering,
+                },
+            })
+        })
+    }
+}
+
+/// The two keys of a connection, one for each direction.
+pub struct Keys {
+    pub(crate) send: LessSafeKey,
+    pub(crate) receive: LessSafeKey,
+}
