@@ -344,11 +344,7 @@ fn failure(row: &TaskRow, error: &Error) -> Failure {
         error = error as &(dyn std::error::Error + 'static),
         "work on a task met an error"
     );
-    Failure {
-        kind: error.kind(),
-        code: String::new(),
-        text: public_text(error),
-    }
+    Failure::new(error.kind(), public_text(error))
 }
 
 /// What went wrong, in one sentence that names the place but not the machine.

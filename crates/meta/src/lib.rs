@@ -14,6 +14,7 @@ mod contents;
 mod database;
 mod error;
 mod facts;
+mod held_packs;
 mod identity;
 mod migrations;
 mod operation_logs;

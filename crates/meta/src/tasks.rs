@@ -12,6 +12,27 @@ use crate::{Result, Tx};
 /// reads all that there is and has time.
 pub const ONE_AT_A_TIME: &str = "verify";
 
+/// The kinds of work that wait for another region: they have places of their own, so
+/// that they take none from what is done here, and of each kind so many go on at a time.
+pub const DISTANT: [&str; 2] = [SEND, RECEIVE];
+/// Work that answers another region.
+pub const SEND: &str = "send";
+/// Work that asks another region.
+pub const RECEIVE: &str = "receive";
+/// Tasks of each kind in [`DISTANT`] that are at work at a time, in all.
+pub const DISTANT_AT_A_TIME: i64 = 2;
+
+/// Which tasks are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// All of them.
+    Any,
+    /// Those of no kind in [`DISTANT`].
+    Here,
+    /// Those of the kinds in [`DISTANT`].
+    Distant,
+}
+
 /// The state of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskState {
@@ -243,16 +264,40 @@ impl Tx {
 
     /// Takes the oldest task that is due for `owner`: one that nobody has, or
     /// one whose owner let its lease end. Of [`ONE_AT_A_TIME`] none is begun
-    /// while another is at work.
+    /// while another is at work, and few of those in [`DISTANT`].
     pub async fn claim_task(
         &mut self,
         owner: &str,
         now: Timestamp,
         lease_until: Timestamp,
     ) -> Result<Option<Task>> {
+        self.claim_task_of(Lane::Any, owner, now, lease_until).await
+    }
+
+    /// As [`claim_task`](Self::claim_task), of the tasks in a lane.
+    pub async fn claim_task_of(
+        &mut self,
+        lane: Lane,
+        owner: &str,
+        now: Timestamp,
+        lease_until: Timestamp,
+    ) -> Result<Option<Task>> {
         let lock = self.claim_lock();
-        let mut statement = Statement::new("SELECT * FROM tasks WHERE (state = 'waiting' AND ");
+        let mut statement = Statement::new("SELECT * FROM tasks WHERE ");
+        if lane != Lane::Any {
+            let which = if lane == Lane::Here { "NOT IN" } else { "IN" };
+            statement.push("kind ").push(which).push(" (");
+            statement.list(DISTANT.map(text)).push(") AND ");
+        }
+        statement.push("((state = 'waiting' AND ");
         statement.push("not_before <= ").bind(now);
+        for kind in DISTANT {
+            statement.push(" AND (kind <> ").bind(kind);
+            statement.push(" OR (SELECT COUNT(*) FROM tasks r WHERE r.kind = ");
+            statement.bind(kind);
+            statement.push(" AND r.state IN ('running', 'undoing')) < ");
+            statement.bind(DISTANT_AT_A_TIME).push(")");
+        }
         statement.push(" AND (kind <> ").bind(ONE_AT_A_TIME);
         statement.push(" OR NOT EXISTS (SELECT 1 FROM tasks r WHERE r.kind = ");
         statement.bind(ONE_AT_A_TIME);
@@ -260,7 +305,7 @@ impl Tx {
         statement.push(") OR (state IN ('running', 'undoing') AND (lease_until IS NULL OR ");
         statement.push("lease_until <= ").bind(now);
         statement
-            .push(")) ORDER BY not_before, created_at, id LIMIT 1 ")
+            .push("))) ORDER BY not_before, created_at, id LIMIT 1 ")
             .push(lock);
         let Some(mut task) = statement.one::<Task>(self).await? else {
             return Ok(None);
@@ -285,6 +330,17 @@ impl Tx {
             .equals("id", Some(task.id))
             .equals("owner", Some(owner));
         Ok(statement.run(self).await? == 1)
+    }
+
+    /// Has a task that waits begin as soon as it can; what is at work is left alone.
+    pub async fn make_due(&mut self, id: OperationLogId, now: Timestamp) -> Result<()> {
+        let mut statement = Statement::new("UPDATE tasks SET not_before = ");
+        statement.bind(now).push(", updated_at = ").bind(now);
+        statement
+            .equals("id", Some(id))
+            .equals("state", Some(TaskState::Waiting));
+        statement.run(self).await?;
+        Ok(())
     }
 
     async fn write_task(&mut self, task: &Task) -> Result<()> {

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_meta::tasks::{Task, TaskState};
+use cairn_meta::tasks::{DISTANT, DISTANT_AT_A_TIME, Lane, Task, TaskState};
 use cairn_meta::{Meta, Result};
 use cairn_types::{Clock, Kind, Progress};
 use futures::FutureExt;
@@ -92,41 +92,52 @@ impl<W: Work> Engine<W> {
         Ok(taken)
     }
 
-    /// Drives up to `slots` tasks at a time until the engine is stopped; then
-    /// waits up to `grace` for those under way and gives back the rest.
+    /// Drives up to `slots` tasks at a time, and beside them those that wait for
+    /// other regions, until the engine is stopped; then waits up to `grace` for
+    /// those under way and gives back the rest.
     pub async fn run(&self, slots: usize, grace: Duration) {
-        let mut running = JoinSet::new();
+        let (mut running, mut distant) = (JoinSet::new(), JoinSet::new());
+        let distant_slots = DISTANT.len() * DISTANT_AT_A_TIME.unsigned_abs() as usize;
         while !self.stop.is_cancelled() {
-            while running.len() < slots {
-                match self.claim().await {
-                    Ok(Some(task)) => {
-                        let engine = self.clone();
-                        running.spawn(async move { engine.drive(task, grace).await });
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "cannot claim a task"
-                        );
-                        break;
-                    }
-                }
-            }
+            self.fill(&mut running, (Lane::Here, slots), grace).await;
+            self.fill(&mut distant, (Lane::Distant, distant_slots), grace)
+                .await;
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = self.wake.notified() => {}
                 Some(_) = running.join_next() => {}
+                Some(_) = distant.join_next() => {}
                 () = tokio::time::sleep(IDLE) => {}
             }
         }
         while running.join_next().await.is_some() {}
+        while distant.join_next().await.is_some() {}
+    }
+
+    /// Begins tasks of a lane until it is full, or none is due.
+    async fn fill(&self, running: &mut JoinSet<()>, (lane, slots): (Lane, usize), grace: Duration) {
+        while running.len() < slots {
+            match self.claim(lane).await {
+                Ok(Some(task)) => {
+                    let engine = self.clone();
+                    running.spawn(async move { engine.drive(task, grace).await });
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot claim a task"
+                    );
+                    break;
+                }
+            }
+        }
     }
 
     /// Claims and drives one task that is due; false if none is. Lets tests
     /// run what is queued, in order, without anything in the background.
     pub async fn run_one(&self) -> Result<bool> {
-        match self.claim().await? {
+        match self.claim(Lane::Any).await? {
             Some(task) => {
                 self.drive(task, Duration::ZERO).await;
                 Ok(true)
@@ -135,11 +146,11 @@ impl<W: Work> Engine<W> {
         }
     }
 
-    async fn claim(&self) -> Result<Option<Task>> {
+    async fn claim(&self, lane: Lane) -> Result<Option<Task>> {
         let now = self.clock.now();
         let mut tx = self.meta.begin().await?;
         let task = tx
-            .claim_task(&self.owner, now, now.plus_seconds(LEASE_SECONDS))
+            .claim_task_of(lane, &self.owner, now, now.plus_seconds(LEASE_SECONDS))
             .await?;
         tx.commit().await?;
         Ok(task)
@@ -150,16 +161,14 @@ impl<W: Work> Engine<W> {
         let progress = Arc::new(Progress::default());
         let next = match task.state {
             TaskState::Undoing => Next::Undo(Failure {
-                kind: Kind::Bug,
                 code: task.error_code.clone(),
-                text: task.error_text.clone(),
+                ..Failure::new(Kind::Bug, &*task.error_text)
             }),
             _ if task.cancel_asked => Next::Undo(cancelled()),
-            _ if task.attempts > MAX_ATTEMPTS => Next::Undo(Failure {
-                kind: Kind::Transient,
-                code: String::new(),
-                text: format!("given up: interrupted {MAX_ATTEMPTS} times"),
-            }),
+            _ if task.attempts > MAX_ATTEMPTS => Next::Undo(Failure::new(
+                Kind::Transient,
+                format!("given up: interrupted {MAX_ATTEMPTS} times"),
+            )),
             _ => tokio::select! {
                 next = self.run_steps(&mut task, &progress) => next,
                 never = self.interrupt_after(grace, &progress) => never,
@@ -233,6 +242,15 @@ impl<W: Work> Engine<W> {
                 after_seconds: 0,
                 keep_attempt: false,
             },
+            Kind::Transient
+                if let Some(after_seconds) = failure.again_after
+                    && !task.cancel_asked =>
+            {
+                Next::Release {
+                    after_seconds,
+                    keep_attempt: false,
+                }
+            }
             Kind::Transient if task.attempts < MAX_ATTEMPTS => Next::Release {
                 after_seconds: BACKOFF_SECONDS << task.attempts.min(8),
                 keep_attempt: true,
@@ -356,17 +374,9 @@ impl<W: Work> Engine<W> {
 const CANCELLED: &str = "cancelled by request";
 
 fn cancelled() -> Failure {
-    Failure {
-        kind: Kind::Cancelled,
-        code: String::new(),
-        text: CANCELLED.to_owned(),
-    }
+    Failure::new(Kind::Cancelled, CANCELLED)
 }
 
 fn panicked(step: &str) -> Failure {
-    Failure {
-        kind: Kind::Bug,
-        code: String::new(),
-        text: format!("internal error in step {step}"),
-    }
+    Failure::new(Kind::Bug, format!("internal error in step {step}"))
 }

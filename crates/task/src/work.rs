@@ -15,6 +15,21 @@ pub struct Failure {
     pub code: String,
     /// The reason in words; never the chain of causes, which the log has.
     pub text: String,
+    /// The task waits for something that is not in its hands: it begins again no sooner
+    /// than after so many seconds, and this attempt does not count.
+    pub again_after: Option<i64>,
+}
+
+impl Failure {
+    /// A failure for a reason, without a code.
+    pub fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            code: String::new(),
+            text: text.into(),
+            again_after: None,
+        }
+    }
 }
 
 /// Durable work: for each task, a fixed list of steps that the engine drives in order.

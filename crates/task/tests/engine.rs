@@ -62,6 +62,7 @@ fn failure(kind: Kind) -> Failure {
         kind,
         code: "C".to_owned(),
         text: format!("{kind:?}"),
+        again_after: None,
     }
 }
 

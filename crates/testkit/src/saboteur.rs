@@ -69,6 +69,7 @@ fn failure(kind: Kind) -> Failure {
         kind,
         code: String::new(),
         text: "sabotage".to_owned(),
+        again_after: None,
     }
 }
 
