@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cairn_types::disk::{BlockId, DiskError, DiskReader, NoChangeMap, Point};
 use cairn_types::{Kind, Progress, ResourceId};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 use crate::frame;
@@ -15,6 +17,8 @@ use crate::limit::Limit;
 use crate::message::{self, Answer, CHANGES_MAX, EXTENTS_MAX, Question};
 use crate::sealed::{Connection, FIRST_RECORD_MAX, RECORD_MAX, Receiver, Sender};
 
+/// Without an answer for so long, the other end is told that one will come.
+const BUSY_AFTER: Duration = Duration::from_secs(10);
 /// Answers that wait for the line.
 const ANSWERS_WAITING: usize = 2;
 /// Runs of a disk that are looked at for one answer: many short ones may make one.
@@ -36,16 +40,24 @@ pub trait Disks: Send + Sync + 'static {
     fn kind_of(&self, error: DiskError) -> Kind;
 }
 
-/// Answers until the other end closes the connection; that alone says nothing of what has
-/// become of the replica. `progress` shows how far the other end is.
-///
-/// Errors: `Lost`, `NotAuthentic`, `Malformed`, `Version`; `Cancelled`.
+/// How answering ended.
+#[derive(Debug)]
+pub struct Answered {
+    /// Whether the other end has proven that it knows the secret.
+    pub proven: bool,
+    /// Why it ended: well, if the other end closed the connection. That alone says
+    /// nothing of what has become of the replica.
+    pub ended: Result<()>,
+}
+
+/// Answers until the connection ends. `progress` shows how far the other end is.
 pub async fn answer(
     connection: Connection,
     disks: Arc<dyn Disks>,
     limits: &[Arc<Limit>],
     progress: &Arc<Progress>,
-) -> Result<()> {
+) -> Answered {
+    let mut proven = false;
     let Connection {
         mut sender,
         mut receiver,
@@ -60,16 +72,18 @@ pub async fn answer(
             disks,
             open: Mutex::default(),
         });
+        proven = true;
         let (answers, waiting) = mpsc::channel(ANSWERS_WAITING);
         tokio::select! {
             ended = read(&mut receiver, &session, answers, progress) => ended,
             Err(error) = write(&mut sender, waiting, limits) => Err(error),
         }
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = talk => ended,
         () = progress.cancelled() => Err(Error::Cancelled),
-    }
+    };
+    Answered { proven, ended }
 }
 
 /// Works questions off until there are no more.
@@ -103,11 +117,14 @@ async fn write(
     mut answers: mpsc::Receiver<Vec<u8>>,
     limits: &[Arc<Limit>],
 ) -> Result<()> {
-    while let Some(answer) = answers.recv().await {
-        sender.send(&answer, limits).await?;
+    loop {
+        match timeout(BUSY_AFTER, answers.recv()).await {
+            Ok(Some(answer)) => sender.send(&answer, limits).await?,
+            // Whoever reads the questions says how it ended.
+            Ok(None) => std::future::pending().await,
+            Err(_) => sender.send(&Answer::Busy.encode(), limits).await?,
+        }
     }
-    // Whoever reads the questions says how it ended.
-    std::future::pending().await
 }
 
 /// What a connection has opened.

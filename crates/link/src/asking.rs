@@ -102,7 +102,12 @@ impl Line {
         let (shared, hearing) = (Arc::downgrade(&self.shared), talk.clone());
         tasks.spawn(async move {
             let ended = hear(receiver, &hearing).await;
-            tracing::debug!(?ended, "a connection to another region has ended");
+            match &ended {
+                Err(error) if !matches!(error, Error::Lost(_)) => {
+                    tracing::warn!(%error, "A connection from another region is given up.");
+                }
+                _ => tracing::debug!(?ended, "a connection from another region has ended"),
+            }
             hearing.end();
             if let Some(shared) = shared.upgrade() {
                 shared.changed.notify_waiters();
@@ -242,6 +247,9 @@ impl Drop for EndOnDrop<'_> {
 async fn hear(mut receiver: Receiver, talk: &Talk) -> Result<()> {
     while let Some(record) = receiver.receive(RECORD_MAX).await? {
         let answer = Answer::decode(record)?;
+        if answer == Answer::Busy {
+            continue;
+        }
         let told = talk.waiting().as_mut().and_then(VecDeque::pop_front);
         let told = told.ok_or(Error::Malformed("it answers what nobody asked"))?;
         // Who asked may have given up.

@@ -21,7 +21,7 @@ mod limit;
 mod message;
 mod sealed;
 
-pub use answering::{Disks, answer};
+pub use answering::{Answered, Disks, answer};
 pub use asking::Line;
 pub use error::{Error, Result};
 pub use handshake::{End, EphemeralKey, Keys, PUBLIC_KEY_BYTES};

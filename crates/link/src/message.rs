@@ -96,6 +96,8 @@ pub(crate) enum Answer {
     /// A frame.
     Blocks(Vec<u8>),
     Pong,
+    /// The answer that is due takes its time; it answers nothing.
+    Busy,
     Failed {
         kind: Kind,
         text: String,
@@ -110,6 +112,7 @@ const BLOCKS: u8 = 5;
 const PING: u8 = 6;
 const NO_CHANGE_MAP: u8 = 7;
 const FAILED: u8 = 8;
+const BUSY: u8 = 9;
 
 impl Question {
     pub fn encode(&self) -> Vec<u8> {
@@ -212,6 +215,7 @@ impl Answer {
                 out.extend_from_slice(frame);
             }
             Self::Pong => out.push(PING),
+            Self::Busy => out.push(BUSY),
             Self::Failed { kind, text } => {
                 out.extend_from_slice(&[FAILED, number_of(*kind)]);
                 out.extend_from_slice(cut(text).as_bytes());
@@ -260,6 +264,7 @@ impl Answer {
                 return Ok(Self::Blocks(bytes));
             }
             PING => Self::Pong,
+            BUSY => Self::Busy,
             FAILED => Self::Failed {
                 kind: kind_of(reader.array::<1>()?[0]),
                 text: text(reader.rest()),

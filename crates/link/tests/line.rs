@@ -115,7 +115,7 @@ impl World {
             tasks.spawn(carry(split(one), split(two), until, carried));
             tasks.spawn(async move {
                 let connection = Connection::new(Box::new(far), answering);
-                answer(connection, disks, &limits, &shown).await
+                answer(connection, disks, &limits, &shown).await.ended
             });
         }
         let mut connection = Connection::new(Box::new(near), asking);

@@ -28,6 +28,8 @@ use crate::write::WriteDisk;
 const BLOCKS_A_SAMPLE: u64 = 1000;
 /// Samples at most. A false hint is found by the number of samples, however large the disk is.
 const SAMPLES_MAX: u64 = 1024;
+/// As many of a disk at the other end of a line: it is a backup, and knows its changes.
+const DISTANT_SAMPLES_MAX: u64 = 16;
 /// How often a sample that falls into a hole is drawn again.
 const DRAWS: usize = 8;
 
@@ -135,7 +137,11 @@ impl Base {
     /// Reads some of the blocks that are said to be unchanged. Returns how many bytes.
     pub fn check_samples(&self, scan: &Scan, reader: &mut ChunkReader) -> Result<u64> {
         let unchanged = Unchanged::new(self.geometry.blocks(), &self.changed);
-        let mut samples = (0..unchanged.samples())
+        let count = match scan.reader.distant() {
+            Some(_) => unchanged.samples().min(DISTANT_SAMPLES_MAX),
+            None => unchanged.samples(),
+        };
+        let mut samples = (0..count)
             .map(|_| unchanged.draw(scan))
             .collect::<Result<Vec<_>>>()?;
         samples.sort_unstable();

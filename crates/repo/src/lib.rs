@@ -63,7 +63,7 @@ pub use error::{Error, Result};
 pub use filetree::{Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 pub use keys::{MasterKey, RootKey};
 pub use manifest::Child;
-pub use pack::PackId;
+pub use pack::{NotAPackId, PackId};
 pub use parity::{Parity, Protected};
 pub use project::{Listed, OnPack, Project};
 pub use repair::Repaired;

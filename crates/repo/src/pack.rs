@@ -48,6 +48,19 @@ impl PackId {
     }
 }
 
+/// A text that is no pack's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a pack's id is 32 hexadecimal digits")]
+pub struct NotAPackId;
+
+impl std::str::FromStr for PackId {
+    type Err = NotAPackId;
+
+    fn from_str(text: &str) -> Result<Self, NotAPackId> {
+        Self::from_hex(text).ok_or(NotAPackId)
+    }
+}
+
 impl fmt::Display for PackId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))

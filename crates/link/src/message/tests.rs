@@ -53,6 +53,7 @@ fn answers_read_as_they_were_written() {
         Answer::Ids(vec![[1; 32], [2; 32]]),
         Answer::Blocks(vec![1, 2, 3]),
         Answer::Pong,
+        Answer::Busy,
         Answer::Failed {
             kind: Kind::Corrupt,
             text: "damaged".to_owned(),
