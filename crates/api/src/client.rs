@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_types::{
-    BackupId, CheckpointId, Clock, Kind, OperationLogId, PolicyId, ResourceId, Timestamp, VaultId,
+    BackupId, CheckpointId, Clock, Kind, OperationLogId, PolicyId, ProjectId, ResourceId,
+    Timestamp, VaultId,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -28,7 +29,9 @@ use crate::policy::{
     UpdatePolicyRequest,
 };
 use crate::protectable::{ListProtectableQuery, ListProtectableResponse, ProtectableResponse};
+use crate::replica::{self, AnnounceReplicaRequest, AnnounceReplicaResponse, ReplicaResponse};
 use crate::retention::ExplanationResponse;
+use crate::usage::ListExternalVaultQuery;
 use crate::vault::{
     AddVaultResourceRequest, AddVaultResourceResponse, CreateVaultRequest, CreateVaultResponse,
     ListVaultQuery, ListVaultResponse, RemoveVaultResourceRequest, RemoveVaultResourceResponse,
@@ -89,6 +92,9 @@ pub enum Error {
         /// What was asked.
         operation: Operation,
     },
+    /// The server does not do what a connection takes.
+    #[error("the server opens no connection for replicas")]
+    NoConnection,
     /// The endpoint is no address.
     #[error("the endpoint {endpoint:?} is no http or https address")]
     Endpoint {
@@ -144,6 +150,7 @@ impl Error {
             Self::Transport { .. } => Kind::Transient,
             Self::Decode { .. } | Self::TooLarge { .. } | Self::Setup(_) => Kind::Bug,
             Self::Endpoint { .. }
+            | Self::NoConnection
             | Self::AccessKey
             | Self::ProjectId
             | Self::CredentialsMissing { .. }
@@ -207,6 +214,51 @@ impl Client {
         self.clock.now()
     }
 
+    /// The same client in another project.
+    pub fn in_project(&self, project_id: ProjectId) -> Self {
+        let credentials = Credentials {
+            project_id,
+            ..(*self.credentials).clone()
+        };
+        Self {
+            credentials: Arc::new(credentials),
+            ..self.clone()
+        }
+    }
+
+    /// Opens the connection that a replica is asked for by: the bytes of it, and the
+    /// public key of the other end.
+    pub async fn connect_replica(
+        &self,
+        replica_id: BackupId,
+        public_key: &[u8; 32],
+    ) -> Result<(reqwest::Upgraded, [u8; 32])> {
+        let operation = Operation::ConnectReplica;
+        let parameters: &[(&str, &str)] = &[("replica_id", &replica_id.to_string())];
+        let request = Request::new(operation, parameters);
+        let key = HeaderValue::from_str(&hex::encode(public_key));
+        let headers = [
+            (header::CONNECTION, HeaderValue::from_static("upgrade")),
+            (header::UPGRADE, HeaderValue::from_static(replica::PROTOCOL)),
+            (
+                HeaderName::from_static(replica::KEY_HEADER),
+                key.expect("digits are plain text"),
+            ),
+        ];
+        let answer = self.ask(request, headers).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // Whatever else it may be, it is no connection.
+            self.receive(operation, answer).await?;
+            return Err(Error::NoConnection);
+        }
+        let mut key = [0; 32];
+        let told = answer.headers().get(replica::KEY_HEADER);
+        let told = told.and_then(|told| told.to_str().ok()).unwrap_or_default();
+        hex::decode_to_slice(told, &mut key).map_err(|_| Error::NoConnection)?;
+        let upgraded = answer.upgrade().await;
+        Ok((upgraded.map_err(|source| self.unreachable(source))?, key))
+    }
+
     /// Calls an operation and reads its answer.
     async fn call<T: DeserializeOwned>(&self, request: Request<'_>) -> Result<T> {
         let operation = request.operation;
@@ -216,6 +268,17 @@ impl Client {
 
     /// Sends a request, and returns the body of an answer that is a success.
     async fn send(&self, request: Request<'_>) -> Result<Vec<u8>> {
+        let operation = request.operation;
+        let answer = self.ask(request, []).await?;
+        self.receive(operation, answer).await
+    }
+
+    /// Sends a request with further headers, which are not signed, and returns the answer.
+    async fn ask(
+        &self,
+        request: Request<'_>,
+        unsigned: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Result<reqwest::Response> {
         let spec = request.operation.spec();
         let path = self.path(&request);
         let body = request.body.unwrap_or_default();
@@ -235,6 +298,7 @@ impl Client {
         let authorization =
             sign::sign(&signed, access_key, &secret_key.0).map_err(|_| Error::AccessKey)?;
         headers.insert(header::AUTHORIZATION, authorization);
+        headers.extend(unsigned);
 
         let mut url = self.endpoint.clone();
         url.set_path(&path);
@@ -244,11 +308,10 @@ impl Client {
             .request(spec.method.clone(), url)
             .headers(headers)
             .body(body);
-        let answer = sending
+        sending
             .send()
             .await
-            .map_err(|source| self.unreachable(source))?;
-        self.receive(request.operation, answer).await
+            .map_err(|source| self.unreachable(source))
     }
 
     /// Reads an answer to its end, within its limit.
@@ -476,6 +539,16 @@ calls! {
     /// Has a vault follow a policy no longer.
     dissociate_policy = DisassociateVaultPolicy(vault_id: VaultId)
         body DissociatePolicyRequest => DissociatePolicyResponse;
+
+    /// Lists vaults of another project, one page.
+    list_external_vaults = ListExternalVault() query ListExternalVaultQuery => ListVaultResponse;
+
+    /// Has the server wait for a replica.
+    announce_replica = AnnounceReplica() body AnnounceReplicaRequest => AnnounceReplicaResponse;
+    /// Shows how far a replica is.
+    show_replica = ShowReplica(replica_id: BackupId) => ReplicaResponse;
+    /// Gives a replica up that is not there yet.
+    withdraw_replica = WithdrawReplica(replica_id: BackupId);
 
     /// Begins to look whether backups could be restored.
     start_verification = StartVerification()

@@ -29,6 +29,7 @@ pub mod page;
 pub mod policy;
 pub mod protectable;
 pub mod query;
+pub mod replica;
 pub mod replication;
 pub mod resource;
 pub mod retention;

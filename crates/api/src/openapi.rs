@@ -56,8 +56,8 @@ fn shape(operation: Operation) -> Shape {
 
     use crate::{
         agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
-        organization_policy, policy, protectable, replication, retention, simulation, sync, tag,
-        usage, vault, verification,
+        organization_policy, policy, protectable, replica, replication, retention, simulation,
+        sync, tag, usage, vault, verification,
     };
 
     let shape = Shape::default();
@@ -241,13 +241,19 @@ fn shape(operation: Operation) -> Shape {
             .body::<retention::PreviewPolicyRequest>()
             .answer::<retention::PreviewPolicyResponse>(),
         Op::CancelOpLog => shape.answer::<operation_log::OperationLogResponse>(),
+        Op::AnnounceReplica => shape
+            .body::<replica::AnnounceReplicaRequest>()
+            .answer::<replica::AnnounceReplicaResponse>(),
+        Op::ShowReplica => shape.answer::<replica::ReplicaResponse>(),
         Op::DeleteVault
         | Op::DeleteBackup
         | Op::DeletePolicy
         | Op::DeleteOrganizationPolicy
         | Op::DeleteMember
         | Op::DeleteVaultTag
-        | Op::UnregisterAgent => shape,
+        | Op::UnregisterAgent
+        | Op::WithdrawReplica
+        | Op::ConnectReplica => shape,
     }
 }
 
@@ -349,7 +355,7 @@ fn path_parameter(name: &str) -> Parameter {
     let schema = match name {
         "project_id" | "source_project_id" | "member_id" => ProjectId::schema(),
         "vault_id" => VaultId::schema(),
-        "backup_id" => BackupId::schema(),
+        "backup_id" | "replica_id" => BackupId::schema(),
         "checkpoint_id" => CheckpointId::schema(),
         "policy_id" | "organization_policy_id" => PolicyId::schema(),
         "operation_log_id" => OperationLogId::schema(),

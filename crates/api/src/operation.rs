@@ -276,6 +276,12 @@ operations! {
         Task {
             CancelOpLog: POST "/v3/{project_id}/operation-logs/{operation_log_id}/cancel" 202;
         }
+        Replica {
+            AnnounceReplica: POST "/v3/{project_id}/replicas" 202;
+            ShowReplica: GET "/v3/{project_id}/replicas/{replica_id}" 200;
+            WithdrawReplica: DELETE "/v3/{project_id}/replicas/{replica_id}" 204;
+            ConnectReplica: GET "/v3/{project_id}/replicas/{replica_id}/connection" 101;
+        }
     }
 }
 

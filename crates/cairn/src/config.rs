@@ -10,6 +10,7 @@ use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
 use crate::ServerArguments;
+use crate::region::{ReplicationConfig, ReplicationSection};
 use crate::store::{StoreConfig, StoreSection};
 
 /// How long running tasks may take to end by themselves when the server stops.
@@ -46,6 +47,8 @@ pub struct Config {
     pub verify: VerificationSchedule,
     /// Whether every disk that was restored is read back and compared.
     pub compare_restored: bool,
+    /// What is replicated, and where to.
+    pub replication: ReplicationConfig,
     /// What can be protected.
     pub sources: Vec<SourceConfig>,
 }
@@ -70,6 +73,8 @@ struct File {
     verify: VerificationSchedule,
     #[serde(default)]
     restore: Restore,
+    #[serde(default)]
+    replication: ReplicationSection,
     #[serde(default)]
     source: Vec<SourceConfig>,
 }
@@ -140,6 +145,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
     let master_key_file = file.repository.master_key_file.clone().map(inside);
     let folder = data_dir.join("repository");
     let parity = file.repository.parity()?;
+    let replication = file.replication.resolve(&region, &base)?;
     Ok(Config {
         data_dir,
         listen: arguments
@@ -159,6 +165,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         quotas: file.quotas,
         verify: file.verify,
         compare_restored: file.restore.compare,
+        replication,
         sources,
     })
 }
@@ -256,6 +263,7 @@ impl std::fmt::Display for Config {
         let verify = toml::to_string(&self.verify).map_err(|_| std::fmt::Error)?;
         writeln!(f, "\n[verify]\n{}", verify.trim_end())?;
         write!(f, "\n[restore]\ncompare = {}", self.compare_restored)?;
+        write!(f, "{}", self.replication)?;
         for source in &self.sources {
             match source {
                 SourceConfig::Images(images) => show_images(images, f)?,

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use axum::{Extension, Router};
 use cairn_server::Peer;
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, UpgradeableConnection};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,7 +43,6 @@ pub fn raise_file_limit() {
 /// end, and the idle ones at once.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -60,22 +58,35 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         http.timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME);
         let service = TowerToHyperService::new(router.clone().layer(Extension(Peer(peer))));
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        // One that becomes a line to another region is no longer ours.
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        let answered = answer(connection.with_upgrades(), stop.clone());
         connections.spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = answered.await {
                 tracing::debug!(%error, "a connection broke off");
             }
             drop(place);
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
         tracing::warn!("some requests were still under way");
     }
     connections.shutdown().await;
+}
+
+/// Answers what comes by a connection; when the server stops, what is under way, and no more.
+async fn answer(
+    connection: UpgradeableConnection<TokioIo<TcpStream>, TowerToHyperService<Router>>,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    tokio::pin!(connection);
+    tokio::select! {
+        answered = connection.as_mut() => return answered,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {

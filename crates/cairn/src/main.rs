@@ -8,6 +8,7 @@ mod listen;
 mod master_key;
 mod memory;
 mod project;
+mod region;
 mod repo;
 mod server;
 mod store;

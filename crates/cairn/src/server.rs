@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use cairn_audit::{Trail, TrailKey};
-use cairn_core::{FirstCredentials, FirstNames, Parts, Service, Worker};
+use cairn_core::{FirstCredentials, FirstNames, NoRegions, Parts, Regions, Service, Worker};
 use cairn_meta::Meta;
 use cairn_repo::Repository;
-use cairn_server::{App, Site};
+use cairn_server::{App, HttpRegions, Site};
 use cairn_source::Inventory;
 use cairn_task::Engine;
 use cairn_types::Clock;
@@ -42,7 +42,11 @@ pub async fn run(config: Config) -> Result<()> {
         .with_index_in(config.index())
         .with_parity(config.parity);
     let trail = open_trail(&config, &repository)?;
-    let parts = open_parts(&config, meta, repository)?;
+    let regions = Arc::new(open_regions(&config)?);
+    let parts = Parts {
+        regions: Arc::clone(&regions) as Arc<dyn Regions>,
+        ..open_parts(&config, meta, repository)?
+    };
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
     let (clock, wake) = (Arc::clone(&parts.clock), Arc::clone(&parts.wake));
     let service = Service::new(parts);
@@ -71,7 +75,7 @@ pub async fn run(config: Config) -> Result<()> {
         endpoint: endpoint.clone(),
         region: config.region.clone(),
     };
-    let app = App::new(service.clone(), clock, site, trail);
+    let app = App::new(service.clone(), clock, site, trail).with_regions(regions);
     let calls = app.calls().clone();
     let router = cairn_server::router(app);
 
@@ -167,7 +171,21 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         verification: config.verify,
         compare_restored: config.compare_restored,
         region: config.region.clone(),
+        regions: Arc::new(NoRegions),
+        replication: config.replication.rules,
     })
+}
+
+/// The other regions that the configuration names.
+fn open_regions(config: &Config) -> Result<HttpRegions> {
+    let clock = Arc::new(SystemClock) as Arc<dyn Clock>;
+    let replication = &config.replication;
+    let settings = replication.regions.clone();
+    Ok(HttpRegions::new(
+        settings,
+        replication.bytes_per_second,
+        &clock,
+    )?)
 }
 
 /// The address that clients use.

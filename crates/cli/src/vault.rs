@@ -1,11 +1,11 @@
 //! `cairn vault`.
 
-use cairn_api::Client;
 use cairn_api::resource::Resource;
 use cairn_api::vault::{
     AddVaultResourceRequest, BillingChange, CreateVaultRequest, ListVaultQuery, NewBilling,
     NewVault, RemoveVaultResourceRequest, UpdateVaultRequest, Vault, VaultChange,
 };
+use cairn_api::{Client, ProtectType};
 use cairn_types::ObjectType;
 use clap::{Args, Subcommand};
 
@@ -61,6 +61,9 @@ pub struct Create {
     /// What it protects: server, disk, turbo, workspace.
     #[arg(long = "type", default_value = "disk", value_parser = find::word::<ObjectType>)]
     object_type: ObjectType,
+    /// What it holds: backup, or replication for copies of backups.
+    #[arg(long, default_value = "backup", value_parser = find::word::<ProtectType>)]
+    protect_type: ProtectType,
     /// Its size, in GB.
     #[arg(long, default_value_t = 100)]
     size: u64,
@@ -138,13 +141,17 @@ pub(crate) async fn execute(
 
 async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(), Error> {
     let resources = resolve(client, new.object_type, &new.resources).await?;
+    let billing = NewBilling {
+        protect_type: new.protect_type,
+        ..NewBilling::new(new.object_type, new.size)
+    };
     let vault = NewVault {
         resources,
         description: new.description,
         auto_expand: new.auto_expand.then_some(true),
         locked: new.locked.then_some(true),
         threshold: new.threshold,
-        ..NewVault::new(new.name, NewBilling::new(new.object_type, new.size))
+        ..NewVault::new(new.name, billing)
     };
     let name = vault.name.clone();
     let made = client.create_vault(&CreateVaultRequest { vault }).await?;

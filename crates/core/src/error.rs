@@ -24,6 +24,33 @@ pub enum Error {
     /// A password hash could not be made or read.
     #[error("cannot hash a password")]
     Password(argon2::password_hash::Error),
+    /// The line to another region failed.
+    #[error(transparent)]
+    Link(#[from] cairn_link::Error),
+    /// Another region refused, or cannot be asked.
+    #[error(transparent)]
+    Region(#[from] crate::RegionError),
+    /// The replica failed in its region.
+    #[error("the replica failed in its region: {reason}")]
+    ReplicaFailed {
+        /// Why, as the region says.
+        reason: String,
+    },
+    /// The source does not want the replica any more.
+    #[error("the source has given the replication up")]
+    GivenUp,
+    /// The other region was not heard of for too long.
+    #[error("nothing was heard of the other region for {hours} hours")]
+    Silence {
+        /// For how long at least.
+        hours: i64,
+    },
+    /// There is nothing to do before something happens elsewhere.
+    #[error("it waits for the other region")]
+    Later {
+        /// When to look again at the latest.
+        seconds: i64,
+    },
     /// The random numbers of the system failed.
     #[error("the system gives no random numbers")]
     Random,
@@ -47,7 +74,11 @@ impl Error {
             Self::Repository(error) => error.kind(),
             Self::Source(error) => error.kind(),
             Self::Password(_) | Self::Panicked { .. } => Kind::Bug,
-            Self::Random => Kind::Transient,
+            Self::Link(error) => error.kind(),
+            Self::Region(error) => error.kind,
+            Self::ReplicaFailed { .. } | Self::GivenUp => Kind::Conflict,
+            Self::Silence { .. } => Kind::NotFound,
+            Self::Random | Self::Later { .. } => Kind::Transient,
             Self::Cancelled => Kind::Cancelled,
         }
     }
@@ -361,6 +392,20 @@ pub enum Refusal {
         /// The region.
         region: String,
     },
+    /// The other region says no.
+    #[error("{message}")]
+    OtherRegion {
+        /// The code of its refusal, if it is one of the public contract.
+        code: Option<String>,
+        /// What it says.
+        message: String,
+    },
+    /// The other region cannot be asked.
+    #[error("The destination region {region} cannot be reached.")]
+    RegionUnreachable {
+        /// The region.
+        region: String,
+    },
     /// The project does not exist, or the caller may not work in it.
     #[error("The destination project takes no replicas of the caller.")]
     ProjectNotReplicable,
@@ -498,6 +543,7 @@ impl Refusal {
             | Self::ResourceRemoving { .. }
             | Self::NotProtectable { .. }
             | Self::DiskState { .. } => Kind::Conflict,
+            Self::RegionUnreachable { .. } => Kind::Transient,
             _ => Kind::Invalid,
         }
     }

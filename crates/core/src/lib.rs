@@ -12,6 +12,7 @@ mod capacity;
 mod checkpoint;
 mod error;
 mod identity;
+mod links;
 mod lookup;
 mod member;
 mod metadata;
@@ -22,6 +23,8 @@ mod policy;
 mod policy_run;
 mod protect;
 mod protectable;
+mod region;
+mod replica;
 mod replication;
 mod restore;
 mod retention;
@@ -50,6 +53,10 @@ pub use organization_policy::{
 pub use policy::{NewPolicy, NewSchedule, PolicyChange, PolicyView, ScheduleChange};
 pub use protect::Protected;
 pub use protectable::{ProtectableFilter, ProtectableView};
+pub use region::{
+    AwaitedReplica, NewReplica, NoRegions, RegionError, Regions, ReplicaState, ReplicatedResource,
+    ReplicationRules,
+};
 pub use replication::ReplicaTarget;
 pub use restore::{DiskMapping, RestoreTarget};
 pub use retention::Explanation;
@@ -68,8 +75,8 @@ pub mod records {
         Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BoundResource,
         Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment,
         Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage, Replication,
-        ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort,
-        SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter, Verification,
-        VerificationFilter, VerifiedBackup, VolumeChoice,
+        ReplicationEnd, ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter,
+        ShareSort, SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter,
+        Verification, VerificationFilter, VerifiedBackup, VolumeChoice,
     };
 }

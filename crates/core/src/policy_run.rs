@@ -195,6 +195,7 @@ impl Service {
                 definition: policy.definition,
             }),
             auto_trigger: true,
+            bandwidth: None,
         };
         match self
             .replicate_vault(&Caller::service(project), vault, &target)

@@ -1,6 +1,8 @@
 //! Replication: a backup is copied, byte for byte, into a replication vault of
-//! another project, where it stands alone. The destination is this server; a
-//! task moves the bytes.
+//! another project, where it stands alone. The project is here, or in another
+//! region, whose server is told of the replica first (`replica.rs`); a task moves the bytes.
+
+mod elsewhere;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +13,7 @@ use cairn_types::{
 };
 
 use crate::operation_log::NewOperation;
+use crate::region::ReplicationRules;
 use crate::retention::stamp;
 use crate::work::Task;
 use crate::{Caller, OperationDetail, Refusal, ReplicatedBackup, Result, RunOf, Service};
@@ -41,6 +44,8 @@ pub struct ReplicaTarget {
     pub policy: Option<RunOf>,
     /// Whether the request says that a policy asks.
     pub auto_trigger: bool,
+    /// How many bytes in a second may go to another region for this, beside other limits.
+    pub bandwidth: Option<u64>,
 }
 
 impl Service {
@@ -57,10 +62,13 @@ impl Service {
         id: BackupId,
         target: &ReplicaTarget,
     ) -> Result<(Replication, ResourceType)> {
+        if target.region != target.here {
+            return self.replicate_elsewhere(caller, id, target).await;
+        }
         let mut tx = self.meta().begin().await?;
         let backup = tx.lock_backup(caller.project, id).await?;
         let backup = backup.ok_or(Refusal::BackupNotFound)?;
-        refuse_source(&backup)?;
+        refuse_source(&backup, self.replication_rules())?;
         let vault = tx.lock_vault(caller.project, backup.vault).await?;
         let vault = vault.ok_or(Refusal::VaultNotFound)?;
         refuse_state(&vault)?;
@@ -95,18 +103,15 @@ impl Service {
         vault: VaultId,
         target: &ReplicaTarget,
     ) -> Result<Vec<Replication>> {
+        if target.region != target.here {
+            return self.replicate_vault_elsewhere(caller, vault, target).await;
+        }
         let mut tx = self.meta().begin().await?;
         let vault = tx
             .lock_vault(caller.project, vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
-        if vault.protect_type != BACKUP {
-            return Err(Refusal::VaultNotReplicable.into());
-        }
-        if vault.object_type != ObjectType::Server {
-            let object_type = vault.object_type.to_string();
-            return Err(Refusal::ResourceNotReplicable { object_type }.into());
-        }
+        refuse_vault(&vault, self.replication_rules())?;
         refuse_state(&vault)?;
         let destination = destination(&mut tx, caller, target, vault.object_type).await?;
         let busy = tx.replications_under_way(vault.id, None, None).await?;
@@ -120,7 +125,7 @@ impl Service {
         };
         let mut checkpoints: BTreeMap<CheckpointId, CheckpointId> = BTreeMap::new();
         let mut records = Vec::new();
-        for backup in without_replica(&mut tx, &vault, target).await? {
+        for backup in self.without_replica(&mut tx, &vault, target).await? {
             let checkpoint = match checkpoints.get(&backup.checkpoint) {
                 Some(checkpoint) => *checkpoint,
                 None => self.plan_checkpoint(&mut tx, &plan, &backup).await?,
@@ -284,18 +289,34 @@ fn logged(backup: &Backup, region: &str) -> ReplicatedBackup {
 }
 
 /// What of a backup speaks against replicating it.
-/// Source: CBR's constraints on replication.
-fn refuse_source(backup: &Backup) -> std::result::Result<(), Refusal> {
-    if backup.image_type != BACKUP {
+/// Source: CBR's constraints on replication, as far as the rules do not lift them.
+fn refuse_source(backup: &Backup, rules: ReplicationRules) -> std::result::Result<(), Refusal> {
+    if backup.image_type != BACKUP && !rules.replicas {
         return Err(Refusal::ReplicaNotReplicable);
     }
-    if backup.resource_type != ResourceType::Server || !backup.system_disk {
+    let whole_server = backup.resource_type == ResourceType::Server && backup.system_disk;
+    let disk = backup.resource_type == ResourceType::Volume && backup.parent.is_none();
+    if !(whole_server || disk && rules.disks) {
         return Err(Refusal::NotAServerBackup);
     }
     match backup.status {
         BackupStatus::Available => Ok(()),
         BackupStatus::Error => Err(Refusal::NothingToReplicate),
         _ => Err(Refusal::BackupBusy { id: backup.id }),
+    }
+}
+
+/// What of a vault speaks against replicating all of it.
+fn refuse_vault(vault: &Vault, rules: ReplicationRules) -> std::result::Result<(), Refusal> {
+    if vault.protect_type != BACKUP && !(vault.protect_type == REPLICATION && rules.replicas) {
+        return Err(Refusal::VaultNotReplicable);
+    }
+    match vault.object_type {
+        ObjectType::Server => Ok(()),
+        ObjectType::Disk if rules.disks => Ok(()),
+        other => Err(Refusal::ResourceNotReplicable {
+            object_type: other.to_string(),
+        }),
     }
 }
 
@@ -318,25 +339,29 @@ fn is_replicated(known: &[ReplicationView], backup: BackupId, target: &ReplicaTa
     })
 }
 
-/// The backups of a vault that can be replicated and are not yet, oldest first.
-async fn without_replica(
-    tx: &mut Tx,
-    vault: &Vault,
-    target: &ReplicaTarget,
-) -> Result<Vec<Backup>> {
-    let mut backups = tx.backups_of_vault(vault.id, None).await?;
-    backups.retain(|backup| refuse_source(backup).is_ok());
-    let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
-    let known = tx.replications_of(vault.project, &ids).await?;
-    backups.retain(|backup| !is_replicated(&known, backup.id, target));
-    backups.truncate(MAX_AT_ONCE);
-    let mut locked = Vec::with_capacity(backups.len());
-    for backup in backups {
-        // It may have changed between the list and the lock.
-        let backup = tx.lock_backup(vault.project, backup.id).await?;
-        locked.extend(backup.filter(|backup| refuse_source(backup).is_ok()));
+impl Service {
+    /// The backups of a vault that can be replicated and are not yet, oldest first.
+    async fn without_replica(
+        &self,
+        tx: &mut Tx,
+        vault: &Vault,
+        target: &ReplicaTarget,
+    ) -> Result<Vec<Backup>> {
+        let rules = self.replication_rules();
+        let mut backups = tx.backups_of_vault(vault.id, None).await?;
+        backups.retain(|backup| refuse_source(backup, rules).is_ok());
+        let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
+        let known = tx.replications_of(vault.project, &ids).await?;
+        backups.retain(|backup| !is_replicated(&known, backup.id, target));
+        backups.truncate(MAX_AT_ONCE);
+        let mut locked = Vec::with_capacity(backups.len());
+        for backup in backups {
+            // It may have changed between the list and the lock.
+            let backup = tx.lock_backup(vault.project, backup.id).await?;
+            locked.extend(backup.filter(|backup| refuse_source(backup, rules).is_ok()));
+        }
+        Ok(locked)
     }
-    Ok(locked)
 }
 
 /// The vault that replicas go to, if they may.
@@ -346,23 +371,30 @@ async fn destination(
     target: &ReplicaTarget,
     object_type: ObjectType,
 ) -> Result<Vault> {
-    if target.region != target.here {
-        let region = target.region.clone();
-        return Err(Refusal::RegionNotReplicable { region }.into());
-    }
     // A project that the caller may not change answers as one that is not there.
     let own = caller.is_service() && target.project == caller.project;
     let grant = tx.grant(caller.user, target.project).await?;
     if !own && grant.is_none_or(|grant| grant.role == Role::ReadOnlyAccess) {
         return Err(Refusal::ProjectNotReplicable.into());
     }
-    let vault = tx.lock_vault(target.project, target.vault).await?;
+    let takes = |there: ObjectType| there == object_type;
+    destination_vault(tx, target.project, target.vault, takes).await
+}
+
+/// The vault of a project that replicas go to, if it takes them.
+pub(crate) async fn destination_vault(
+    tx: &mut Tx,
+    project: ProjectId,
+    vault: VaultId,
+    takes: impl Fn(ObjectType) -> bool,
+) -> Result<Vault> {
+    let vault = tx.lock_vault(project, vault).await?;
     let vault = vault.ok_or(Refusal::DestinationVaultMissing)?;
     if vault.protect_type != REPLICATION {
         return Err(Refusal::DestinationVaultKind.into());
     }
     let in_service = matches!(vault.status, VaultStatus::Available | VaultStatus::Lock);
-    if !in_service || vault.object_type != object_type {
+    if !in_service || !takes(vault.object_type) {
         let state = vault.status.to_string();
         return Err(Refusal::DestinationVaultCheck { state }.into());
     }

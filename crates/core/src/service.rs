@@ -6,10 +6,12 @@ use cairn_meta::tasks::{Task as TaskRow, TaskState};
 use cairn_meta::{Meta, Tx};
 use cairn_repo::{Repository, RootKey};
 use cairn_source::Inventory;
-use cairn_types::{Clock, OperationLogId, ProjectId};
+use cairn_types::{Clock, OperationLogId, ProjectId, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::links::Links;
 use crate::operation_log::NewOperation;
+use crate::region::{Regions, ReplicationRules};
 use crate::work::Task;
 use crate::{Caller, Error, Result, VerificationSchedule};
 
@@ -68,6 +70,10 @@ pub struct Parts {
     pub compare_restored: bool,
     /// The region that this server is.
     pub region: String,
+    /// The other regions.
+    pub regions: Arc<dyn Regions>,
+    /// What is replicated beyond what CBR replicates.
+    pub replication: ReplicationRules,
 }
 
 /// The service. Cheap to clone.
@@ -76,6 +82,10 @@ pub struct Service {
     parts: Arc<Parts>,
     /// Turns to hash a password.
     hashing: Arc<Semaphore>,
+    /// Connections of other regions.
+    links: Arc<Links>,
+    /// When the service was made.
+    started_at: Timestamp,
 }
 
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
@@ -97,8 +107,10 @@ impl Service {
     /// The service over these parts.
     pub fn new(parts: Parts) -> Self {
         Self {
+            started_at: parts.clock.now(),
             parts: Arc::new(parts),
             hashing: Arc::new(Semaphore::new(HASHES)),
+            links: Arc::default(),
         }
     }
 
@@ -134,6 +146,24 @@ impl Service {
 
     pub(crate) fn verification_schedule(&self) -> VerificationSchedule {
         self.parts.verification
+    }
+
+    /// The other regions.
+    pub(crate) fn regions(&self) -> &Arc<dyn Regions> {
+        &self.parts.regions
+    }
+
+    pub(crate) fn replication_rules(&self) -> ReplicationRules {
+        self.parts.replication
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// For how many seconds there has been this service.
+    pub(crate) fn uptime_seconds(&self) -> i64 {
+        self.now().seconds_since(self.started_at)
     }
 
     pub(crate) fn now(&self) -> cairn_types::Timestamp {

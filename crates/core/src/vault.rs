@@ -111,6 +111,11 @@ impl Service {
     /// size below what they need, or a policy that such a vault does not follow.
     /// CBR: `CreateVault`, `POST /v3/{project_id}/vaults`.
     pub async fn create_vault(&self, caller: &Caller, new: NewVault) -> Result<VaultView> {
+        let for_disks = new.object_type == ObjectType::Disk && new.protect_type == "replication";
+        if for_disks && !self.replication_rules().disks {
+            let text = "Invalid vault.billing.protect_type provided. Disk vaults take backup only.";
+            return Err(Refusal::Invalid(text.to_owned()).into());
+        }
         let found = self
             .resources_to_bind(caller, new.object_type, &new.resources)
             .await?;

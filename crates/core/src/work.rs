@@ -3,18 +3,20 @@
 mod backup;
 mod collect;
 mod delete;
+mod receive;
 mod repair;
 mod restore;
+mod send;
 mod sync;
 mod verify;
 
 use std::sync::Arc;
 
-use cairn_meta::tasks::{ONE_AT_A_TIME, Task as TaskRow};
+use cairn_meta::tasks::{ONE_AT_A_TIME, RECEIVE, SEND, Task as TaskRow};
 use cairn_source::Inventory;
 use cairn_task::{Failure, Work};
 use cairn_types::{
-    BackupId, Kind, PolicyId, Progress, ProjectId, ResourceId, VaultId, VerifyLevel,
+    BackupId, Kind, PolicyId, Progress, ProjectId, ReplicationId, ResourceId, VaultId, VerifyLevel,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -45,6 +47,23 @@ pub(crate) enum Task {
         policy: PolicyId,
         vault: VaultId,
         destination: VaultId,
+    },
+    /// Has another region copy a backup: answers it until its replica is there.
+    Send {
+        project: ProjectId,
+        backup: BackupId,
+        replication: ReplicationId,
+        region: String,
+        destination: ProjectId,
+        replica: BackupId,
+        /// Bytes in a second, beside what the region's replications share.
+        #[serde(default)]
+        bandwidth: Option<u64>,
+    },
+    /// Copies a backup of another region.
+    Receive {
+        project: ProjectId,
+        backup: BackupId,
     },
     /// Writes a backup over the disks it came from.
     Restore {
@@ -92,6 +111,8 @@ impl Task {
             Self::BackUp { .. } => "back_up",
             Self::Replicate { .. } => "replicate",
             Self::ReplicateByPolicy { .. } => "replicate_by_policy",
+            Self::Send { .. } => SEND,
+            Self::Receive { .. } => RECEIVE,
             Self::Restore { .. } => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
@@ -111,7 +132,8 @@ impl Task {
 
     const fn steps(&self) -> &'static [&'static str] {
         match self {
-            Self::BackUp { .. } | Self::Replicate { .. } => backup::STEPS,
+            Self::BackUp { .. } | Self::Replicate { .. } | Self::Receive { .. } => backup::STEPS,
+            Self::Send { .. } => send::STEPS,
             Self::Restore { .. } => restore::STEPS,
             Self::ReplicateByPolicy { .. } => &["ask"],
             Self::DeleteBackup { .. } => &["delete"],
@@ -163,7 +185,7 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp::of_resource(self, project, backup, reread_all);
+                let work = backup::BackUp::of_resource(self, row.id, (project, backup), reread_all);
                 work.run(step, progress).await
             }
             Task::Replicate {
@@ -173,7 +195,37 @@ impl Worker {
                 source,
             } => {
                 let source = (source_project, source);
-                let work = backup::BackUp::of_backup(self, project, backup, source);
+                let work = backup::BackUp::of_backup(self, row.id, (project, backup), source);
+                work.run(step, progress).await
+            }
+            Task::Send {
+                project,
+                backup,
+                replication,
+                region,
+                destination,
+                replica,
+                bandwidth,
+            } => {
+                let work = send::Send {
+                    worker: self,
+                    project,
+                    backup,
+                    replication,
+                    region: &region,
+                    destination,
+                    replica,
+                    bandwidth,
+                };
+                work.run(progress).await
+            }
+            Task::Receive { project, backup } => {
+                let work = receive::Receive {
+                    worker: self,
+                    task: row.id,
+                    project,
+                    backup,
+                };
                 work.run(step, progress).await
             }
             Task::Restore {
@@ -240,7 +292,7 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp::of_resource(self, project, backup, reread_all);
+                let work = backup::BackUp::of_resource(self, row.id, (project, backup), reread_all);
                 work.undo(step, why).await
             }
             Task::Replicate {
@@ -250,7 +302,37 @@ impl Worker {
                 source,
             } => {
                 let source = (source_project, source);
-                let work = backup::BackUp::of_backup(self, project, backup, source);
+                let work = backup::BackUp::of_backup(self, row.id, (project, backup), source);
+                work.undo(step, why).await
+            }
+            Task::Send {
+                project,
+                backup,
+                replication,
+                region,
+                destination,
+                replica,
+                bandwidth,
+            } => {
+                let work = send::Send {
+                    worker: self,
+                    project,
+                    backup,
+                    replication,
+                    region: &region,
+                    destination,
+                    replica,
+                    bandwidth,
+                };
+                work.undo(why).await
+            }
+            Task::Receive { project, backup } => {
+                let work = receive::Receive {
+                    worker: self,
+                    task: row.id,
+                    project,
+                    backup,
+                };
                 work.undo(step, why).await
             }
             Task::Restore {
@@ -344,7 +426,14 @@ fn failure(row: &TaskRow, error: &Error) -> Failure {
         error = error as &(dyn std::error::Error + 'static),
         "work on a task met an error"
     );
-    Failure::new(error.kind(), public_text(error))
+    let again_after = match error {
+        Error::Later { seconds } => Some(*seconds),
+        _ => None,
+    };
+    Failure {
+        again_after,
+        ..Failure::new(error.kind(), public_text(error))
+    }
 }
 
 /// What went wrong, in one sentence that names the place but not the machine.

@@ -360,6 +360,7 @@ async fn a_replica_is_whole_or_not_there_whatever_happens_at_any_step() {
                 description: None,
                 policy: None,
                 auto_trigger: false,
+                bandwidth: None,
             };
             let begun = world
                 .service

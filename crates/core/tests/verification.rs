@@ -150,6 +150,7 @@ async fn the_project_that_waited_longest_is_first() {
         description: None,
         policy: None,
         auto_trigger: false,
+        bandwidth: None,
     };
     let begun = world
         .service

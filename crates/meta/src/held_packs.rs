@@ -56,7 +56,7 @@ impl Tx {
         let mut statement = Statement::new("DELETE FROM held_packs");
         statement
             .equals("project_id", Some(project))
-            .condition("task_id IN (SELECT id FROM tasks WHERE state IN ('succeeded', 'failed'))");
+            .condition("task_id IN (SELECT id FROM tasks WHERE state NOT IN ('waiting', 'running', 'undoing'))");
         statement.run(self).await?;
         Ok(())
     }

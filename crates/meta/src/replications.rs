@@ -82,7 +82,7 @@ const fn status_there(task: TaskState) -> ReplicationStatus {
         TaskState::Waiting => ReplicationStatus::Waiting,
         TaskState::Running | TaskState::Undoing => ReplicationStatus::Replicating,
         TaskState::Succeeded => ReplicationStatus::Success,
-        TaskState::Failed => ReplicationStatus::Fail,
+        TaskState::Failed | TaskState::Skipped => ReplicationStatus::Fail,
     }
 }
 

@@ -292,7 +292,10 @@ impl Tx {
         statement.push("((state = 'waiting' AND ");
         statement.push("not_before <= ").bind(now);
         for kind in DISTANT {
-            statement.push(" AND (kind <> ").bind(kind);
+            // To be ended, none waits.
+            statement
+                .push(" AND (cancel_asked = 1 OR kind <> ")
+                .bind(kind);
             statement.push(" OR (SELECT COUNT(*) FROM tasks r WHERE r.kind = ");
             statement.bind(kind);
             statement.push(" AND r.state IN ('running', 'undoing')) < ");

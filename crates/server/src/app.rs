@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use cairn_audit::Trail;
-use cairn_core::Service;
+use cairn_core::{Regions, Service};
 use cairn_types::Clock;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use crate::HttpRegions;
 use crate::once::Running;
 
 /// Where this server stands.
@@ -29,8 +30,12 @@ pub struct App {
     pub(crate) calls: TaskTracker,
     pub(crate) running: Arc<Running>,
     pub(crate) places: Arc<Semaphore>,
+    pub(crate) regions: Option<Arc<HttpRegions>>,
+    pub(crate) handshakes: Arc<Semaphore>,
 }
 
+/// Connections for replicas of which the other end has not proven yet who it is.
+const HANDSHAKES: usize = 16;
 /// Requests that are answered at the same time; further ones wait.
 const REQUESTS: usize = 512;
 
@@ -45,7 +50,24 @@ impl App {
             calls: TaskTracker::new(),
             running: Arc::default(),
             places: Arc::new(Semaphore::new(REQUESTS)),
+            regions: None,
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
         }
+    }
+
+    /// The same, which also tells what other regions have.
+    pub fn with_regions(self, regions: Arc<HttpRegions>) -> Self {
+        Self {
+            regions: Some(regions),
+            ..self
+        }
+    }
+
+    /// The names of the regions that replicas can go to, this one first.
+    pub(crate) fn destinations(&self) -> Vec<String> {
+        let here = std::iter::once(self.site.region.clone());
+        let others = self.regions.iter().flat_map(|regions| regions.names());
+        here.chain(others).collect()
     }
 
     /// Calls that change something. They go on when the client that asked is

@@ -5,6 +5,7 @@
 //! that CTS records leave the second alone.
 
 use axum::body::{Body, to_bytes};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cairn_api::{Group, Operation};
 use cairn_audit::{Stage, Trace};
@@ -62,7 +63,7 @@ fn unwritten(error: &(dyn std::error::Error + 'static)) -> Failure {
 
 /// Ends the trace of a call with its answer, and gives that back.
 pub(crate) async fn answered(app: &App, mut trace: Trace, response: Response) -> Response {
-    let looks = trace.method == "GET";
+    let looks = trace.method == "GET" && response.status() != StatusCode::SWITCHING_PROTOCOLS;
     let (parts, mut body) = response.into_parts();
     if trace.resource_id.is_none() && trace.method == "POST" && parts.status.is_success() {
         let bytes = to_bytes(body, usize::MAX).await;
@@ -155,7 +156,7 @@ fn trace_name(operation: Operation) -> String {
 fn resource_type(operation: Operation) -> &'static str {
     match operation.spec().group {
         Group::Policy | Group::OrganizationPolicy => "policy",
-        Group::Backup | Group::Member => "backup",
+        Group::Backup | Group::Member | Group::Replica => "backup",
         Group::Agent => "agent",
         Group::Replication | Group::Import => match operation {
             Operation::CopyBackup | Operation::ImportBackup => "backup",

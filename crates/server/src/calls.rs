@@ -12,8 +12,8 @@ use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
     App, agents, backups, bindings, checkpoints, lookups, members, metadata, operation_logs,
-    orders, organization_policies, policies, protectables, replications, retention, sync, tags,
-    usage, vaults, verifications,
+    orders, organization_policies, policies, protectables, replicas, replications, retention, sync,
+    tags, usage, vaults, verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -23,6 +23,7 @@ macro_rules! calls {
         ($app:ident, $caller:ident, $request:ident)
         with_body { $( $body:ident: $body_handler:path, ($($body_argument:ident),+); )+ }
         without_body { $( $empty:ident: $empty_handler:path, ($($empty_argument:ident),+); )+ }
+        by_itself { $( $own:ident: $own_handler:path, ($($own_argument:ident),+); )+ }
         to_anybody { $( $public:ident: $public_handler:path, ($($public_argument:ident),+); )+ }
     ) => {
         /// Has an operation carried out for somebody who may ask for it.
@@ -40,6 +41,7 @@ macro_rules! calls {
                     $empty_handler($($empty_argument),+).await?;
                     Ok(status(operation).into_response())
                 } )+
+                $( Operation::$own => $own_handler($($own_argument),+).await, )+
                 $( Operation::$public )|+ => tell_anybody($app, operation, $request).await,
             }
         }
@@ -154,6 +156,8 @@ calls! {
         ExplainBackup: retention::explain, (app, caller, request);
         PreviewPolicy: retention::preview, (app, caller, request);
         CancelOpLog: operation_logs::cancel, (app, caller, request);
+        AnnounceReplica: replicas::announce, (app, caller, request);
+        ShowReplica: replicas::show, (app, caller, request);
     }
     without_body {
         DeleteVault: vaults::delete, (app, caller, request);
@@ -165,6 +169,10 @@ calls! {
         DeleteVaultTag: tags::delete, (app, caller, request);
         UnregisterAgent: agents::unregister, (app, caller, request);
         DeleteOrganizationPolicy: organization_policies::delete, (app, caller, request);
+        WithdrawReplica: replicas::withdraw, (app, caller, request);
+    }
+    by_itself {
+        ConnectReplica: replicas::connect, (app, caller, request);
     }
     to_anybody {
         ListApiVersions: lookups::versions, (app);

@@ -106,7 +106,10 @@ impl From<Invalid> for Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let code = code_of(&refusal);
-        Self::message(code, refusal.to_string())
+        match refusal {
+            Refusal::RegionUnreachable { .. } => Self::unavailable(&refusal.to_string()),
+            _ => Self::message(code, refusal.to_string()),
+        }
     }
 }
 
@@ -210,6 +213,13 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::NothingToReplicate => ErrorCode::NothingToDo,
         Refusal::RegionNotReplicable { .. } => ErrorCode::RegionNotReplicable,
         Refusal::ProjectNotReplicable => ErrorCode::ProjectNotReplicable,
+        Refusal::OtherRegion { code, .. } => match code.as_deref().and_then(ErrorCode::by_code) {
+            // Who this server is there concerns nobody who asks here.
+            None | Some(ErrorCode::BadCredentials) => ErrorCode::RegionNotReplicable,
+            Some(ErrorCode::NotAuthorized) => ErrorCode::ProjectNotReplicable,
+            Some(code) => code,
+        },
+        Refusal::RegionUnreachable { .. } => ErrorCode::Unknown,
         Refusal::AlreadyReplicated => ErrorCode::AlreadyReplicated,
         Refusal::DestinationVaultMissing => ErrorCode::DestinationVaultMissing,
         Refusal::DestinationVaultKind => ErrorCode::DestinationVaultKind,

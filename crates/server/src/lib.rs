@@ -23,6 +23,8 @@ mod organization_policies;
 mod permission;
 mod policies;
 mod protectables;
+mod regions;
+mod replicas;
 mod replications;
 mod request;
 mod retention;
@@ -34,5 +36,6 @@ mod vaults;
 mod verifications;
 
 pub use app::{App, Site};
+pub use regions::{HttpRegions, RegionSettings};
 pub use request::Peer;
 pub use routes::router;

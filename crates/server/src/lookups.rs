@@ -76,14 +76,14 @@ pub(crate) async fn region_projects(
 /// The features that this server has, by the keys that the vendor documents.
 fn all_features(app: &App) -> BTreeMap<String, FeatureValue> {
     let region = &app.site.region;
-    let here = FeatureValue::List(vec![region.clone()]);
+    let destinations = FeatureValue::List(app.destinations());
     let features = [
         ("features.backup_double_az", FeatureValue::Truth(false)),
         (
             "replication.destination_dgw_regions",
             FeatureValue::List(Vec::new()),
         ),
-        ("replication.destination_regions", here),
+        ("replication.destination_regions", destinations),
         ("replication.enable", FeatureValue::Truth(true)),
         (
             "replication.source_region",

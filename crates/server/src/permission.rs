@@ -58,6 +58,8 @@ fn needs(operation: Operation) -> Needs {
         | Op::PreviewPolicy => Needs::Looking,
         Op::CreatePolicy | Op::UpdatePolicy | Op::DeletePolicy => Needs::Policies,
         Op::MigrateDomain => Needs::Domain,
+        // What comes by the connection changes what is in the project.
+        Op::ConnectReplica => Needs::Changing,
         _ if spec.method == Method::GET => Needs::Looking,
         _ if spec.group == Group::OrganizationPolicy => Needs::Domain,
         _ => Needs::Changing,

@@ -7,20 +7,18 @@ use cairn_api::replication::{
 };
 use cairn_core::records::Replication;
 use cairn_core::{Caller, ReplicaTarget};
-use cairn_types::ObjectType;
 
 use crate::App;
 use crate::convert;
 use crate::error::Result;
 use crate::request::Request;
 
-/// The regions that this server copies to: its own.
+/// The regions that this server copies to: its own, and those it has credentials for.
 pub(crate) async fn capabilities(app: &App) -> Result<ReplicationCapabilitiesResponse> {
-    let here = app.site.region.clone();
     Ok(ReplicationCapabilitiesResponse {
         regions: vec![ReplicationRegion {
-            name: here.clone(),
-            replication_destinations: vec![here],
+            name: app.site.region.clone(),
+            replication_destinations: app.destinations(),
         }],
     })
 }
@@ -41,6 +39,7 @@ pub(crate) async fn copy_backup(
         description: wish.description,
         policy: None,
         auto_trigger: false,
+        bandwidth: None,
     };
     let begun = app.service.replicate_backup(caller, id, &target).await?;
     let (Replication { id, source, .. }, resource_type) = begun;
@@ -74,9 +73,11 @@ pub(crate) async fn copy_vault(
         description: None,
         policy: None,
         auto_trigger: wish.auto_trigger.unwrap_or(false),
+        bandwidth: None,
     };
     let vault = wish.vault_id;
     let records = app.service.replicate_vault(caller, vault, &target).await?;
+    let protects = app.service.vault(caller, vault).await?.vault.object_type;
     let begun = records.into_iter().map(|record| BegunCopy {
         backup_id: record.source.backup,
         replication_record_id: record.id,
@@ -88,8 +89,7 @@ pub(crate) async fn copy_vault(
             destination_region: target.region,
             destination_vault_id: target.vault,
             project_id: caller.project,
-            // Vaults of servers are the only ones that replicate.
-            provider_id: convert::provider_of(ObjectType::Server).to_owned(),
+            provider_id: convert::provider_of(protects).to_owned(),
             source_region: target.here,
             vault_id: vault,
         },

@@ -1,15 +1,16 @@
 //! What a project's vaults and resources occupy, and what is done to all of
 //! its vaults or to all backups of one, over HTTP.
 
+use cairn_api::ErrorCode;
 use cairn_api::usage::{
     BatchUpdateVaultRequest, BatchUpdateVaultResponse, ListExternalVaultQuery, StorageUsage,
     StorageUsageQuery, StorageUsageResponse, SummaryResponse, UpdateExpirationTimeRequest,
     UpdateExpirationTimeResponse,
 };
-use cairn_api::vault::ListVaultResponse;
-use cairn_core::Caller;
+use cairn_api::vault::{ListVaultQuery, ListVaultResponse};
 use cairn_core::records::{ResourceUsage, VaultFilter};
-use cairn_types::ByteCount;
+use cairn_core::{Caller, Regions};
+use cairn_types::{ByteCount, Kind, ProjectId};
 
 use crate::App;
 use crate::convert;
@@ -67,21 +68,65 @@ pub(crate) async fn external_vaults(
     let project = query
         .external_project_id
         .ok_or_else(|| Failure::invalid("external_project_id"))?;
-    // This server is one region, and knows no vaults of others.
-    let (vaults, count) = match query.region_id.as_deref() == Some(app.site.region.as_str()) {
-        false => (Vec::new(), 0),
-        true => {
-            let page = convert::page(&wanted);
-            app.service
-                .external_vaults(caller, project, &filter, &page)
-                .await?
-        }
-    };
+    let region = query.region_id.as_deref().unwrap_or_default();
+    if region != app.site.region {
+        let there = ListVaultQuery {
+            limit: query.limit,
+            offset: query.offset,
+            marker: query.marker,
+            id: query.vault_id.into_iter().collect(),
+            object_type: query.object_type.or(query.objcet_type),
+            protect_type: query.protect_type,
+            cloud_type: query.cloud_type,
+            ..ListVaultQuery::default()
+        };
+        return vaults_elsewhere(app, caller, (region, project), there).await;
+    }
+    let page = convert::page(&wanted);
+    let found = app.service.external_vaults(caller, project, &filter, &page);
+    let (vaults, count) = found.await?;
     Ok(ListVaultResponse {
         vaults: vaults.iter().map(convert::vault).collect::<Result<_>>()?,
         count,
         limit: wanted.limit,
         offset: wanted.offset,
+    })
+}
+
+/// The vaults of a project in another region; none of one that this server does not know,
+/// or that the project may not use.
+async fn vaults_elsewhere(
+    app: &App,
+    caller: &Caller,
+    (region, project): (&str, ProjectId),
+    query: ListVaultQuery,
+) -> Result<ListVaultResponse> {
+    let regions = app.regions.as_ref();
+    let regions = regions.filter(|regions| regions.allows(region, caller.project, project));
+    let Some(regions) = regions else {
+        let wanted = query.page();
+        return Ok(ListVaultResponse {
+            vaults: Vec::new(),
+            count: 0,
+            limit: wanted.limit,
+            offset: wanted.offset,
+        });
+    };
+    // One by its id, and nothing else filters then.
+    let query = match query.id.is_empty() {
+        true => query,
+        false => ListVaultQuery {
+            id: query.id,
+            ..ListVaultQuery::default()
+        },
+    };
+    let found = regions.vaults(region, project, &query).await;
+    found.map_err(|error| {
+        tracing::warn!(%error, region, "the vaults of a region cannot be listed");
+        match error.kind {
+            Kind::Transient => Failure::unavailable("The other region cannot be reached."),
+            _ => Failure::code_with(ErrorCode::RegionNotReplicable, error),
+        }
     })
 }
 

@@ -6,7 +6,7 @@ use cairn_api::vault::{
     ListVaultQuery, ListVaultResponse, NewVault as WireVault, RemoveVaultResourceRequest,
     RemoveVaultResourceResponse, UpdateVaultRequest, VaultResponse,
 };
-use cairn_api::{ChargingMode, CloudType, ConsistentLevel, Invalid, ProtectType};
+use cairn_api::{ChargingMode, CloudType, ConsistentLevel, Invalid};
 use cairn_core::records::{ResourceExtraInfo, VaultFilter, VolumeChoice};
 use cairn_core::{Caller, NewVault, ResourceToBind, VaultChange, VaultView};
 use cairn_types::{ObjectType, VaultId};
@@ -97,12 +97,6 @@ pub(crate) fn new_vault(wish: WireVault) -> Result<NewVault> {
     if billing.consistent_level == ConsistentLevel::AppConsistent && !for_servers {
         let text = "Only server vaults take app_consistent.";
         return Err(rule("vault.billing.consistent_level", text));
-    }
-    if billing.protect_type == ProtectType::Replication && billing.object_type == ObjectType::Disk {
-        return Err(rule(
-            "vault.billing.protect_type",
-            "Disk vaults take backup only.",
-        ));
     }
     Ok(NewVault {
         object_type: billing.object_type,

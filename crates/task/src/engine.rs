@@ -26,6 +26,9 @@ const BACKOFF_SECONDS: i64 = 2;
 /// How long an idle engine waits before it looks again without being woken.
 const IDLE: Duration = Duration::from_secs(5);
 
+/// Places for tasks that wait for another region and are to be ended.
+const ENDED: usize = 1;
+
 /// Drives the tasks of a catalogue. Several engines may share one catalogue.
 pub struct Engine<W> {
     meta: Meta,
@@ -97,7 +100,7 @@ impl<W: Work> Engine<W> {
     /// those under way and gives back the rest.
     pub async fn run(&self, slots: usize, grace: Duration) {
         let (mut running, mut distant) = (JoinSet::new(), JoinSet::new());
-        let distant_slots = DISTANT.len() * DISTANT_AT_A_TIME.unsigned_abs() as usize;
+        let distant_slots = DISTANT.len() * DISTANT_AT_A_TIME.unsigned_abs() as usize + ENDED;
         while !self.stop.is_cancelled() {
             self.fill(&mut running, (Lane::Here, slots), grace).await;
             self.fill(&mut distant, (Lane::Distant, distant_slots), grace)

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
-    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, Parts, ProtectableFilter,
-    Quotas, ResourceToBind, Service, VaultView, VerificationSchedule, Worker,
+    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, NoRegions, Parts,
+    ProtectableFilter, Quotas, Regions, ReplicationRules, ResourceToBind, Service, VaultView,
+    VerificationSchedule, Worker,
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Parity, Project, Repository, VerifyLevel};
@@ -80,27 +81,38 @@ fn folder() -> TempDir {
 impl World {
     /// A new world whose images hold random bytes and holes.
     pub async fn new() -> Self {
-        Self::build(folder(), None, 0).await
+        Self::build(folder(), None, 0, Arc::new(NoRegions)).await
     }
 
     /// As `new`, with packs protected like this.
     pub async fn with_parity(parity: Option<Parity>) -> Self {
-        Self::build(folder(), parity, 0).await
+        Self::build(folder(), parity, 0, Arc::new(NoRegions)).await
+    }
+
+    /// As `new`, beside other regions.
+    pub async fn beside(regions: Arc<dyn Regions>) -> Self {
+        Self::build(folder(), None, 0, regions).await
     }
 
     /// As `new`, with so many empty shares beside the others, called `share-0` and so on.
     pub async fn with_shares(count: usize) -> Self {
-        Self::build(folder(), None, count).await
+        Self::build(folder(), None, count, Arc::new(NoRegions)).await
     }
 
     /// As `with_shares`, with all of it in memory where the system has a folder for that:
     /// for tests that write for years.
     pub async fn in_memory_with_shares(count: usize) -> Self {
         let memory = tempfile::tempdir_in("/dev/shm");
-        Self::build(memory.unwrap_or_else(|_| folder()), None, count).await
+        let folder = memory.unwrap_or_else(|_| folder());
+        Self::build(folder, None, count, Arc::new(NoRegions)).await
     }
 
-    async fn build(folder: TempDir, parity: Option<Parity>, shares: usize) -> Self {
+    async fn build(
+        folder: TempDir,
+        parity: Option<Parity>,
+        shares: usize,
+        regions: Arc<dyn Regions>,
+    ) -> Self {
         let images = folder.path().join("images");
         fs::create_dir(&images).expect("a folder can be made");
         for (number, (name, size)) in DISK_BYTES.iter().enumerate() {
@@ -172,6 +184,8 @@ impl World {
             verification: VerificationSchedule::default(),
             compare_restored: true,
             region: REGION.to_owned(),
+            regions,
+            replication: ReplicationRules::default(),
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {
@@ -463,6 +477,16 @@ impl World {
     pub async fn work_once(&self) {
         let begun = self.engine().run_one().await;
         assert!(begun.expect("the catalogue works"), "there is a task");
+    }
+
+    /// Has a sabotage happen to whoever works next.
+    pub fn plan(&self, sabotage: Option<Sabotage>) {
+        self.work.plan(sabotage);
+    }
+
+    /// How many tasks are not over.
+    pub async fn tasks_left(&self) -> u64 {
+        self.unfinished().await
     }
 
     /// Works with a sabotage. Where it ends the process, another takes over.

@@ -1,15 +1,19 @@
 //! A backup: the disks of one resource, or the files of a share, are read, stored
-//! and acknowledged. They are read from their source, or, for a replica, from the backup it copies.
+//! and acknowledged. They are read from their source, or, for a replica, from the backup it
+//! copies, which is here or in another region.
 
 use std::sync::Arc;
 
+use cairn_link::Line;
 use cairn_meta::Backup;
-use cairn_repo::{Project as ProjectRepository, WriteDisk, WriteTree, Written};
+use cairn_repo::{OnPack, Project as ProjectRepository, WriteDisk, WriteTree, Written};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::{
-    BackupId, BackupInfo, BackupStatus, Kind, Progress, ProjectId, ResourceId, ResourceType,
+    BackupId, BackupInfo, BackupStatus, Kind, OperationLogId, Progress, ProjectId, ResourceId,
+    ResourceType,
 };
+use tokio::runtime::Handle;
 
 use super::Worker;
 use crate::protect::Protected;
@@ -19,31 +23,36 @@ pub(super) const STEPS: &[&str] = &["begin", "write disks", "acknowledge"];
 
 pub(super) struct BackUp<'a> {
     pub(super) worker: &'a Worker,
+    /// The task that does it.
+    task: OperationLogId,
     pub(super) project: ProjectId,
     pub(super) backup: BackupId,
     from: From,
 }
 
 /// What the disks are read from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 enum From {
     /// The resource itself.
     Source { reread_all: bool },
     /// A backup, in whose project it is read.
     Backup(ProjectId, BackupId),
+    /// A backup in another region, while there is a line to it.
+    Region(Option<Line>),
 }
 
 impl<'a> BackUp<'a> {
     /// The work of making a backup of a resource.
     pub(super) const fn of_resource(
         worker: &'a Worker,
-        project: ProjectId,
-        backup: BackupId,
+        task: OperationLogId,
+        (project, backup): (ProjectId, BackupId),
         reread_all: bool,
     ) -> Self {
         let from = From::Source { reread_all };
         Self {
             worker,
+            task,
             project,
             backup,
             from,
@@ -53,13 +62,33 @@ impl<'a> BackUp<'a> {
     /// The work of making a replica of a backup in `source_project`.
     pub(super) const fn of_backup(
         worker: &'a Worker,
-        project: ProjectId,
-        backup: BackupId,
+        task: OperationLogId,
+        (project, backup): (ProjectId, BackupId),
         (source_project, source): (ProjectId, BackupId),
     ) -> Self {
         let from = From::Backup(source_project, source);
         Self {
             worker,
+            task,
+            project,
+            backup,
+            from,
+        }
+    }
+
+    /// The work of making a replica of a backup in another region; its disks are written
+    /// by the line to it.
+    pub(super) const fn of_replica(
+        worker: &'a Worker,
+        task: OperationLogId,
+        project: ProjectId,
+        backup: BackupId,
+        line: Option<Line>,
+    ) -> Self {
+        let from = From::Region(line);
+        Self {
+            worker,
+            task,
             project,
             backup,
             from,
@@ -97,11 +126,16 @@ impl<'a> BackUp<'a> {
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
-        let _turn = self.worker.turn_to_move_bytes(progress).await?;
+        // What comes over a line takes as long as the line does: nobody waits for that.
+        let _turn = match self.from {
+            From::Region(_) => None,
+            _ => Some(self.worker.turn_to_move_bytes(progress).await?),
+        };
         let service = &self.worker.service;
         let (backup, children) = self.rows().await?;
         let vault_name = self.vault_name(&backup).await?;
         let repository = service.repository().project(self.project).await?;
+        let repository = repository.telling_of_packs(self.holding_packs());
         // After a crash, what was acknowledged by the repository stays as it is.
         if is_written(&repository, backup.id).await? {
             return Ok(());
@@ -146,18 +180,21 @@ impl<'a> BackUp<'a> {
         vault_name: &str,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let (parent, reader, reread_all) = match self.from {
-            From::Source { reread_all } => {
-                let base = self.base(repository, backup.resource).await?;
-                // What is lost of an earlier backup may be what has not changed since.
-                let reread_all = reread_all || self.is_hurt(backup.resource).await?;
-                (base, self.open_source(backup.resource).await?, reread_all)
-            }
+        let (reader, reread_all) = match &self.from {
+            From::Source { reread_all } => (self.open_source(backup.resource).await?, *reread_all),
             From::Backup(project, copied) => {
-                let reader = self.open_backup(project, copied, backup).await?;
-                (None, reader, true)
+                let service = &self.worker.service;
+                let stored = service.open_stored(*project, *copied, backup.resource);
+                (stored.await?, false)
+            }
+            From::Region(line) => {
+                let line = line.as_ref().ok_or(cairn_link::Error::Lost(None))?;
+                (line.open_disk(backup.resource).await?, false)
             }
         };
+        let parent = self.base(repository, backup.resource).await?;
+        // What is lost of an earlier backup may be what has not changed since.
+        let reread_all = reread_all || self.is_hurt(backup.resource).await?;
         let job = WriteDisk {
             info: info(backup, vault_name),
             parent,
@@ -191,7 +228,7 @@ impl<'a> BackUp<'a> {
         vault_name: &str,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let From::Source { reread_all } = self.from else {
+        let From::Source { reread_all } = self.from.clone() else {
             return Err(Refusal::NotAServerBackup.into());
         };
         let reread_all = reread_all || self.is_hurt(backup.resource).await?;
@@ -227,23 +264,21 @@ impl<'a> BackUp<'a> {
         Ok(reader.map_err(|_| Error::Panicked { what: "a source" })??)
     }
 
-    /// Opens the disk's part of the backup that is copied.
-    async fn open_backup(
-        &self,
-        project: ProjectId,
-        copied: BackupId,
-        replica: &Backup,
-    ) -> Result<Arc<dyn DiskReader>> {
-        let service = &self.worker.service;
-        let mut tx = service.meta().read().await?;
-        let source = tx.backup(project, copied).await?;
-        let children = tx.children_of(&[copied]).await?;
-        drop(tx);
-        let mut disks = source.into_iter().chain(children);
-        let disk = disks.find(|disk| disk.resource == replica.resource);
-        let disk = disk.ok_or(Refusal::BackupNotFound)?;
-        let repository = service.repository().existing_project(project).await?;
-        Ok(repository.open_disk(disk.id).await?)
+    /// Has the catalogue note every pack that is begun: if the work is interrupted,
+    /// no collection takes away what it has stored.
+    fn holding_packs(&self) -> OnPack {
+        let (service, handle) = (self.worker.service.clone(), Handle::current());
+        let (task, project) = (self.task, self.project);
+        Arc::new(move |pack| {
+            let noted = handle.block_on(async {
+                let mut tx = service.meta().begin().await?;
+                tx.hold_pack(task, project, &pack.to_string()).await?;
+                tx.commit().await
+            });
+            if let Err(error) = noted {
+                tracing::warn!(%error, "If the work is interrupted now, it may store a pack again.");
+            }
+        })
     }
 
     /// The newest earlier backup of the disk that the repository still has.
@@ -347,6 +382,7 @@ impl<'a> BackUp<'a> {
             repository.delete(child.id).await?;
         }
         let mut tx = service.meta().begin().await?;
+        tx.release_packs(self.task).await?;
         service.enqueue_collection(&mut tx, self.project, 0).await?;
         tx.commit().await?;
         service.wake_engine();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cairn_repo::PackId;
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
 
 use crate::{Result, Service};
@@ -15,8 +16,10 @@ pub(super) async fn run(
     let repository = service.repository().project(project).await?;
     // What the catalogue promises must be there before anything goes.
     let mut promised = promised(service, project).await?;
+    let held = held(service, project).await?;
     loop {
-        let collected = repository.collect(&promised, Arc::clone(progress)).await;
+        let collecting = repository.collect_beside(&promised, &held, Arc::clone(progress));
+        let collected = collecting.await;
         match collected {
             Err(error) if error.kind() == Kind::Corrupt => {
                 let still = self::promised(service, project).await?;
@@ -40,6 +43,15 @@ async fn promised(service: &Service, project: ProjectId) -> Result<Vec<BackupId>
     let mut tx = service.meta().read().await?;
     let backups = tx.restorable_backups(project, None).await?;
     Ok(backups.into_iter().map(|backup| backup.id).collect())
+}
+
+/// The packs that unfinished work has begun. Those of work that is over are forgotten first.
+async fn held(service: &Service, project: ProjectId) -> Result<Vec<PackId>> {
+    let mut tx = service.meta().begin().await?;
+    tx.release_packs_of_ended(project).await?;
+    let names = tx.held_packs(project).await?;
+    tx.commit().await?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
 /// Has packs protected that no group of parity has yet.

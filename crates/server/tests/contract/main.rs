@@ -17,6 +17,7 @@ mod orders;
 mod organization_policies;
 mod policies;
 mod refusals;
+mod replicas;
 mod replications;
 mod rules;
 mod served;

@@ -1,0 +1,221 @@
+//! The source's part of a replication to another region: it connects, and answers until
+//! the replica is there. How a connection ends says nothing; whether there is a
+//! replica its region says when it is asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_link::{Answered, Disks, Limit, answer};
+use cairn_task::Failure;
+use cairn_types::disk::{BlockId, DiskError, DiskReader};
+use cairn_types::{BackupId, BackupStatus, Kind, Progress, ProjectId, ReplicationId, ResourceId};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::Worker;
+use crate::{Error, Refusal, RegionError, Result, Service};
+
+pub(super) const STEPS: &[&str] = &["send"];
+
+/// The pause before a further try; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// How long it is tried again and again; then others have this place for a while.
+const TRYING: Duration = Duration::from_secs(60);
+/// The shortest and the longest time between two such rounds, in seconds.
+const ROUNDS_SECONDS: (i64, i64) = (5, 300);
+
+pub(super) struct Send<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) project: ProjectId,
+    pub(super) backup: BackupId,
+    pub(super) replication: ReplicationId,
+    pub(super) region: &'a str,
+    pub(super) destination: ProjectId,
+    pub(super) replica: BackupId,
+    pub(super) bandwidth: Option<u64>,
+}
+
+/// What a try has come to.
+enum Tried {
+    /// The replica is there.
+    Done,
+    /// The other region was heard of.
+    Heard,
+    /// It was not.
+    Nothing,
+}
+
+impl Send<'_> {
+    pub(super) async fn run(&self, progress: &Arc<Progress>) -> Result<()> {
+        let mut limits = self.service().regions().limits(self.region);
+        limits.extend(self.bandwidth.map(|rate| Arc::new(Limit::new(rate))));
+        let mut pause = FIRST_PAUSE;
+        let mut unheard_since = Instant::now();
+        loop {
+            match self.try_once(&limits, progress).await? {
+                Tried::Done => return Ok(()),
+                Tried::Heard => {
+                    self.note_heard().await?;
+                    (pause, unheard_since) = (FIRST_PAUSE, Instant::now());
+                }
+                Tried::Nothing if unheard_since.elapsed() > TRYING => {
+                    return Err(self.later().await?);
+                }
+                Tried::Nothing => {}
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = progress.cancelled() => return Err(Error::Cancelled),
+            }
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn try_once(&self, limits: &[Arc<Limit>], progress: &Arc<Progress>) -> Result<Tried> {
+        let (regions, there) = (self.service().regions(), self.destination);
+        let trying = async {
+            let state = match regions.replica(self.region, there, self.replica).await {
+                Ok(state) => state,
+                Err(error) => return self.unless_for_good(error),
+            };
+            match state.status {
+                BackupStatus::WaitingProtect | BackupStatus::Protecting => {}
+                BackupStatus::Error => {
+                    let reason = state.error.unwrap_or_default();
+                    return Err(Error::ReplicaFailed { reason });
+                }
+                _ => return Ok(Tried::Done),
+            }
+            let connected = regions.connect(self.region, there, self.replica).await;
+            let connection = match connected {
+                Ok(connection) => connection,
+                // It may have come to its end since: its state will say so.
+                Err(error) if error.kind == Kind::Conflict => return Ok(Tried::Nothing),
+                Err(error) => return self.unless_for_good(error),
+            };
+            let Answered { proven, ended } =
+                answer(connection, self.disks(), limits, progress).await;
+            tracing::info!(
+                backup.id = %self.backup, region = self.region, proven, ?ended,
+                "a connection to another region has ended"
+            );
+            match ended {
+                Err(error) if error.kind() != Kind::Transient => Err(error.into()),
+                _ if proven => Ok(Tried::Heard),
+                _ => Ok(Tried::Nothing),
+            }
+        };
+        tokio::select! {
+            tried = trying => tried,
+            () = progress.cancelled() => Err(Error::Cancelled),
+        }
+    }
+
+    fn unless_for_good(&self, error: RegionError) -> Result<Tried> {
+        tracing::info!(%error, region = self.region, "a region cannot be asked for a replica");
+        match error.kind {
+            Kind::Transient => Ok(Tried::Nothing),
+            _ => Err(error.into()),
+        }
+    }
+
+    /// When the next round is, unless there have been enough.
+    async fn later(&self) -> Result<Error> {
+        let service = self.service();
+        let mut tx = service.meta().read().await?;
+        let known = tx.replications_of(self.project, &[self.backup]).await?;
+        let mut known = known.into_iter();
+        let this = known.find(|view| view.record.id == self.replication);
+        let this = this.ok_or(Refusal::BackupNotFound)?;
+        let heard_at = this.heard_at.unwrap_or(this.record.created_at);
+        let silent = service.now().seconds_since(heard_at);
+        if silent >= service.replication_rules().patience_seconds {
+            return Ok(Error::Silence {
+                hours: silent / 3600,
+            });
+        }
+        let (shortest, longest) = ROUNDS_SECONDS;
+        Ok(Error::Later {
+            seconds: (silent / 4).clamp(shortest, longest),
+        })
+    }
+
+    async fn note_heard(&self) -> Result<()> {
+        let mut tx = self.service().meta().begin().await?;
+        tx.set_heard(self.replication, self.service().now()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The region need not wait any more. If it cannot be told, it finds out by the silence.
+    pub(super) async fn undo(&self, why: &Failure) -> Result<()> {
+        let regions = self.service().regions();
+        let withdrawn = regions.withdraw(self.region, self.destination, self.replica);
+        match withdrawn.await {
+            Ok(()) => {}
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => tracing::warn!(
+                %error, region = self.region, why = why.text,
+                "A region could not be told that a replica will not come."
+            ),
+        }
+        Ok(())
+    }
+
+    fn disks(&self) -> Arc<dyn Disks> {
+        Arc::new(StoredDisks {
+            service: self.service().clone(),
+            handle: Handle::current(),
+            project: self.project,
+            backup: self.backup,
+        })
+    }
+
+    fn service(&self) -> &Service {
+        &self.worker.service
+    }
+}
+
+/// The disks of the backup that is replicated.
+struct StoredDisks {
+    service: Service,
+    handle: Handle,
+    project: ProjectId,
+    backup: BackupId,
+}
+
+impl Disks for StoredDisks {
+    fn open(&self, disk: ResourceId) -> std::result::Result<Arc<dyn DiskReader>, (Kind, String)> {
+        let opening = self.service.open_stored(self.project, self.backup, disk);
+        let opened = self.handle.block_on(opening);
+        opened.map_err(|error| (error.kind(), error.to_string()))
+    }
+
+    fn block_id(&self, key: &[u8; 32], plain: &[u8]) -> BlockId {
+        cairn_repo::block_id(key, plain).0
+    }
+
+    fn kind_of(&self, error: DiskError) -> Kind {
+        cairn_repo::Error::from(error).kind()
+    }
+}
+
+impl Service {
+    /// Opens what a backup, or the disk of it, has saved of a disk.
+    pub(super) async fn open_stored(
+        &self,
+        project: ProjectId,
+        backup: BackupId,
+        disk: ResourceId,
+    ) -> Result<Arc<dyn DiskReader>> {
+        let mut tx = self.meta().read().await?;
+        let source = tx.backup(project, backup).await?;
+        let children = tx.children_of(&[backup]).await?;
+        drop(tx);
+        let mut disks = source.into_iter().chain(children);
+        let found = disks.find(|found| found.resource == disk);
+        let found = found.ok_or(Refusal::BackupNotFound)?;
+        let repository = self.repository().existing_project(project).await?;
+        Ok(repository.open_disk(found.id).await?)
+    }
+}

@@ -1,0 +1,338 @@
+//! Replication between two services, each in a world of its own, whose tasks fail and are
+//! repeated at every step: the replica is there in full, or nothing of it is.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use async_trait::async_trait;
+use cairn_core::records::{Page, ReplicationView};
+use cairn_core::{
+    AwaitedReplica, BackupQuery, Caller, Error, NewReplica, RegionError, Regions, ReplicaState,
+    ReplicaTarget, RestoreTarget, Service,
+};
+use cairn_link::{Connection, End, EphemeralKey, Limit};
+use cairn_testkit::{Moment, Sabotage, World};
+use cairn_types::{
+    BackupId, BackupStatus, ObjectType, OperationStatus, ProjectId, ReplicationStatus,
+};
+use tokio::io::duplex;
+use tokio::task::JoinSet;
+
+const RIGHT: &str = "right";
+
+/// A region in the same process.
+#[derive(Default)]
+struct Twin {
+    there: OnceLock<(Service, Caller)>,
+    connecting: Mutex<JoinSet<cairn_core::Result<()>>>,
+}
+
+impl Twin {
+    fn there(&self) -> &(Service, Caller) {
+        self.there.get().expect("both worlds are there")
+    }
+}
+
+fn region_error(error: Error) -> RegionError {
+    RegionError {
+        kind: error.kind(),
+        code: None,
+        message: error.to_string(),
+    }
+}
+
+#[async_trait]
+impl Regions for Twin {
+    fn names(&self) -> Vec<String> {
+        vec![RIGHT.to_owned()]
+    }
+
+    fn allows(&self, _: &str, _: ProjectId, _: ProjectId) -> bool {
+        true
+    }
+
+    fn limits(&self, _: &str) -> Vec<Arc<Limit>> {
+        Vec::new()
+    }
+
+    async fn announce(
+        &self,
+        _: &str,
+        _: ProjectId,
+        replica: &NewReplica,
+    ) -> Result<AwaitedReplica, RegionError> {
+        let (service, caller) = self.there();
+        let announced = service.announce_replica(caller, RIGHT, replica).await;
+        announced.map_err(region_error)
+    }
+
+    async fn replica(
+        &self,
+        _: &str,
+        _: ProjectId,
+        replica: BackupId,
+    ) -> Result<ReplicaState, RegionError> {
+        let (service, caller) = self.there();
+        let state = service.replica_state(caller, replica).await;
+        state.map_err(region_error)
+    }
+
+    async fn connect(
+        &self,
+        _: &str,
+        project: ProjectId,
+        replica: BackupId,
+    ) -> Result<Connection, RegionError> {
+        let (service, caller) = self.there();
+        let expected = service.expect_connection(caller, replica).await;
+        expected.map_err(region_error)?;
+        let (asks, answers) = (EphemeralKey::generate(), EphemeralKey::generate());
+        let (asks_public, answers_public) = (asks.public(), answers.public());
+        let secret = (replica, &b"secret"[..]);
+        let asking = asks.agree(End::Asking, &answers_public, secret).unwrap();
+        let answering = answers.agree(End::Answering, &asks_public, secret).unwrap();
+        let (near, far) = duplex(1 << 16);
+        let service = service.clone();
+        self.connecting.lock().unwrap().spawn(async move {
+            let connection = Connection::new(Box::new(far), asking);
+            service
+                .replica_connected(project, replica, connection)
+                .await
+        });
+        Ok(Connection::new(Box::new(near), answering))
+    }
+
+    async fn withdraw(&self, _: &str, _: ProjectId, replica: BackupId) -> Result<(), RegionError> {
+        let (service, caller) = self.there();
+        let withdrawn = service.withdraw_replica(caller, replica).await;
+        withdrawn.map_err(region_error)
+    }
+}
+
+/// Two worlds, of which the left one replicates to the right one.
+struct Pair {
+    left: World,
+    right: World,
+    target: ReplicaTarget,
+}
+
+impl Pair {
+    async fn new() -> Self {
+        let twin = Arc::new(Twin::default());
+        let left = World::beside(twin.clone()).await;
+        let right = World::new().await;
+        let there = (right.service.clone(), right.caller().clone());
+        assert!(twin.there.set(there).is_ok());
+        let vault = right.replication_vault(right.caller()).await;
+        let target = ReplicaTarget {
+            here: "left".to_owned(),
+            region: RIGHT.to_owned(),
+            project: right.caller().project,
+            vault: vault.vault.id,
+            name: None,
+            description: None,
+            auto_trigger: false,
+            bandwidth: None,
+        };
+        Self {
+            left,
+            right,
+            target,
+        }
+    }
+
+    async fn backup(&self) -> BackupId {
+        let vault = match self
+            .left
+            .service
+            .vaults(self.left.caller(), &Default::default(), &page())
+            .await
+        {
+            Ok((found, _)) if !found.is_empty() => found.into_iter().next().unwrap(),
+            _ => {
+                let server = self.left.server().await;
+                self.left.vault(ObjectType::Server, server).await
+            }
+        };
+        let made = self.left.checkpoint(&vault).await;
+        self.left.work().await;
+        let query = BackupQuery {
+            page: page(),
+            ..BackupQuery::default()
+        };
+        let (views, _) = self
+            .left
+            .service
+            .backups(self.left.caller(), &query)
+            .await
+            .unwrap();
+        let of_this = views
+            .iter()
+            .find(|view| view.backup.checkpoint == made.checkpoint.id);
+        of_this.unwrap().backup.id
+    }
+
+    /// Replicates a backup, and works on both sides until nothing is left to do.
+    async fn replicate(&self, backup: BackupId) -> ReplicationView {
+        let (service, caller) = (&self.left.service, self.left.caller());
+        let begun = service.replicate_backup(caller, backup, &self.target).await;
+        begun.unwrap();
+        let both = async {
+            while self.left.tasks_left().await + self.right.tasks_left().await > 0 {
+                tokio::join!(
+                    async {
+                        self.left.work_beside().await;
+                        self.left.clock.advance(5);
+                    },
+                    self.work_on_the_right(),
+                );
+            }
+        };
+        let limit = std::time::Duration::from_secs(120);
+        tokio::time::timeout(limit, both)
+            .await
+            .expect("it comes to an end");
+        let view = service.backup(caller, backup).await.unwrap();
+        view.replications[0].clone()
+    }
+
+    /// Works while the left side has something to do, and lets a little time pass.
+    async fn work_on_the_right(&self) {
+        for _ in 0..40 {
+            self.right.work_beside().await;
+            self.right.clock.advance(5);
+            if self.left.tasks_left().await == 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        while self.left.tasks_left().await > 0 {
+            self.right.work_beside().await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The replicas that are available, which are all that the repository holds.
+    async fn replicas(&self, context: &str) -> Vec<BackupId> {
+        let (service, caller) = (&self.right.service, self.right.caller());
+        let query = BackupQuery {
+            page: page(),
+            ..BackupQuery::default()
+        };
+        let (views, _) = service.backups(caller, &query).await.unwrap();
+        let (mut available, mut all) = (Vec::new(), Vec::new());
+        for view in views {
+            assert!(
+                !view.backup.status.is_busy(),
+                "{context}: {:?}",
+                view.backup
+            );
+            if view.backup.status == BackupStatus::Available {
+                let view = service.backup(caller, view.backup.id).await.unwrap();
+                available.push(view.backup.id);
+                all.push(view.backup.id);
+                all.extend(view.children.iter().map(|child| child.id));
+            }
+        }
+        all.sort();
+        let stored = self.right.stored(caller.project, context).await;
+        assert_eq!(stored, all, "{context}: catalogue and repository differ");
+        available
+    }
+
+    async fn assert_restores(&self, replica: BackupId, images: &[Vec<u8>], context: &str) {
+        let (service, caller) = (&self.right.service, self.right.caller());
+        let target = RestoreTarget {
+            server: Some(self.right.server().await),
+            ..RestoreTarget::default()
+        };
+        let log = service
+            .restore_backup(caller, replica, &target)
+            .await
+            .unwrap();
+        self.right.work().await;
+        let shown = service.operation_log(caller, log).await.unwrap();
+        assert_eq!(shown.log.status, OperationStatus::Success, "{context}");
+        assert!(self.right.images()[1..] == images[1..], "{context}");
+    }
+}
+
+fn page() -> Page {
+    Page {
+        limit: 1000,
+        ..Page::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_is_there_or_not_whatever_happens_at_any_step() {
+    let moments = [
+        Moment::FailBefore,
+        Moment::FailAfter,
+        Moment::FailOnce,
+        Moment::Repeat,
+    ];
+    for (kind, step) in [("send", 0), ("receive", 0), ("receive", 1), ("receive", 2)] {
+        for moment in moments {
+            let context = format!("{kind} {moment:?} at {step}");
+            let pair = Pair::new().await;
+            let backup = pair.backup().await;
+            let images = pair.left.images();
+            let sabotage = Sabotage { kind, step, moment };
+            let world = if kind == "send" {
+                &pair.left
+            } else {
+                &pair.right
+            };
+            world.plan(Some(sabotage));
+            let record = pair.replicate(backup).await;
+            let replicas = pair.replicas(&context).await;
+            let failed = matches!(moment, Moment::FailBefore | Moment::FailAfter);
+            // What is available stays, whatever the tasks say.
+            let there = !failed || moment == Moment::FailAfter && (kind == "send" || step == 2);
+            assert_eq!(replicas.len(), usize::from(there), "{context}: {record:?}");
+            let left_failed = failed && (kind == "send" || !there);
+            let expected = match left_failed {
+                true => ReplicationStatus::Fail,
+                false => ReplicationStatus::Success,
+            };
+            assert_eq!(record.status, expected, "{context}: {record:?}");
+            assert_eq!(record.error.is_some(), left_failed, "{context}: {record:?}");
+            if let Some(replica) = replicas.first() {
+                pair.assert_restores(*replica, &images, &context).await;
+            } else {
+                let again = pair.replicate(backup).await;
+                assert_eq!(again.status, ReplicationStatus::Success, "{context}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_never_comes_is_waited_for_a_day() {
+    let pair = Pair::new().await;
+    let backup = pair.backup().await;
+    let (service, caller) = (&pair.left.service, pair.left.caller());
+    let begun = service.replicate_backup(caller, backup, &pair.target).await;
+    let replica = begun.unwrap().0.destination.backup;
+    let status = async || {
+        let (service, caller) = (&pair.right.service, pair.right.caller());
+        let shown = service.replica_state(caller, replica).await;
+        shown.unwrap()
+    };
+    pair.right.clock.advance(24 * 3600 - 1);
+    pair.right.work_beside().await;
+    assert_eq!(status().await.status, BackupStatus::WaitingProtect);
+    pair.right.clock.advance(2);
+    pair.right.work_beside().await;
+    let state = status().await;
+    assert_eq!(state.status, BackupStatus::Error);
+    assert!(state.error.unwrap().contains("24 hours"));
+    // The source, come late, is told so.
+    pair.left.work().await;
+    let view = service.backup(caller, backup).await.unwrap();
+    assert_eq!(view.replications[0].status, ReplicationStatus::Fail);
+    let reason = view.replications[0].error.clone().unwrap();
+    assert!(reason.contains("24 hours"), "{reason}");
+}
