@@ -196,8 +196,10 @@ def test_a_killed_server_goes_on_and_sends_little_again(make_pair, side):
     getattr(pair, side).start()
     pair.ended(backup)
     stored = pair.stored()
-    again = pair.wire.sent - 1.1 * stored
-    assert again <= 64 * MIB, f"{pair.wire.sent} bytes for {stored}"
+    again = pair.wire.sent - 1.02 * stored
+    # The far side loses what was in no durable pack, the near side only what was on the way.
+    most = {"left": 20, "right": 64}[side]
+    assert again <= most * MIB, f"{pair.wire.sent} bytes for {stored}"
     pair.left.stop()
     pair.restores_to(replica, before)
 

@@ -13,7 +13,7 @@
 
 mod holds;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cairn_types::BackupId;
@@ -44,6 +44,9 @@ pub(crate) struct Known {
 #[derive(Debug, Default)]
 struct State {
     claims: HashMap<ChunkKey, Session>,
+    /// Sessions that take as long as a line does: who is not one of them does not wait
+    /// for what they have claimed, and stores it too.
+    slow: HashSet<Session>,
     holds: Holds,
     /// Chunks that go, and that are unknown to whoever writes.
     condemned: Marks,
@@ -67,6 +70,11 @@ pub(crate) enum Standing {
 }
 
 impl State {
+    /// Whether a session waits for what another has claimed.
+    fn is_worth_waiting_for(&self, owner: Session, session: Session) -> bool {
+        !self.slow.contains(&owner) || self.slow.contains(&session)
+    }
+
     /// Whether a session may rely on what the index found; then it is marked.
     fn rely(&mut self, session: Session, place: Option<Place>) -> bool {
         let Some(place) = place else {
@@ -95,6 +103,11 @@ impl Known {
         self.lock().holds.start()
     }
 
+    /// Says of a session that others need not wait for it.
+    pub fn set_slow(&self, session: Session) {
+        self.lock().slow.insert(session);
+    }
+
     /// The index of what is stored. What it finds may be condemned, and may move:
     /// good for readers of what is pinned.
     pub fn index(&self) -> &Index {
@@ -112,8 +125,10 @@ impl Known {
                 }
                 match state.claims.get(key) {
                     Some(owner) if *owner == session => Standing::Settled,
-                    Some(_) => Standing::Elsewhere,
-                    None => {
+                    Some(owner) if state.is_worth_waiting_for(*owner, session) => {
+                        Standing::Elsewhere
+                    }
+                    _ => {
                         state.claims.insert(*key, session);
                         Standing::Claimed
                     }
@@ -154,8 +169,10 @@ impl Known {
                     continue;
                 }
                 match state.claims.get(key) {
-                    Some(_) => theirs.push(chunk),
-                    None => given_up.push(chunk),
+                    Some(owner) if state.is_worth_waiting_for(*owner, session) => {
+                        theirs.push(chunk);
+                    }
+                    _ => given_up.push(chunk),
                 }
             }
             (theirs, given_up)
@@ -218,6 +235,7 @@ impl Known {
     pub fn release(&self, session: Session) {
         let mut state = self.lock();
         state.claims.retain(|_, owner| *owner != session);
+        state.slow.remove(&session);
         state.holds.end(session);
         drop(state);
         self.changed.notify_waiters();

@@ -80,9 +80,10 @@ impl Packer {
         }
     }
 
-    /// Has packs end early and one after the other, so that little is lost in a crash:
-    /// for what is dear to get again.
+    /// Has packs end early and one after the other, so that little is lost in a crash, and
+    /// nobody wait for them: for what is slow to come, and dear to get again.
     pub fn in_small_steps(mut self) -> Self {
+        self.known.set_slow(self.session);
         self.in_small_steps = Some(Mutex::default());
         self
     }

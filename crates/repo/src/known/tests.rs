@@ -229,3 +229,39 @@ fn what_many_sessions_meet_at_once_is_stored_once() {
     let places = known.index().get_many(&all.collect::<Vec<_>>()).unwrap();
     assert!(places.iter().all(Option::is_some));
 }
+
+#[test]
+fn nobody_waits_for_a_slow_session_but_another() {
+    let known = known();
+    let (slow, other, quick) = (
+        known.start_session(),
+        known.start_session(),
+        known.start_session(),
+    );
+    known.set_slow(slow);
+    known.set_slow(other);
+    let claimed = known.claim(slow, &[key(1), key(2)]).unwrap();
+    assert_eq!(claimed, [Standing::Claimed; 2]);
+    assert_eq!(
+        known.claim(other, &[key(1)]).unwrap(),
+        [Standing::Elsewhere]
+    );
+    assert_eq!(known.claim(quick, &[key(1)]).unwrap(), [Standing::Claimed]);
+    // Both store it, in whichever order, and both rely on it then.
+    known.publish(slow, &pack(1, &[1, 2])).unwrap();
+    assert_eq!(known.claim(quick, &[key(2)]).unwrap(), [Standing::Settled]);
+    known.publish(quick, &pack(2, &[1])).unwrap();
+    for session in [slow, other, quick] {
+        assert_eq!(
+            known.claim(session, &[key(1)]).unwrap(),
+            [Standing::Settled]
+        );
+    }
+    // What was noted before the claimant was known to be slow is given up at the end.
+    assert_eq!(known.claim(other, &[key(3)]).unwrap(), [Standing::Claimed]);
+    let (theirs, given_up) = known
+        .sort_out(quick, vec![3], |number| key(*number))
+        .unwrap();
+    assert!(theirs.is_empty());
+    assert_eq!(given_up, [3]);
+}
