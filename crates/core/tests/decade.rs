@@ -164,11 +164,10 @@ impl Work for Weightless {
 
     async fn run(&self, task: &Task, step: usize, progress: &Arc<Progress>) -> Result<(), Failure> {
         match task.kind.as_str() {
-            "back_up" => self.back_up(task).await.map_err(|error| Failure {
-                kind: error.kind(),
-                code: String::new(),
-                text: error.to_string(),
-            }),
+            "back_up" => self
+                .back_up(task)
+                .await
+                .map_err(|error| Failure::new(error.kind(), error.to_string())),
             "collect" => Ok(()),
             _ => self.worker.run(task, step, progress).await,
         }

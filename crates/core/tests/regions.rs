@@ -132,6 +132,7 @@ impl Pair {
             vault: vault.vault.id,
             name: None,
             description: None,
+            policy: None,
             auto_trigger: false,
             bandwidth: None,
         };
