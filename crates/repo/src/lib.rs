@@ -28,6 +28,7 @@ mod index_files;
 mod keys;
 mod known;
 mod log;
+mod look;
 mod losses;
 mod manifest;
 mod marks;
@@ -48,6 +49,7 @@ mod scan;
 mod seal;
 mod store;
 mod stored;
+mod stored_backup;
 mod tree;
 mod upload;
 mod verify;
@@ -62,6 +64,7 @@ pub use collect::Collected;
 pub use error::{Error, Result};
 pub use filetree::{Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree, WrittenTree};
 pub use keys::{MasterKey, RootKey};
+pub use look::Found;
 pub use manifest::Child;
 pub use pack::{NotAPackId, PackId};
 pub use parity::{Parity, Protected};
@@ -73,6 +76,7 @@ pub use store::{
     Creation, FileCall, LimitedStore, Limits, LocalStore, RemoteStore, RetryPolicy, S3Config,
     S3Credentials, S3Store, Watch,
 };
+pub use stored_backup::StoredBackup;
 pub use tree::Root;
 pub use verify::{Hurt, VerifyReport};
 pub use write::{WriteDisk, Written};

@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cairn_types::disk::{DiskReader, DiskWriter};
+use cairn_types::tree::TreeReader;
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, VerifyLevel};
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -25,6 +26,7 @@ use crate::repair::{self, Repaired};
 use crate::restore::{self, Restored};
 use crate::store::{Folder, Objects, receipt_path};
 use crate::stored;
+use crate::stored_backup::StoredBackup;
 use crate::tree::Root;
 use crate::verify::{self, VerifyReport};
 use crate::workers::{self, lock};
@@ -36,7 +38,7 @@ pub(crate) const READS: usize = 8;
 /// One tenant's part of a repository: key ring, index, packs. Clones share it.
 #[derive(Clone)]
 pub struct Project {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// A project as one piece of work sees it.
@@ -219,6 +221,21 @@ impl Project {
     /// has the kind of the repository's error once it is one of a backup again.
     pub async fn open_disk(&self, backup: BackupId) -> Result<Arc<dyn DiskReader>> {
         stored::open_disk(&self.inner, backup).await
+    }
+
+    /// As `open_disk`, of a tree of files.
+    ///
+    /// Errors: `NotFound`; `Invalid` it is no tree; `Corrupt`.
+    pub async fn open_tree(&self, backup: BackupId) -> Result<Arc<dyn TreeReader>> {
+        filetree::open_tree(&self.inner, backup).await
+    }
+
+    /// One backup, and a server's disks with it, for whoever may read nothing
+    /// else of the project.
+    ///
+    /// Errors: `NotFound`; `Corrupt`.
+    pub async fn open_backup(&self, backup: BackupId) -> Result<StoredBackup> {
+        StoredBackup::open(self.clone(), backup).await
     }
 
     /// Every acknowledged backup, oldest first.

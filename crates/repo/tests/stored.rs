@@ -229,3 +229,73 @@ async fn a_group_is_no_disk() {
     let opened = world.project.open_disk(group).await;
     assert_eq!(opened.err().unwrap().kind(), Kind::Invalid);
 }
+
+/// What is lent is one backup with its disks: whoever has it opens nothing else,
+/// neither another backup nor another server's disk.
+#[tokio::test]
+async fn an_open_backup_opens_itself_and_its_disks_and_nothing_else() {
+    let world = World::new().await;
+    let bytes = disk();
+    let source = Arc::new(MemoryDisk::with(&bytes));
+    let mut disks = Vec::new();
+    for _ in 0..4 {
+        disks.push(world.write(&source).await.unwrap().0);
+    }
+    let mut groups = Vec::new();
+    for pair in disks.chunks(2) {
+        let info = world.info(2);
+        groups.push(info.id);
+        let written = world.project.write_group(info, pair.to_vec()).await;
+        written.unwrap();
+    }
+    let opened = world.project.open_backup(groups[0]).await.unwrap();
+    assert_eq!(opened.listed().info.id, groups[0]);
+    let target = || Arc::new(MemoryDisk::with(&vec![0xee; bytes.len()]));
+    for disk in &disks[..2] {
+        assert_eq!(opened.find(*disk).await.unwrap().info.id, *disk);
+        opened.open_disk(*disk).await.unwrap();
+        let target = target();
+        let restored = opened.restore_disk(*disk, target.clone(), Arc::default());
+        restored.await.unwrap();
+        assert!(target.bytes() == bytes);
+        let compared = opened.compare_disk(*disk, target, Arc::default());
+        compared.await.unwrap();
+    }
+    let alone = world.project.open_backup(disks[0]).await.unwrap();
+    for (opened, other) in [
+        (&opened, disks[2]),
+        (&opened, groups[1]),
+        (&opened, BackupId::random()),
+        (&alone, disks[1]),
+        (&alone, groups[0]),
+    ] {
+        assert_eq!(kind(opened.find(other).await), Kind::NotFound);
+        assert_eq!(
+            kind(opened.open_disk(other).await.map(drop)),
+            Kind::NotFound
+        );
+        let target = target();
+        let restored = opened.restore_disk(other, target.clone(), Arc::default());
+        assert_eq!(kind(restored.await), Kind::NotFound);
+        let compared = opened.compare_disk(other, target.clone(), Arc::default());
+        assert_eq!(kind(compared.await), Kind::NotFound);
+        assert!(
+            target.bytes().iter().all(|byte| *byte == 0xee),
+            "nothing was written"
+        );
+    }
+    // Another backup in a disk's place is not the server's disk.
+    world.project.delete(disks[0]).await.unwrap();
+    let mut info = world.info(3);
+    info.id = disks[0];
+    let other = Arc::new(MemoryDisk::with(&noise(9, BLOCK)));
+    world.project.write_disk(job(info, &other)).await.unwrap();
+    let opened = world.project.open_backup(groups[0]).await.unwrap();
+    assert_eq!(
+        kind(opened.open_disk(disks[0]).await.map(drop)),
+        Kind::Corrupt
+    );
+    // A backup that is gone is gone for whoever has it open.
+    world.project.delete(disks[1]).await.unwrap();
+    assert_eq!(kind(opened.find(disks[1]).await), Kind::NotFound);
+}

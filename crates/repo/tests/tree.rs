@@ -9,11 +9,13 @@ mod trees;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use cairn_repo::{ProblemKind, VerifyLevel, WriteDisk};
+use cairn_repo::{ProblemKind, VerifyLevel, WriteDisk, WriteTree, WrittenTree};
 use cairn_testkit::{Ending, GatedDisk, MemoryDisk, MemoryTree, TreeFault};
-use cairn_types::{Kind, Progress};
+use cairn_types::tree::TreeReader;
+use cairn_types::{BackupId, Kind, Progress};
 use common::{BLOCK, World, kind, noise, text};
-use trees::{Files, assert_same, fill, folder, restore, restore_part, save, snapshot};
+use object_store::ObjectStoreExt;
+use trees::{Files, assert_same, fill, folder, packs, restore, restore_part, save, snapshot};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_every_kind_comes_back() {
@@ -334,4 +336,69 @@ async fn a_disk_is_no_tree_and_a_tree_no_disk() {
         .project
         .restore_disk(tree_backup, disk, Arc::new(Progress::default()));
     assert_eq!(kind(lost.await), Kind::Invalid);
+}
+
+async fn copy(
+    world: &World,
+    reader: Arc<dyn TreeReader>,
+) -> cairn_repo::Result<(BackupId, WrittenTree)> {
+    let info = world.info(trees::STARTED_AT);
+    let (id, started_at) = (info.id, info.created_at);
+    let job = WriteTree {
+        info,
+        parent: None,
+        reader,
+        started_at,
+        progress: Arc::default(),
+        reread_all: false,
+    };
+    Ok((id, world.project.write_tree(job).await?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_tree_is_copied_into_another_project() {
+    let (world, source, target) = (World::new().await, Files::new(), Files::new());
+    fill(source.path());
+    let (backup, written) = save(&world, folder(&source), None).await.unwrap();
+    let other = world.neighbour().await;
+    let reading = world.look().await;
+    let reader = reading.project.open_tree(backup).await.unwrap();
+    let (copy, copied) = copy(&other, reader).await.unwrap();
+    assert_eq!(copied.summary, written.summary);
+    restore(&other.reopen().await, copy, &target).await.unwrap();
+    assert_same(source.path(), target.path());
+    let report = other.project.verify(VerifyLevel::Full, Arc::default());
+    assert!(report.await.unwrap().is_clean());
+
+    let opened = world.project.open_backup(backup).await.unwrap();
+    opened.open_tree(backup).await.unwrap();
+    let others = opened.open_tree(BackupId::random()).await;
+    assert_eq!(kind(others.map(drop)), Kind::NotFound);
+    let (disk, _) = world
+        .write(&Arc::new(MemoryDisk::with(&noise(1, BLOCK))))
+        .await
+        .unwrap();
+    let tree = world.project.open_tree(disk).await;
+    assert_eq!(kind(tree.map(drop)), Kind::Invalid);
+}
+
+/// What of a stored tree cannot be read fails the copy: nothing is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_tree_is_not_copied() {
+    let (world, source) = (World::new().await, Files::new());
+    fill(source.path());
+    let (backup, _) = save(&world, folder(&source), None).await.unwrap();
+    let other = world.neighbour().await;
+    let reader = world.project.open_tree(backup).await.unwrap();
+    for pack in packs(&world).await {
+        let pack = pack.into();
+        let object = world.store.get(&pack).await.unwrap();
+        let mut bytes = object.bytes().await.unwrap().to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        world.store.put(&pack, bytes.into()).await.unwrap();
+    }
+    let copied = copy(&other, reader).await;
+    assert_eq!(kind(copied.map(drop)), Kind::Corrupt);
+    assert!(other.project.list().await.unwrap().is_empty());
 }
