@@ -170,6 +170,10 @@ fn written(definition: &OperationDefinition) -> String {
     serde_json::to_string(definition).expect("definitions have string keys only")
 }
 
+/// The backup was made here.
+const NOT_IMPORTED: &str = "NOT EXISTS (SELECT 1 FROM imports i \
+    WHERE i.backup_id = COALESCE(backups.parent_id, backups.id))";
+
 fn filtered(select: &str, project: ProjectId, filter: &BackupFilter) -> Statement {
     let mut statement = Statement::new(select);
     in_scope(&mut statement, project, filter);
@@ -571,6 +575,7 @@ impl Tx {
 
     /// The newest available backup of a resource, as a base for the next; a
     /// disk's own and those it has as a child of a server's backup count alike.
+    /// What came from another site, where a resource may have the same id, does not.
     pub async fn newest_available(
         &mut self,
         project: ProjectId,
@@ -581,17 +586,19 @@ impl Tx {
             .equals("project_id", Some(project))
             .equals("resource_id", Some(resource));
         statement.condition("status IN ('available', 'waiting_restore', 'restoring')");
+        statement.condition(NOT_IMPORTED);
         statement.push(" ORDER BY created_at DESC, id DESC LIMIT 1");
         statement.one(self).await
     }
 
     /// The backups of a resource, its own and as a server's disk, that a task is
     /// at work on. A replica that is being made touches the resource as little
-    /// as one that is being deleted.
+    /// as one that is being deleted, and so does what comes from another site.
     pub async fn busy_backups_of(&mut self, resource: ResourceId) -> Result<Vec<Backup>> {
         let mut statement = Statement::new("SELECT * FROM backups");
         statement.equals("resource_id", Some(resource));
         statement.condition("status NOT IN ('available', 'error')");
+        statement.condition(NOT_IMPORTED);
         statement.condition(
             "NOT (image_type = 'replication' AND status IN ('waiting_protect', 'protecting')) \
              ORDER BY created_at, id",

@@ -243,6 +243,18 @@ impl Tx {
         statement.one(self).await
     }
 
+    /// Writes what an operation has come to.
+    pub async fn update_operation_detail(
+        &mut self,
+        log: OperationLogId,
+        detail: &serde_json::Value,
+    ) -> Result<()> {
+        let mut statement = Statement::new("UPDATE operation_logs SET detail = ");
+        statement.bind(json(detail)).equals("id", Some(log));
+        statement.run(self).await?;
+        Ok(())
+    }
+
     /// How many operations of a type are waiting or at work on a vault.
     pub async fn operations_under_way(
         &mut self,

@@ -268,7 +268,10 @@ pub(crate) const BOUND_RESOURCE: &str = "SELECT r.*, \
         AND b.status IN ('waiting_protect', 'protecting')) AS protecting, \
     (SELECT COUNT(*) FROM backups b WHERE b.resource_id = r.resource_id \
         AND b.parent_id IS NULL \
-        AND b.status IN ('waiting_restore', 'restoring')) AS restoring, \
+        AND b.status IN ('waiting_restore', 'restoring')) + \
+    (SELECT COUNT(*) FROM restores o JOIN tasks t ON t.id = o.task_id \
+        WHERE o.resource_id = r.resource_id \
+        AND t.state IN ('waiting', 'running', 'undoing')) AS restoring, \
     (SELECT b.status FROM backups b WHERE b.resource_id = r.resource_id \
         AND b.vault_id = r.vault_id AND b.parent_id IS NULL \
         ORDER BY b.created_at DESC, b.id DESC LIMIT 1) AS last_status \
@@ -425,6 +428,7 @@ impl Tx {
     /// Removes a vault and its bindings; its backups must be gone.
     pub async fn remove_vault(&mut self, vault: VaultId) -> Result<()> {
         self.release_shares_in(vault).await?;
+        self.remove_imports_into(vault).await?;
         let mut statement = Statement::new("DELETE FROM vault_resources");
         statement.equals("vault_id", Some(vault));
         statement.run(self).await?;

@@ -10,6 +10,7 @@ mod agents;
 mod backups;
 mod fixtures;
 mod identities;
+mod imports;
 mod policies;
 mod replications;
 mod retention;
