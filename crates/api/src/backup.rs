@@ -223,6 +223,23 @@ pub struct Backup {
     pub scheduled_operation_id: Option<PolicyId>,
     /// Always 3.
     pub version: u32,
+    /// Where it is from, if it was taken over from another site; an extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<BackupOrigin>,
+}
+
+/// Where a backup was taken over from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackupOrigin {
+    /// What the configuration calls the other site's repository.
+    pub external: String,
+    /// The project there.
+    pub project_id: ProjectId,
+    /// The backup there.
+    pub backup_id: BackupId,
+    /// Since when it is known to be there no more. It stays here.
+    #[serde(with = "wire_time::option")]
+    pub gone_at: Option<Timestamp>,
 }
 
 /// More about a backup.

@@ -65,11 +65,11 @@ pub struct BackupInBucket {
     pub backup_id: BackupId,
     /// Its name.
     pub backup_name: String,
-    /// The bucket.
+    /// The bucket, or what the configuration calls the repository.
     pub bucket_name: String,
     /// When it was made, in seconds since 1970.
     pub created_at: i32,
-    /// Where in the bucket it lies.
+    /// Where it lies: `project/backup` of the other site, either of them, or empty.
     pub image_path: String,
     /// The resource.
     pub resource_id: ResourceId,
@@ -85,7 +85,7 @@ impl Validate for ImportBackupsRequest {
         for (at, backup) in self.sync.iter().enumerate() {
             validate::name("sync.backup_name", &backup.backup_name)?;
             required("sync.bucket_name", &backup.bucket_name, MAX_BUCKET_CHARS)?;
-            required("sync.image_path", &backup.image_path, MAX_PATH_CHARS)?;
+            validate::text("sync.image_path", &backup.image_path, MAX_PATH_CHARS)?;
             let limit = validate::MAX_RESOURCE_NAME_CHARS;
             required("sync.resource_name", &backup.resource_name, limit)?;
             let before = "It lies before 1970.";
@@ -151,7 +151,6 @@ mod tests {
                 "sync.backup_name",
             ),
             ("\"bucket\"", "\"\"", "sync.bucket_name"),
-            ("a/b/c", "", "sync.image_path"),
             ("1553587260", "-1", "sync.created_at"),
             ("1553587260", "2147483648", "sync[0].created_at"),
             (

@@ -10,6 +10,7 @@ use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
 use serde::Deserialize;
 
 use crate::ServerArguments;
+use crate::external::{self, ExternalConfig, ExternalSection};
 use crate::region::{ReplicationConfig, ReplicationSection};
 use crate::store::{StoreConfig, StoreSection};
 
@@ -51,6 +52,8 @@ pub struct Config {
     pub replication: ReplicationConfig,
     /// What can be protected.
     pub sources: Vec<SourceConfig>,
+    /// The repositories of other sites.
+    pub externals: Vec<ExternalConfig>,
 }
 
 /// The file as it is written.
@@ -77,6 +80,8 @@ struct File {
     replication: ReplicationSection,
     #[serde(default)]
     source: Vec<SourceConfig>,
+    #[serde(default)]
+    external: Vec<ExternalSection>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -128,6 +133,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         source.set_path(std::path::absolute(path).context("a source's path")?);
         sources.push(source);
     }
+    let externals = external::resolve(file.external, &base)?;
     let tasks = file.tasks.concurrent.unwrap_or(TASKS);
     if !(1..=64).contains(&tasks) {
         bail!("tasks.concurrent: it takes 1 to 64");
@@ -167,6 +173,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         compare_restored: file.restore.compare,
         replication,
         sources,
+        externals,
     })
 }
 
@@ -211,6 +218,12 @@ impl Config {
     /// The folder of the local index, which is a cache.
     pub fn index(&self) -> PathBuf {
         self.data_dir.join("index")
+    }
+
+    /// The folder of what is known of the chunks of a repository of another site,
+    /// which is a cache.
+    pub fn external_index(&self, name: &str) -> PathBuf {
+        self.data_dir.join("external").join(name)
     }
 
     /// The folder of the audit trail.
@@ -270,7 +283,7 @@ impl std::fmt::Display for Config {
                 SourceConfig::Share(share) => show_share(share, f)?,
             }
         }
-        Ok(())
+        self.externals.iter().try_for_each(|one| write!(f, "{one}"))
     }
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod clock;
 mod config;
 mod data_dir;
+mod external;
 mod listen;
 mod master_key;
 mod memory;

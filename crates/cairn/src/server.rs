@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
+use crate::external;
 use crate::master_key::{self, Opener};
 
 /// How often the server looks whether a verification is due.
@@ -173,6 +174,7 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         region: config.region.clone(),
         regions: Arc::new(NoRegions),
         replication: config.replication.rules,
+        externals: external::all(config),
     })
 }
 

@@ -31,7 +31,7 @@ pub struct StoreSection {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct S3Section {
+pub struct S3Section {
     bucket: String,
     #[serde(default)]
     prefix: String,
@@ -50,7 +50,7 @@ struct S3Section {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LimitsSection {
+pub struct LimitsSection {
     upload_bytes_per_second: Option<NonZeroU64>,
     download_bytes_per_second: Option<NonZeroU64>,
     requests: Option<NonZeroUsize>,
@@ -87,6 +87,21 @@ fn yes() -> bool {
 }
 
 impl StoreSection {
+    /// The section of a repository that is only read.
+    pub fn of(path: Option<PathBuf>, s3: Option<S3Section>, limits: LimitsSection) -> Self {
+        Self {
+            path,
+            s3,
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Whether it says where the repository is.
+    pub const fn names_a_place(&self) -> bool {
+        self.path.is_some() || self.s3.is_some()
+    }
+
     /// How packs are protected, if they are to be.
     pub fn parity(&self) -> Result<Option<Parity>> {
         let Some(ParitySection { data, parity }) = self.parity else {
@@ -215,6 +230,14 @@ impl StoreConfig {
         }
     }
 
+    /// The bucket, if it is in one.
+    pub fn bucket(&self) -> Option<&str> {
+        match &self.place {
+            Place::Folder(_) => None,
+            Place::Bucket(bucket) => Some(&bucket.s3.bucket),
+        }
+    }
+
     /// How the store is named to people.
     pub fn shown(&self) -> String {
         match &self.place {
@@ -228,9 +251,16 @@ impl StoreConfig {
 /// goes behind the keys of the section `repository`.
 impl fmt::Display for StoreConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_in("repository", f)
+    }
+}
+
+impl StoreConfig {
+    /// As `Display`, below a section of another name.
+    pub fn show_in(&self, section: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Place::Bucket(bucket) = &self.place {
             let s3 = &bucket.s3;
-            writeln!(f, "\n[repository.s3]\nbucket = {:?}", s3.bucket)?;
+            writeln!(f, "\n[{section}.s3]\nbucket = {:?}", s3.bucket)?;
             writeln!(f, "prefix = {:?}", s3.prefix)?;
             if let Some(endpoint) = &s3.endpoint {
                 writeln!(f, "endpoint = {endpoint:?}")?;
@@ -249,7 +279,7 @@ impl fmt::Display for StoreConfig {
         }
         writeln!(
             f,
-            "\n[repository.limits]\nrequests = {}",
+            "\n[{section}.limits]\nrequests = {}",
             self.limits.requests
         )?;
         if let Some(rate) = self.limits.upload_bytes_per_second {

@@ -1,6 +1,6 @@
 //! Backups: listing, showing, renaming and deleting them.
 
-use cairn_meta::{Backup, BackupFilter, Page, ReplicationView, SortKey, Tx, Vault};
+use cairn_meta::{Backup, BackupFilter, Import, Page, ReplicationView, SortKey, Tx, Vault};
 use cairn_types::{BackupId, BackupStatus, BackupStep, OperationLogId, OperationType, VaultStatus};
 
 use crate::operation_log::NewOperation;
@@ -16,6 +16,8 @@ pub struct BackupView {
     pub children: Vec<Backup>,
     /// Its replicas, newest first, where they were asked for; its owner alone sees them.
     pub replications: Vec<ReplicationView>,
+    /// Where it is from, if it was taken over from another site; its owner alone sees it.
+    pub import: Option<Import>,
 }
 
 /// Which backups a list shows, in which order.
@@ -55,6 +57,8 @@ impl Service {
             &[]
         };
         let replications = tx.replications_of(caller.project, replicated).await?;
+        let mut imports = tx.imports_of(&parents).await?;
+        imports.retain(|import| import.project == caller.project);
         let views = backups.into_iter().map(|backup| {
             let of_this = |child: &&Backup| child.parent == Some(backup.id);
             BackupView {
@@ -64,6 +68,10 @@ impl Service {
                     .filter(|view| view.record.source.backup == backup.id)
                     .cloned()
                     .collect(),
+                import: imports
+                    .iter()
+                    .find(|import| import.backup == backup.id)
+                    .cloned(),
                 backup,
             }
         });
@@ -84,6 +92,9 @@ impl Service {
         show_as_member(&mut tx, caller, std::slice::from_mut(&mut view.backup)).await?;
         show_as_member(&mut tx, caller, &mut view.children).await?;
         view.replications = tx.replications_of(caller.project, &[id]).await?;
+        let mut imports = tx.imports_of(&[id]).await?;
+        imports.retain(|import| import.project == caller.project);
+        view.import = imports.pop();
         Ok(view)
     }
 
@@ -132,7 +143,7 @@ impl Service {
             _ => {}
         }
         let copies = tx.replications_under_way(backup.vault, None, Some(id));
-        if copies.await? > 0 {
+        if copies.await? > 0 || tx.is_restored_from(id).await? {
             return Err(Refusal::BackupInUse { id }.into());
         }
         let vault = tx
@@ -195,6 +206,7 @@ async fn view(tx: &mut Tx, backup: Backup) -> Result<BackupView> {
         backup,
         children,
         replications,
+        import: None,
     })
 }
 

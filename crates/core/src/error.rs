@@ -57,6 +57,14 @@ pub enum Error {
     /// Somebody asked that the work be ended.
     #[error("the work was ended")]
     Cancelled,
+    /// Another site's repository cannot be opened.
+    #[error("the repository {name} of another site cannot be opened: {source}")]
+    External {
+        /// What the configuration calls it.
+        name: String,
+        /// Why.
+        source: crate::OpenFailed,
+    },
     /// A thread broke off.
     #[error("{what} panicked")]
     Panicked {
@@ -79,6 +87,7 @@ impl Error {
             Self::ReplicaFailed { .. } | Self::GivenUp => Kind::Conflict,
             Self::Silence { .. } => Kind::NotFound,
             Self::Random | Self::Later { .. } => Kind::Transient,
+            Self::External { source, .. } => source.kind,
             Self::Cancelled => Kind::Cancelled,
         }
     }
@@ -264,6 +273,12 @@ pub enum Refusal {
         /// The state.
         state: String,
     },
+    /// A member restores what it has accepted.
+    #[error("The shared backup is {status}: it is restored once it is accepted into a vault.")]
+    ShareNotAccepted {
+        /// What the member made of it.
+        status: String,
+    },
     /// The resource is being backed up.
     #[error("Resource {id} is being backed up.")]
     ResourceBackingUp {
@@ -372,11 +387,32 @@ pub enum Refusal {
     #[error("A synchronisation of the vault is running.")]
     SyncRunning,
     /// There is no such bucket to import from.
-    #[error("The objects of bucket {bucket} cannot be listed: this server reads no buckets.")]
+    #[error(
+        "The objects of bucket {bucket} cannot be listed: no repository of another site is called so."
+    )]
     NoBucket {
         /// The bucket.
         bucket: String,
     },
+    /// Nowhere to put what is imported.
+    #[error(
+        "No hybrid vault of the project that is in service takes backups of {resource_type} from there."
+    )]
+    NoHybridVault {
+        /// What it is a backup of.
+        resource_type: ResourceType,
+    },
+    /// Some backups of another site were not taken over.
+    #[error("{failed} could not be taken over; the first: {first}")]
+    SyncIncomplete {
+        /// How many.
+        failed: u64,
+        /// Which the first is, and why.
+        first: String,
+    },
+    /// A backup of another site is not in its repository.
+    #[error("The repository of the other site has no such backup.")]
+    NothingToImport,
     /// Only what was made here is replicated.
     #[error("Only backups that were made here can be replicated, not their replicas.")]
     ReplicaNotReplicable,
@@ -509,6 +545,7 @@ impl Refusal {
             | Self::MemberNotFound
             | Self::DestinationVaultMissing
             | Self::NoBucket { .. }
+            | Self::NothingToImport
             | Self::ResourceNotFound { .. }
             | Self::PolicyNotFound
             | Self::PolicyNotBound
@@ -535,6 +572,7 @@ impl Refusal {
             | Self::RunStillAtWork
             | Self::DestinationVaultCheck { .. }
             | Self::ShareNotAvailable
+            | Self::ShareNotAccepted { .. }
             | Self::ShareVaultState
             | Self::MetadataUnreadable { .. }
             | Self::BackupStateForbidsRestore { .. }

@@ -11,6 +11,7 @@ mod candidate;
 mod capacity;
 mod checkpoint;
 mod error;
+mod external;
 mod identity;
 mod links;
 mod lookup;
@@ -42,6 +43,7 @@ pub use call::Call;
 pub use candidate::ResourceToBind;
 pub use checkpoint::{CheckpointView, NewCheckpoint, ResourceChoice, RunOf};
 pub use error::{Error, Refusal, Result};
+pub use external::{External, ExternalSettings, OpenExternal, OpenFailed};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
 pub use metadata::ResourceMetadata;
@@ -73,10 +75,10 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 pub mod records {
     pub use cairn_meta::{
         Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BoundResource,
-        Checkpoint, Domain, OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment,
-        Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage, Replication,
-        ReplicationEnd, ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter,
-        ShareSort, SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter,
+        Checkpoint, Domain, Import, OperationLog, OperationLogFilter, OrganizationPolicy, Page,
+        Payment, Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage,
+        Replication, ReplicationEnd, ReplicationView, ResourceExtraInfo, ResourceUsage, Share,
+        ShareFilter, ShareSort, SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter,
         Verification, VerificationFilter, VerifiedBackup, VolumeChoice,
     };
 }

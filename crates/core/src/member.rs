@@ -1,5 +1,7 @@
 //! Sharing: a backup is shown to other projects, its members, which take it
-//! into a vault of theirs or turn it down. The bytes stay where they are.
+//! into a vault of theirs or turn it down. The bytes stay where they are, and
+//! count in their owner's vault alone: what a member took can be restored to
+//! its own disks (`restore.rs`), for as long as the owner keeps it and shares it.
 
 use cairn_meta::{Backup, Page, Share, ShareFilter, ShareSort, Tx};
 use cairn_types::{
@@ -117,7 +119,8 @@ impl Service {
 
     /// Ends the sharing of a backup with a project.
     ///
-    /// Errors: `NotFound` backup (for a member too: only its owner may) or member.
+    /// Errors: `NotFound` backup (for a member too: only its owner may) or
+    /// member; `Conflict` while the member restores it.
     /// CBR: `DeleteMember`, `DELETE /v3/{project_id}/backups/{backup_id}/members/{member_id}`.
     pub async fn remove_member(
         &self,
@@ -129,6 +132,9 @@ impl Service {
         tx.lock_backup(caller.project, id)
             .await?
             .ok_or(Refusal::BackupNotFound)?;
+        if tx.is_restored_by(id, member).await? {
+            return Err(Refusal::BackupInUse { id }.into());
+        }
         if !tx.remove_share(id, member).await? {
             return Err(Refusal::MemberNotFound.into());
         }
@@ -138,8 +144,8 @@ impl Service {
     /// Takes a shared backup into a vault of the caller's, or turns it down.
     ///
     /// Errors: `NotFound` backup, member or vault; `Conflict` the backup is not
-    /// available, or the vault's state or room does not allow it; `Invalid` for
-    /// another decision and for a vault of another type.
+    /// available, a restore of it runs, or the vault's state or room does not
+    /// allow it; `Invalid` for another decision and for a vault of another type.
     /// CBR: `UpdateMemberStatus`, `PUT /v3/{project_id}/backups/{backup_id}/members/{member_id}`.
     pub async fn decide_on_share(
         &self,
@@ -152,11 +158,15 @@ impl Service {
         let mut tx = self.meta().begin().await?;
         let backup = tx.visible_backup(caller.project, id).await?;
         let backup = backup.ok_or(Refusal::BackupNotFound)?;
+        tx.lock_backup(backup.project, id).await?;
         let share = match member == caller.project {
             true => tx.share(id, member).await?,
             false => None,
         };
         let mut share = share.ok_or(Refusal::MemberNotFound)?;
+        if tx.is_restored_by(id, member).await? {
+            return Err(Refusal::BackupInUse { id }.into());
+        }
         share.vault = match (decision, vault) {
             (Some(MemberStatus::Accepted), Some(vault)) => {
                 refuse_vault(&mut tx, caller, &backup, vault).await?;

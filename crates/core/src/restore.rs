@@ -1,11 +1,16 @@
 //! Restores: what may be restored where. The bytes are moved by a task.
+//!
+//! A backup goes back to the resource that it was made of. Where the project
+//! does not have that, because another project shares the backup or because it
+//! came from another site, it goes to any resource of the project's own that
+//! it fits on.
 
-use cairn_meta::{Backup, Tx};
+use cairn_meta::{Backup, Tx, Vault};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::tree::is_name;
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, ByteCount, Kind, OperationLogId, OperationType, ResourceId,
-    ResourceType,
+    BackupId, BackupStatus, BackupStep, ByteCount, Kind, MemberStatus, OperationLogId,
+    OperationType, ResourceId, ResourceType, VaultId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +34,16 @@ pub struct RestoreTarget {
     pub mappings: Vec<DiskMapping>,
 }
 
+/// A backup that is to be restored.
+struct Source {
+    backup: Backup,
+    children: Vec<Backup>,
+    /// The vault of the one who restores.
+    vault: Vault,
+    /// Whether it is another project's, which shares it.
+    shared: bool,
+}
+
 /// A disk's backup and the disk that it goes onto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskMapping {
@@ -39,10 +54,13 @@ pub struct DiskMapping {
 }
 
 impl Service {
-    /// Starts a restore in place and returns the operation log to watch.
+    /// Starts a restore and returns the operation log to watch.
     ///
-    /// Errors: `NotFound`; `Conflict` while backup or resource is at work;
-    /// `Invalid` for another resource, a smaller disk, a data disk onto a system disk.
+    /// A member's restore leaves the backup's state alone: it is its owner's.
+    ///
+    /// Errors: `NotFound`; `Conflict` while backup or resource is at work, or before
+    /// a member has accepted; `Invalid` for another resource where the backup's own
+    /// is needed, a smaller disk, a data disk onto a system disk.
     /// CBR: `RestoreBackup`, `POST /v3/{project_id}/backups/{backup_id}/restore`.
     pub async fn restore_backup(
         &self,
@@ -56,29 +74,9 @@ impl Service {
         let protectable = self.own_protectable(caller.project, resource).await?;
         let held = self.held_disks(&protectable).await?;
         let mut tx = self.meta().begin().await?;
-        let mut backup = tx
-            .lock_backup(caller.project, id)
-            .await?
-            .ok_or(Refusal::BackupNotFound)?;
-        if backup.status != BackupStatus::Available {
-            let state = backup.status.to_string();
-            return Err(Refusal::BackupStateForbidsRestore { state }.into());
-        }
-        let vault = tx
-            .lock_vault(caller.project, backup.vault)
-            .await?
-            .ok_or(Refusal::VaultNotFound)?;
-        if !vault.status.is_in_service() {
-            let state = vault.status.to_string();
-            return Err(Refusal::RestoreNeedsVault { state }.into());
-        }
-        let children = tx.children_of(&[id]).await?;
-        let mappings = match backup.resource_type {
-            ResourceType::Volume => map_volume(&backup, &protectable, &target.mappings)?,
-            ResourceType::Turbo => map_share(&backup, &protectable, &target.mappings)?,
-            _ => map_server(&children, &protectable, &target.mappings)?,
-        };
-        refuse_busy_resource(&mut tx, &backup, &mappings).await?;
+        let mut source = source(&mut tx, caller, id).await?;
+        let mappings = source.map(&protectable, &target.mappings)?;
+        refuse_busy_resource(&mut tx, &source, &mappings).await?;
         if let Some(mapping) = mappings
             .iter()
             .find(|mapping| held.contains(&mapping.volume))
@@ -86,33 +84,24 @@ impl Service {
             let (id, state) = (mapping.volume, "open elsewhere or read-only".to_owned());
             return Err(Refusal::DiskState { id, state }.into());
         }
-        tx.step_backup(&mut backup, BackupStep::QueueRestore, self.now())
-            .await?;
+        if !source.shared {
+            tx.step_backup(&mut source.backup, BackupStep::QueueRestore, self.now())
+                .await?;
+        }
         let log = OperationLogId::random();
+        let mut overwritten: Vec<_> = mappings.iter().map(|mapping| mapping.volume).collect();
+        if !overwritten.contains(&protectable.id) {
+            overwritten.push(protectable.id);
+        }
+        tx.insert_restore(log, id, &overwritten).await?;
         let task = Task::Restore {
             project: caller.project,
+            owner: source.shared.then_some(source.backup.project),
             backup: id,
             mappings,
             folder: folder.to_owned(),
         };
-        let operation = NewOperation {
-            id: log,
-            vault: &vault,
-            checkpoint: Some(backup.checkpoint),
-            policy: None,
-            operation_type: OperationType::Restore,
-            resource: Some((
-                backup.resource,
-                backup.resource_name.clone(),
-                backup.resource_type,
-            )),
-            detail: OperationDetail::Restore {
-                backup: id,
-                backup_name: backup.name.clone(),
-                target: protectable.id,
-                target_name: protectable.name,
-            },
-        };
+        let operation = source.operation(log, protectable);
         self.enqueue(&mut tx, caller, &task, operation).await?;
         tx.commit().await?;
         self.wake_engine();
@@ -150,20 +139,25 @@ impl Service {
         target: &RestoreTarget,
     ) -> Result<ResourceId> {
         let mut tx = self.meta().read().await?;
-        let backup = tx.backup(caller.project, id).await?;
+        let backup = tx.visible_backup(caller.project, id).await?;
         let backup = backup.ok_or(Refusal::BackupNotFound)?;
-        drop(tx);
         if backup.parent.is_some() {
             let text = "backup_id: a disk of a server backup is restored through the server backup";
             return Err(Refusal::Invalid(text.to_owned()).into());
         }
+        let shared = backup.project != caller.project;
+        if shared {
+            accepted_into(&mut tx, caller, id).await?;
+        }
+        let elsewhere = shared || tx.is_imported(id).await?;
+        drop(tx);
         let (named, key) = match backup.resource_type {
             ResourceType::Volume => (target.volume, "volume_id"),
             ResourceType::Turbo => (target.share, "resource_id"),
             _ => (target.server, "server_id"),
         };
         match named {
-            Some(resource) if resource == backup.resource => Ok(resource),
+            Some(resource) if resource == backup.resource || elsewhere => Ok(resource),
             // What is not there any more can be put beside what took its place.
             Some(resource) if backup.resource_type == ResourceType::Turbo => Ok(resource),
             Some(_) => Err(Refusal::RestoreElsewhere.into()),
@@ -175,12 +169,105 @@ impl Service {
     }
 }
 
+/// The backup, locked, if the caller may restore it now: its own, or one that
+/// it has taken into a vault.
+async fn source(tx: &mut Tx, caller: &Caller, id: BackupId) -> Result<Source> {
+    let seen = tx.visible_backup(caller.project, id).await?;
+    let owner = seen.ok_or(Refusal::BackupNotFound)?.project;
+    let backup = tx.lock_backup(owner, id).await?;
+    let backup = backup.ok_or(Refusal::BackupNotFound)?;
+    let shared = owner != caller.project;
+    let vault = match shared {
+        true => accepted_into(tx, caller, id).await?,
+        false => backup.vault,
+    };
+    match backup.status {
+        BackupStatus::Available => {}
+        // Its owner restores it at the same time.
+        BackupStatus::WaitingRestore | BackupStatus::Restoring if shared => {}
+        state => {
+            let state = state.to_string();
+            return Err(Refusal::BackupStateForbidsRestore { state }.into());
+        }
+    }
+    let vault = tx.lock_vault(caller.project, vault).await?;
+    let vault = vault.ok_or(Refusal::VaultNotFound)?;
+    if !vault.status.is_in_service() {
+        let state = vault.status.to_string();
+        return Err(Refusal::RestoreNeedsVault { state }.into());
+    }
+    Ok(Source {
+        children: tx.children_of(&[id]).await?,
+        backup,
+        vault,
+        shared,
+    })
+}
+
+/// The vault that a member has taken a backup into.
+async fn accepted_into(tx: &mut Tx, caller: &Caller, id: BackupId) -> Result<VaultId> {
+    let share = tx.share(id, caller.project).await?;
+    let share = share.ok_or(Refusal::BackupNotFound)?;
+    match (share.status, share.vault) {
+        (MemberStatus::Accepted, Some(vault)) => Ok(vault),
+        (status, _) => {
+            let status = status.to_string();
+            Err(Refusal::ShareNotAccepted { status }.into())
+        }
+    }
+}
+
+impl Source {
+    /// Which disk's backup goes onto which disk of the target.
+    fn map(&self, target: &Protectable, wishes: &[DiskMapping]) -> Result<Vec<DiskMapping>> {
+        let in_place = target.id == self.backup.resource;
+        match self.backup.resource_type {
+            ResourceType::Volume => map_volume(&self.backup, target, wishes),
+            ResourceType::Turbo => map_share(&self.backup, target, wishes),
+            _ if wishes.is_empty() && !in_place => {
+                let text = "mappings: they are needed to restore onto another server";
+                Err(Refusal::Invalid(text.to_owned()).into())
+            }
+            _ => map_server(&self.children, target, wishes),
+        }
+    }
+
+    fn operation(&self, id: OperationLogId, target: Protectable) -> NewOperation<'_> {
+        let Backup {
+            resource,
+            resource_name,
+            resource_type,
+            ..
+        } = &self.backup;
+        NewOperation {
+            id,
+            vault: &self.vault,
+            checkpoint: Some(self.backup.checkpoint),
+            policy: None,
+            operation_type: OperationType::Restore,
+            resource: Some((*resource, resource_name.clone(), *resource_type)),
+            detail: OperationDetail::Restore {
+                backup: self.backup.id,
+                backup_name: self.backup.name.clone(),
+                target: target.id,
+                target_name: target.name,
+            },
+        }
+    }
+}
+
 /// A disk goes where the target says; mappings beside it may say the same, and nothing else.
 fn map_volume(
     backup: &Backup,
     volume: &Protectable,
     wishes: &[DiskMapping],
 ) -> Result<Vec<DiskMapping>> {
+    if volume.resource_type != ResourceType::Volume {
+        return Err(Refusal::UnknownMapping.into());
+    }
+    if volume.id != backup.resource && volume.system_disk && !backup.system_disk {
+        return Err(Refusal::DataOntoSystemDisk.into());
+    }
     check_disk(backup, volume)?;
     let own = DiskMapping {
         backup: backup.id,
@@ -282,11 +369,16 @@ fn check_disk(backup: &Backup, disk: &Protectable) -> Result<()> {
 /// overwritten: a disk can have backups of its own and of its server.
 async fn refuse_busy_resource(
     tx: &mut Tx,
-    backup: &Backup,
+    source: &Source,
     mappings: &[DiskMapping],
 ) -> Result<()> {
     let disks = mappings.iter().map(|mapping| mapping.volume);
-    for resource in disks.chain([backup.resource]) {
+    // What a shared backup was made of is its owner's, and stays as it is.
+    let own = (!source.shared).then_some(source.backup.resource);
+    for resource in disks.chain(own) {
+        if tx.is_restored_onto(resource).await? {
+            return Err(Refusal::ResourceRestoring { id: resource }.into());
+        }
         for busy in tx.busy_backups_of(resource).await? {
             match busy.status {
                 BackupStatus::WaitingProtect | BackupStatus::Protecting => {

@@ -133,7 +133,8 @@ impl Service {
             let Some(mut backup) = tx.lock_backup(found.project, found.id).await? else {
                 continue;
             };
-            if backup.status.is_busy() {
+            // A member's restore leaves the state alone.
+            if backup.status.is_busy() || tx.is_restored_from(backup.id).await? {
                 continue;
             }
             tracing::info!(backup.id = %backup.id, vault.id = %vault.id, "a backup has ended");

@@ -13,7 +13,7 @@ use crate::links::Links;
 use crate::operation_log::NewOperation;
 use crate::region::{Regions, ReplicationRules};
 use crate::work::Task;
-use crate::{Caller, Error, Result, VerificationSchedule};
+use crate::{Caller, Error, External, Result, VerificationSchedule};
 
 /// How much there may be of what. Source of the defaults: the constraints of
 /// CBR in the Open Telekom Cloud documentation; of organization policies, the vendor's user guide.
@@ -74,6 +74,8 @@ pub struct Parts {
     pub regions: Arc<dyn Regions>,
     /// What is replicated beyond what CBR replicates.
     pub replication: ReplicationRules,
+    /// The repositories of other sites.
+    pub externals: Vec<External>,
 }
 
 /// The service. Cheap to clone.
@@ -138,6 +140,10 @@ impl Service {
 
     pub(crate) fn region(&self) -> &str {
         &self.parts.region
+    }
+
+    pub(crate) fn externals(&self) -> &[External] {
+        &self.parts.externals
     }
 
     pub(crate) fn compares_restored(&self) -> bool {

@@ -1,5 +1,6 @@
-//! Synchronisation: hybrid vaults mirror another site, and single backups are
-//! taken over from its buckets. Each is a task, whose operation log tells how it went.
+//! Synchronisation: hybrid vaults mirror the repository of another site, and
+//! single backups are taken over from it. Each is a task, whose operation log tells
+//! how it went. What was taken over is a backup like any other.
 
 use cairn_meta::Tx;
 use cairn_meta::tasks::Task as TaskRow;
@@ -7,11 +8,10 @@ use cairn_types::{
     BackupId, OperationLogId, OperationType, ResourceId, ResourceType, VaultId, VaultStatus,
 };
 
+use crate::external::is_hybrid;
 use crate::operation_log::NewOperation;
-use crate::work::Task;
+use crate::work::{ImportedBackup, Task};
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
-
-const HYBRID: &str = "hybrid";
 
 /// A backup in a bucket of another site.
 #[derive(Debug, Clone)]
@@ -20,8 +20,10 @@ pub struct BackupToImport {
     pub id: BackupId,
     /// Its name.
     pub name: String,
-    /// The bucket that it lies in.
+    /// The bucket that it lies in, or what the configuration calls the repository.
     pub bucket: String,
+    /// Where in the repository: its project and its id there, each if it is named.
+    pub path: String,
     /// The resource.
     pub resource: ResourceId,
     /// The resource's name.
@@ -43,7 +45,7 @@ impl Service {
             .lock_vault(caller.project, vault)
             .await?
             .ok_or(Refusal::VaultNotFound)?;
-        if vault.cloud_type != HYBRID && vault.protect_type != HYBRID {
+        if !is_hybrid(&vault) {
             return Err(Refusal::SyncUnsupported.into());
         }
         if !matches!(vault.status, VaultStatus::Available | VaultStatus::Lock) {
@@ -106,7 +108,13 @@ impl Service {
     ) -> Result<OperationLogId> {
         let id = OperationLogId::random();
         let task = Task::ImportBackup {
-            bucket: backup.bucket,
+            project: caller.project,
+            import: ImportedBackup {
+                bucket: backup.bucket,
+                path: backup.path,
+                backup: backup.id,
+                name: backup.name.clone(),
+            },
         };
         let (kind, payload) = (task.kind(), task.payload());
         let row = TaskRow::new(id, kind, payload, &caller.request_id, self.now());

@@ -259,6 +259,9 @@ impl Service {
         if tx.replications_under_way(vault, None, None).await? > 0 {
             return Err(Refusal::VaultReplicating.into());
         }
+        if let Some(id) = tx.restored_from_vault(vault, None).await? {
+            return Err(Refusal::BackupInUse { id }.into());
+        }
         if view.vault.locked && backups.iter().any(|backup| backup.auto_trigger) {
             return Err(Refusal::BackupLocked.into());
         }
@@ -413,6 +416,9 @@ impl Service {
         let (vault, id) = (resource.vault, Some(resource.id));
         if tx.replications_under_way(vault, id, None).await? > 0 {
             return Err(Refusal::VaultReplicating.into());
+        }
+        if let Some(id) = tx.restored_from_vault(vault, id).await? {
+            return Err(Refusal::BackupInUse { id }.into());
         }
         resource.removing = true;
         Ok(tx.update_binding(resource).await?)

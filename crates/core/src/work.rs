@@ -3,6 +3,7 @@
 mod backup;
 mod collect;
 mod delete;
+mod import;
 mod receive;
 mod repair;
 mod restore;
@@ -65,9 +66,12 @@ pub(crate) enum Task {
         project: ProjectId,
         backup: BackupId,
     },
-    /// Writes a backup over the disks it came from.
+    /// Writes a backup over disks of the project.
     Restore {
         project: ProjectId,
+        /// The project that shares the backup, if it is another's.
+        #[serde(default)]
+        owner: Option<ProjectId>,
         backup: BackupId,
         mappings: Vec<DiskMapping>,
         /// For a share: the folder below it.
@@ -87,10 +91,13 @@ pub(crate) enum Task {
         vault: VaultId,
         resources: Vec<ResourceId>,
     },
-    /// Compares a hybrid vault with the site that it mirrors.
+    /// Takes over what is new at the site that a hybrid vault mirrors.
     Sync { project: ProjectId, vault: VaultId },
-    /// Takes a backup over from a bucket of another site.
-    ImportBackup { bucket: String },
+    /// Takes one backup over from another site.
+    ImportBackup {
+        project: ProjectId,
+        import: ImportedBackup,
+    },
     /// Gives back the space of what no backup of a project needs any more.
     Collect { project: ProjectId },
     /// Has a project's packs protected by parity.
@@ -103,6 +110,15 @@ pub(crate) enum Task {
         level: VerifyLevel,
         scope: VerifyScope,
     },
+}
+
+/// A backup of another site, as a request names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImportedBackup {
+    pub(crate) bucket: String,
+    pub(crate) path: String,
+    pub(crate) backup: BackupId,
+    pub(crate) name: String,
 }
 
 impl Task {
@@ -139,8 +155,7 @@ impl Task {
             Self::DeleteBackup { .. } => &["delete"],
             Self::DeleteVault { .. } => &["delete backups", "delete vault"],
             Self::RemoveResources { .. } => &["delete backups", "unbind"],
-            Self::Sync { .. } => &["compare"],
-            Self::ImportBackup { .. } => &["read"],
+            Self::Sync { .. } | Self::ImportBackup { .. } => &["take over"],
             Self::Collect { .. } => &["collect"],
             Self::Protect { .. } => &["protect"],
             Self::Repair { .. } => &["repair"],
@@ -230,13 +245,16 @@ impl Worker {
             }
             Task::Restore {
                 project,
+                owner,
                 backup,
                 mappings,
                 folder,
             } => {
                 let work = restore::Restore {
                     worker: self,
+                    task: row.id,
                     project,
+                    owner,
                     backup,
                     mappings: &mappings,
                     folder: &folder,
@@ -269,8 +287,14 @@ impl Worker {
                 0 => delete::backups_of(&self.service, project, vault, &resources, progress).await,
                 _ => delete::unbind(&self.service, vault, &resources).await,
             },
-            Task::Sync { project, vault } => sync::compare(&self.service, project, vault).await,
-            Task::ImportBackup { bucket } => sync::import(bucket),
+            Task::Sync { project, vault } => {
+                let work = sync::Sync::new(self, row.id, project);
+                work.mirror(vault, progress).await
+            }
+            Task::ImportBackup { project, import } => {
+                let work = sync::Sync::new(self, row.id, project);
+                work.import(&import, progress).await
+            }
             Task::Collect { project } => collect::run(&self.service, project, progress).await,
             Task::Protect { project } => collect::protect(&self.service, project, progress).await,
             Task::Repair { project } => repair::run(&self.service, project, progress).await,
@@ -337,13 +361,16 @@ impl Worker {
             }
             Task::Restore {
                 project,
+                owner,
                 backup,
                 mappings,
                 folder,
             } => {
                 let work = restore::Restore {
                     worker: self,
+                    task: row.id,
                     project,
+                    owner,
                     backup,
                     mappings: &mappings,
                     folder: &folder,
@@ -367,10 +394,13 @@ impl Worker {
                 let work = verify::Verify::new(&self.service, row.id, project, level, scope);
                 work.give_up(why).await
             }
+            Task::Sync { project, .. } => sync::Sync::new(self, row.id, project).give_up().await,
+            Task::ImportBackup { project, .. } => {
+                let work = sync::Sync::new(self, row.id, project);
+                work.forget_unfinished().await
+            }
             // They write nothing before they are done.
             Task::ReplicateByPolicy { .. }
-            | Task::Sync { .. }
-            | Task::ImportBackup { .. }
             | Task::Collect { .. }
             | Task::Protect { .. }
             | Task::Repair { .. } => Ok(()),

@@ -314,6 +314,7 @@ async fn a_synchronisation_ends_and_can_be_asked_for_again_whatever_happens() {
             id: BackupId::random(),
             name: "b".to_owned(),
             bucket: "bucket".to_owned(),
+            path: String::new(),
             resource: vault.uuid().to_string().parse().unwrap(),
             resource_name: "host".to_owned(),
             resource_type: ResourceType::NativeServer,

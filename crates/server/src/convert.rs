@@ -1,7 +1,7 @@
 //! The service's views as the wire's objects.
 
 use cairn_api::backup::{
-    Backup as WireBackup, BackupExtendInfo, ReplicationExtraInfo, ReplicationRecord,
+    Backup as WireBackup, BackupExtendInfo, BackupOrigin, ReplicationExtraInfo, ReplicationRecord,
 };
 use cairn_api::operation_log::{
     OperationBackup, OperationCommon, OperationDelete, OperationError, OperationExtraInfo,
@@ -167,6 +167,12 @@ pub(crate) fn backup(view: &BackupView) -> Result<WireBackup> {
         .map(single_backup)
         .collect::<Result<_>>()?;
     wire.replication_records = view.replications.iter().map(replication).collect();
+    wire.origin = view.import.as_ref().map(|import| BackupOrigin {
+        external: import.external.clone(),
+        project_id: import.origin.project,
+        backup_id: import.origin.backup,
+        gone_at: import.gone_at,
+    });
     Ok(wire)
 }
 
@@ -248,6 +254,7 @@ fn single_backup(backup: &Backup) -> Result<WireBackup> {
         replication_records: Vec::new(),
         scheduled_operation_id: None,
         version: 3,
+        origin: None,
     })
 }
 

@@ -178,7 +178,9 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::BackupBusy { .. } => ErrorCode::BackupRunning,
         Refusal::BackupIsChild { .. } => ErrorCode::BackupUndeletable,
         Refusal::BackupLocked => ErrorCode::BackupLocked,
-        Refusal::BackupStateForbidsRestore { .. } => ErrorCode::BackupStateForbidsRestore,
+        Refusal::BackupStateForbidsRestore { .. } | Refusal::ShareNotAccepted { .. } => {
+            ErrorCode::BackupStateForbidsRestore
+        }
         Refusal::ResourceBackingUp { .. } => ErrorCode::RestoreBlockedByBackup,
         Refusal::ResourceRestoring { .. } => ErrorCode::ResourceRestoring,
         Refusal::RestoreElsewhere => ErrorCode::RestoreToOther,
@@ -205,9 +207,10 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::AgentNotFound { .. } => ErrorCode::AgentNotFound,
         Refusal::TooManyAgentPaths { .. } => ErrorCode::AgentPathLimit,
         Refusal::ServerNotFound { .. } => ErrorCode::ServerNotFound,
-        Refusal::SyncUnsupported => ErrorCode::SyncUnsupported,
+        Refusal::SyncUnsupported | Refusal::NoHybridVault { .. } => ErrorCode::SyncUnsupported,
         Refusal::SyncRunning => ErrorCode::SyncRunning,
-        Refusal::NoBucket { .. } => ErrorCode::ObjectList,
+        Refusal::NoBucket { .. } | Refusal::SyncIncomplete { .. } => ErrorCode::ObjectList,
+        Refusal::NothingToImport => ErrorCode::BackupNotFound,
         Refusal::ReplicaNotReplicable => ErrorCode::ImageTypeNotReplicable,
         Refusal::NotAServerBackup => ErrorCode::NotAServerBackup,
         Refusal::NothingToReplicate => ErrorCode::NothingToDo,

@@ -35,6 +35,7 @@ pub(crate) async fn import(
         id: backup.backup_id,
         name: backup.backup_name,
         bucket: backup.bucket_name,
+        path: backup.image_path,
         resource: backup.resource_id,
         resource_name: backup.resource_name,
         resource_type: backup.resource_type,

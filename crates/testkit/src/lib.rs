@@ -12,6 +12,7 @@ mod mapped;
 pub mod own_contract;
 mod paused;
 mod saboteur;
+mod site;
 mod tree;
 #[cfg(feature = "vendor-contract")]
 pub mod vendor_contract;
@@ -28,6 +29,7 @@ pub use gated::{Ending, GatedDisk};
 pub use mapped::MappedDisk;
 pub use paused::PausedStore;
 pub use saboteur::{Moment, Sabotage, Saboteur};
+pub use site::{SITE, Site};
 pub use tree::{MemoryTree, TreeFault};
 pub use world::World;
 

@@ -71,6 +71,12 @@ const DIFFERENCES: &[Difference] = &[
     differs("BackupResp", "protected_at", Change::Null, NULL_IN_EXAMPLES),
     differs("BackupResp", "resource_az", Change::Null, NULL_IN_EXAMPLES),
     differs("BackupResp", "updated_at", Change::Null, NULL_IN_EXAMPLES),
+    differs(
+        "BackupResp",
+        "origin",
+        Change::Added,
+        "where a backup is from that was taken over from another site: there alone",
+    ),
     differs("Tag", "value", Change::Null, NULL_IN_EXAMPLES),
     differs(
         "BackupExtendInfo",

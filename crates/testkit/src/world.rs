@@ -2,6 +2,8 @@
 //! own, a repository in memory, a clock that stands still, and an engine that
 //! works only when told to.
 
+mod tenant;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
-    Caller, FirstCredentials, FirstNames, NewCheckpoint, NewVault, NoRegions, Parts,
+    Caller, External, FirstCredentials, FirstNames, NewCheckpoint, NewVault, NoRegions, Parts,
     ProtectableFilter, Quotas, Regions, ReplicationRules, ResourceToBind, Service, VaultView,
     VerificationSchedule, Worker,
 };
@@ -74,6 +76,28 @@ const DISK_BYTES: [(&str, u64); 3] = [
     (SERVER_DISKS[1], 4_000_000),
 ];
 
+/// What a world has beside what every world has.
+struct Wish {
+    folder: TempDir,
+    parity: Option<Parity>,
+    /// Empty shares.
+    shares: usize,
+    regions: Arc<dyn Regions>,
+    externals: Vec<External>,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            folder: folder(),
+            parity: None,
+            shares: 0,
+            regions: Arc::new(NoRegions),
+            externals: Vec::new(),
+        }
+    }
+}
+
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder can be made")
 }
@@ -81,38 +105,65 @@ fn folder() -> TempDir {
 impl World {
     /// A new world whose images hold random bytes and holes.
     pub async fn new() -> Self {
-        Self::build(folder(), None, 0, Arc::new(NoRegions)).await
+        Self::build(Wish::default()).await
     }
 
     /// As `new`, with packs protected like this.
     pub async fn with_parity(parity: Option<Parity>) -> Self {
-        Self::build(folder(), parity, 0, Arc::new(NoRegions)).await
+        Self::build(Wish {
+            parity,
+            ..Wish::default()
+        })
+        .await
     }
 
     /// As `new`, beside other regions.
     pub async fn beside(regions: Arc<dyn Regions>) -> Self {
-        Self::build(folder(), None, 0, regions).await
+        Self::build(Wish {
+            regions,
+            ..Wish::default()
+        })
+        .await
+    }
+
+    /// As `new`, with the repositories of other sites.
+    pub async fn with_externals(externals: Vec<External>) -> Self {
+        Self::build(Wish {
+            externals,
+            ..Wish::default()
+        })
+        .await
     }
 
     /// As `new`, with so many empty shares beside the others, called `share-0` and so on.
     pub async fn with_shares(count: usize) -> Self {
-        Self::build(folder(), None, count, Arc::new(NoRegions)).await
+        Self::build(Wish {
+            shares: count,
+            ..Wish::default()
+        })
+        .await
     }
 
     /// As `with_shares`, with all of it in memory where the system has a folder for that:
     /// for tests that write for years.
     pub async fn in_memory_with_shares(count: usize) -> Self {
         let memory = tempfile::tempdir_in("/dev/shm");
-        let folder = memory.unwrap_or_else(|_| folder());
-        Self::build(folder, None, count, Arc::new(NoRegions)).await
+        Self::build(Wish {
+            folder: memory.unwrap_or_else(|_| folder()),
+            shares: count,
+            ..Wish::default()
+        })
+        .await
     }
 
-    async fn build(
-        folder: TempDir,
-        parity: Option<Parity>,
-        shares: usize,
-        regions: Arc<dyn Regions>,
-    ) -> Self {
+    async fn build(wish: Wish) -> Self {
+        let Wish {
+            folder,
+            parity,
+            shares,
+            regions,
+            externals,
+        } = wish;
         let images = folder.path().join("images");
         fs::create_dir(&images).expect("a folder can be made");
         for (number, (name, size)) in DISK_BYTES.iter().enumerate() {
@@ -159,8 +210,8 @@ impl World {
                 tags: BTreeMap::new(),
             })
         });
-        let sources = [images, share].into_iter().chain(crowd);
-        let inventory = Inventory::new(sources.collect());
+        let sources = [images, share, tenant::source(folder.path())];
+        let inventory = Inventory::new(sources.into_iter().chain(crowd).collect());
         let inventory = Arc::new(inventory.expect("the sources are valid"));
         let gate = PausedStore::new(Arc::new(InMemory::new()));
         let store: Arc<dyn ObjectStore> = Arc::new(gate.clone());
@@ -186,6 +237,7 @@ impl World {
             region: REGION.to_owned(),
             regions,
             replication: ReplicationRules::default(),
+            externals,
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {

@@ -1,14 +1,17 @@
 //! A backup: the disks of one resource, or the files of a share, are read, stored
 //! and acknowledged. They are read from their source, or, for a replica, from the backup it
-//! copies, which is here or in another region.
+//! copies, which is here or in another region, or from a backup in the repository of another site.
 
 use std::sync::Arc;
 
 use cairn_link::Line;
 use cairn_meta::Backup;
-use cairn_repo::{OnPack, Project as ProjectRepository, WriteDisk, WriteTree, Written};
+use cairn_repo::{
+    OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
+};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
+use cairn_types::tree::TreeReader;
 use cairn_types::{
     BackupId, BackupInfo, BackupStatus, Kind, OperationLogId, Progress, ProjectId, ResourceId,
     ResourceType,
@@ -27,18 +30,20 @@ pub(super) struct BackUp<'a> {
     task: OperationLogId,
     pub(super) project: ProjectId,
     pub(super) backup: BackupId,
-    from: From,
+    from: From<'a>,
 }
 
 /// What the disks are read from.
 #[derive(Clone)]
-enum From {
+enum From<'a> {
     /// The resource itself.
     Source { reread_all: bool },
     /// A backup, in whose project it is read.
     Backup(ProjectId, BackupId),
     /// A backup in another region, while there is a line to it.
     Region(Option<Line>),
+    /// A backup of another site.
+    External(&'a StoredBackup),
 }
 
 impl<'a> BackUp<'a> {
@@ -86,6 +91,23 @@ impl<'a> BackUp<'a> {
         line: Option<Line>,
     ) -> Self {
         let from = From::Region(line);
+        Self {
+            worker,
+            task,
+            project,
+            backup,
+            from,
+        }
+    }
+
+    /// The work of taking a backup over from another site.
+    pub(super) const fn of_external(
+        worker: &'a Worker,
+        task: OperationLogId,
+        (project, backup): (ProjectId, BackupId),
+        theirs: &'a StoredBackup,
+    ) -> Self {
+        let from = From::External(theirs);
         Self {
             worker,
             task,
@@ -180,19 +202,23 @@ impl<'a> BackUp<'a> {
         vault_name: &str,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let (reader, reread_all) = match &self.from {
-            From::Source { reread_all } => (self.open_source(backup.resource).await?, *reread_all),
+        let base = self.base(repository, backup.resource).await?;
+        let (parent, reader, reread_all) = match &self.from {
+            From::Source { reread_all } => {
+                let reader = self.open_source(backup.resource).await?;
+                (base, reader, *reread_all)
+            }
             From::Backup(project, copied) => {
                 let service = &self.worker.service;
                 let stored = service.open_stored(*project, *copied, backup.resource);
-                (stored.await?, false)
+                (base, stored.await?, false)
             }
             From::Region(line) => {
                 let line = line.as_ref().ok_or(cairn_link::Error::Lost(None))?;
-                (line.open_disk(backup.resource).await?, false)
+                (base, line.open_disk(backup.resource).await?, false)
             }
+            From::External(theirs) => (None, open_part(theirs, backup.resource).await?, true),
         };
-        let parent = self.base(repository, backup.resource).await?;
         // What is lost of an earlier backup may be what has not changed since.
         let reread_all = reread_all || self.is_hurt(backup.resource).await?;
         let job = WriteDisk {
@@ -228,18 +254,25 @@ impl<'a> BackUp<'a> {
         vault_name: &str,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let From::Source { reread_all } = self.from.clone() else {
-            return Err(Refusal::NotAServerBackup.into());
-        };
-        let reread_all = reread_all || self.is_hurt(backup.resource).await?;
         let started_at = self.worker.service.now();
-        let (inventory, share) = (Arc::clone(&self.worker.inventory), backup.resource);
-        let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
-        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
+        let (parent, reader, reread_all) = match &self.from {
+            From::Source { reread_all } => {
+                let base = self.base(repository, backup.resource).await?;
+                let reread_all = *reread_all || self.is_hurt(backup.resource).await?;
+                (base, self.open_share(backup.resource).await?, reread_all)
+            }
+            From::External(theirs) => {
+                let reader = theirs.open_tree(theirs.listed().info.id).await?;
+                (None, reader, true)
+            }
+            From::Backup(..) | From::Region(_) => {
+                return Err(Refusal::NotAServerBackup.into());
+            }
+        };
         let job = WriteTree {
             info: info(backup, vault_name),
-            parent: self.base(repository, backup.resource).await?,
-            reader: Arc::new(reader),
+            parent,
+            reader,
             started_at,
             progress: Arc::clone(progress),
             reread_all,
@@ -256,6 +289,13 @@ impl<'a> BackUp<'a> {
             );
         }
         self.record(backup, &tree.written).await
+    }
+
+    async fn open_share(&self, share: ResourceId) -> Result<Arc<dyn TreeReader>> {
+        let inventory = Arc::clone(&self.worker.inventory);
+        let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
+        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
+        Ok(Arc::new(reader))
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
@@ -411,6 +451,18 @@ impl<'a> BackUp<'a> {
             .ok_or(Refusal::VaultNotFound)?;
         Ok(vault.name)
     }
+}
+
+/// Opens the disk of a backup that is a copy of this one.
+async fn open_part(backup: &StoredBackup, disk: ResourceId) -> Result<Arc<dyn DiskReader>> {
+    let listed = backup.listed();
+    let own = std::iter::once(listed.info.id);
+    for part in own.chain(listed.children.iter().map(|child| child.backup)) {
+        if backup.find(part).await?.info.resource == disk {
+            return Ok(backup.open_disk(part).await?);
+        }
+    }
+    Err(Refusal::BackupNotFound.into())
 }
 
 /// Whether an earlier attempt has written a backup. One that lacks anything goes:

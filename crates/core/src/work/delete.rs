@@ -20,7 +20,7 @@ pub(super) async fn backup(service: &Service, project: ProjectId, id: BackupId) 
 }
 
 /// Removes a backup's bytes and its children's from the repository, then its row.
-async fn delete(service: &Service, backup: &Backup) -> Result<()> {
+pub(super) async fn delete(service: &Service, backup: &Backup) -> Result<()> {
     let mut tx = service.meta().read().await?;
     let children = tx.children_of(&[backup.id]).await?;
     drop(tx);

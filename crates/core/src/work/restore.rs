@@ -1,13 +1,14 @@
-//! A restore: a backup is written over the disks it came from, or into a share.
+//! A restore: a backup is written over disks, or into a share. One that another
+//! project shares is read by a handle that opens this backup and nothing else.
 
 use std::sync::Arc;
 
-use cairn_repo::{Project as ProjectRepository, RestoreTree};
-use cairn_types::{BackupId, BackupStep, Progress, ProjectId};
+use cairn_repo::{RestoreTree, StoredBackup};
+use cairn_types::{BackupId, BackupStep, MemberStatus, OperationLogId, Progress, ProjectId};
 
 use super::Worker;
 use crate::restore::DiskMapping;
-use crate::{Error, Result};
+use crate::{Error, Refusal, Result};
 
 pub(super) const KIND: &str = "restore";
 /// What whoever reads of a failed restore must know of the disk.
@@ -17,7 +18,10 @@ pub(super) const STEPS: &[&str] = &["begin", "write disks", "finish"];
 
 pub(super) struct Restore<'a> {
     pub(super) worker: &'a Worker,
+    pub(super) task: OperationLogId,
     pub(super) project: ProjectId,
+    /// The project that shares the backup, if it is another's.
+    pub(super) owner: Option<ProjectId>,
     pub(super) backup: BackupId,
     pub(super) mappings: &'a [DiskMapping],
     /// For a share: the folder below it.
@@ -27,42 +31,42 @@ pub(super) struct Restore<'a> {
 impl Restore<'_> {
     pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
         match step {
-            0 => self.step(BackupStep::StartRestore).await,
+            0 => self.begin().await,
             1 => self.write_disks(progress).await,
-            _ => self.step(BackupStep::EndRestore).await,
+            _ => self.end().await,
         }
     }
 
     /// The backup is as good as before, whatever became of the disks.
     pub(super) async fn undo(&self, step: usize) -> Result<()> {
         match step {
-            0 => self.step(BackupStep::EndRestore).await,
+            0 => self.end().await,
             _ => Ok(()),
         }
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
         let _turn = self.worker.turn_to_move_bytes(progress).await?;
-        let repository = self
-            .worker
-            .service
-            .repository()
-            .existing_project(self.project)
-            .await?;
+        let made_here = self.is_made_here().await?;
         for mapping in self.mappings {
-            let found = repository.find(mapping.backup).await?;
+            let source = self.open(mapping.backup).await?;
+            let found = source.find(mapping.backup).await?;
             if found.tree.is_some() {
-                self.write_tree(&repository, mapping, progress).await?;
+                self.write_tree(&source, mapping, progress).await?;
                 continue;
             }
-            let size = found.size_bytes;
             let (inventory, volume) = (Arc::clone(&self.worker.inventory), mapping.volume);
+            // A disk that has grown is to be as it was; another one keeps its size.
+            let size = match made_here && volume == found.info.resource {
+                true => found.size_bytes,
+                false => u64::MAX,
+            };
             let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume, size));
             let target = target
                 .await
                 .map_err(|_| Error::Panicked { what: "a source" })??;
             let (backup, disk) = (mapping.backup, Arc::clone(&target));
-            let restored = repository
+            let restored = source
                 .restore_disk(backup, target, Arc::clone(progress))
                 .await?;
             tracing::info!(
@@ -75,7 +79,7 @@ impl Restore<'_> {
                 "A disk was restored."
             );
             if self.worker.service.compares_restored() {
-                let compared = repository.compare_disk(backup, disk, Arc::clone(progress));
+                let compared = source.compare_disk(backup, disk, Arc::clone(progress));
                 compared.await?;
             }
         }
@@ -84,7 +88,7 @@ impl Restore<'_> {
 
     async fn write_tree(
         &self,
-        repository: &ProjectRepository,
+        source: &StoredBackup,
         mapping: &DiskMapping,
         progress: &Arc<Progress>,
     ) -> Result<()> {
@@ -99,7 +103,7 @@ impl Restore<'_> {
             target: Arc::new(target),
             progress: Arc::clone(progress),
         };
-        let restored = repository.restore_tree(job).await?;
+        let restored = source.restore_tree(job).await?;
         if restored.problems > 0 {
             let first = restored.listed.first().map(|problem| problem.to_string());
             tracing::warn!(
@@ -112,11 +116,57 @@ impl Restore<'_> {
         Ok(())
     }
 
-    async fn step(&self, step: BackupStep) -> Result<()> {
+    /// Whether the project made the backup itself, of its own resource: what comes
+    /// from elsewhere may name a resource that has the same id there.
+    async fn is_made_here(&self) -> Result<bool> {
+        let mut tx = self.worker.service.meta().read().await?;
+        Ok(self.owner.is_none() && !tx.is_imported(self.backup).await?)
+    }
+
+    /// Opens the backup that a mapping names. A member gets at it through the
+    /// backup that is shared, an owner even where a server's own part is lost.
+    async fn open(&self, part: BackupId) -> Result<StoredBackup> {
+        let repository = self.worker.service.repository();
+        let (project, backup) = match self.owner {
+            Some(owner) => (owner, self.backup),
+            None => (self.project, part),
+        };
+        let project = repository.existing_project(project).await?;
+        Ok(project.open_backup(backup).await?)
+    }
+
+    async fn begin(&self) -> Result<()> {
+        if self.owner.is_none() {
+            return self.start().await;
+        }
+        let mut tx = self.worker.service.meta().read().await?;
+        let share = tx.share(self.backup, self.project).await?;
+        match share.map(|share| share.status) {
+            Some(MemberStatus::Accepted) => Ok(()),
+            _ => Err(Refusal::BackupNotFound.into()),
+        }
+    }
+
+    /// What the restore had taken is free, and the backup is as before.
+    async fn end(&self) -> Result<()> {
+        let service = &self.worker.service;
+        let mut tx = service.meta().begin().await?;
+        if self.owner.is_none()
+            && let Some(mut backup) = tx.lock_backup(self.project, self.backup).await?
+        {
+            let (step, now) = (BackupStep::EndRestore, service.now());
+            tx.step_backup(&mut backup, step, now).await?;
+        }
+        tx.remove_restore(self.task).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn start(&self) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         if let Some(mut backup) = tx.lock_backup(self.project, self.backup).await? {
-            tx.step_backup(&mut backup, step, service.now()).await?;
+            let (step, now) = (BackupStep::StartRestore, service.now());
+            tx.step_backup(&mut backup, step, now).await?;
             tx.commit().await?;
         }
         Ok(())

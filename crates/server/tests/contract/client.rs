@@ -35,7 +35,11 @@ pub struct Answer {
 impl Client {
     /// A new world, and its administrator.
     pub async fn new() -> Self {
-        let world = World::new().await;
+        Self::over(World::new().await).await
+    }
+
+    /// The administrator of a world that is made already.
+    pub async fn over(world: World) -> Self {
         let site = Site {
             endpoint: "http://cairn.test".to_owned(),
             region: "cairn-1".to_owned(),

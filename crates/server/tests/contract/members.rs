@@ -162,10 +162,6 @@ async fn a_member_looks_and_nothing_more() {
     for (operation, body) in [
         (Op::DeleteBackup, Value::Null),
         (Op::UpdateBackup, json!({ "backup": { "name": "mine" } })),
-        (
-            Op::RestoreBackup,
-            json!({ "restore": { "server_id": server } }),
-        ),
         (Op::DeleteMember, Value::Null),
     ] {
         let path = match operation {
@@ -177,6 +173,10 @@ async fn a_member_looks_and_nothing_more() {
     }
     let on = share(&client, &backup, &[&owner.0]).await;
     assert_eq!(code(&on), "6714");
+    // It restores nothing before it has accepted.
+    let body = json!({ "restore": { "server_id": server } });
+    let refused = client.call(Op::RestoreBackup, &[&backup], body).await;
+    assert_eq!(code(&refused), "2005");
 
     become_(&mut client, &owner);
     let path = [backup.as_str(), member.0.as_str()];
