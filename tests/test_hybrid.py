@@ -272,30 +272,53 @@ download_bytes_per_second = 30_000_000
 """
 
 
-def test_an_import_that_is_killed_goes_on(sites):
-    """Killed again and again while it moves bytes, it ends with everything here, once."""
+def slow_import(sites):
+    """Begins to take over a disk of 160 MiB, which takes some seconds."""
     assert sites.centre.stop() == 0
     with open(sites.centre.config, "a", encoding="utf-8") as config:
         config.write(SLOW)
-    disk = Disk(sites.branch.images / "disk.img").create(160 * MIB, seed=5, share=0.9)
-    target = Disk(sites.centre.images / "target.img").create(161 * MIB, seed=6, share=0.1)
+    Disk(sites.branch.images / "disk.img").create(160 * MIB, seed=5, share=0.9)
     sites.centre.start()
     backup = sites.branch.back_up(branch_vault(sites))
     mirror = sites.vault("disk")
     log_id = sites.begin(mirror)
 
-    def moving(percent):
+    def reaches(percent):
         log = sites.centre.ok("GET", f"/operation-logs/{log_id}")["operation_log"]
         assert log["status"] in ("waiting", "running"), log
         return log["extra_info"]["common"]["progress"] >= percent
 
+    return backup, mirror, log_id, reaches
+
+
+def test_an_import_that_is_killed_goes_on(sites):
+    """Killed again and again while it moves bytes, it ends with everything here, once."""
+    target = Disk(sites.centre.images / "target.img").create(161 * MIB, seed=6, share=0.1)
+    backup, _, log_id, reaches = slow_import(sites)
     for percent in (5, 25):
-        wait_for(f"{percent} percent", lambda least=percent: moving(least))
+        wait_for(f"{percent} percent", lambda least=percent: reaches(least))
         sites.centre.kill()
         sites.centre.start()
     sites.ended(log_id, [1, 0, 0])
     [here] = sites.centre.backups()
     assert (here["id"], here["status"]) == (backup["id"], "available")
-    assert sites.restored(here["id"])[: 160 * MIB] == disk.content()
+    content = Disk(sites.branch.images / "disk.img").content()
+    assert sites.restored(here["id"])[: 160 * MIB] == content
     assert target.path.stat().st_size == 161 * MIB
     sites.verify()
+
+
+def test_an_import_that_is_cancelled_leaves_nothing(sites):
+    backup, mirror, log_id, reaches = slow_import(sites)
+    wait_for("5 percent", lambda: reaches(5))
+    sites.centre.ok("POST", f"/operation-logs/{log_id}/cancel")
+    log = sites.centre.finished(log_id)
+    assert log["status"] == "failed" and log["error_info"]["message"], log
+    assert sites.centre.backups() == []
+    sites.centre.all_operations_finished()
+    listed = run(CAIRN, "repo", "list", "--json", *sites.centre.repository()).stdout
+    assert json.loads(listed) == []
+    # Another time it comes.
+    again = sites.begin(mirror)
+    sites.ended(again, [1, 0, 0])
+    assert [one["id"] for one in sites.centre.backups()] == [backup["id"]]
