@@ -360,6 +360,11 @@ async fn a_stored_tree_is_copied_into_another_project() {
     let (world, source, target) = (World::new().await, Files::new(), Files::new());
     fill(source.path());
     let (backup, written) = save(&world, folder(&source), None).await.unwrap();
+    let (disk, _) = world
+        .write(&Arc::new(MemoryDisk::with(&noise(1, BLOCK))))
+        .await
+        .unwrap();
+    // From here on it writes, and the first does no more.
     let other = world.neighbour().await;
     let reading = world.look().await;
     let reader = reading.project.open_tree(backup).await.unwrap();
@@ -374,10 +379,6 @@ async fn a_stored_tree_is_copied_into_another_project() {
     opened.open_tree(backup).await.unwrap();
     let others = opened.open_tree(BackupId::random()).await;
     assert_eq!(kind(others.map(drop)), Kind::NotFound);
-    let (disk, _) = world
-        .write(&Arc::new(MemoryDisk::with(&noise(1, BLOCK))))
-        .await
-        .unwrap();
     let tree = world.project.open_tree(disk).await;
     assert_eq!(kind(tree.map(drop)), Kind::Invalid);
 }
