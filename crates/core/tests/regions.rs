@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use async_trait::async_trait;
@@ -181,37 +182,42 @@ impl Pair {
         begun.unwrap();
         let both = async {
             while self.left.tasks_left().await + self.right.tasks_left().await > 0 {
-                tokio::join!(
-                    async {
-                        self.left.work_beside().await;
-                        self.left.clock.advance(5);
-                    },
-                    self.work_on_the_right(),
-                );
+                self.work_once().await;
             }
         };
-        let limit = std::time::Duration::from_secs(120);
-        tokio::time::timeout(limit, both)
-            .await
-            .expect("it comes to an end");
+        let limit = std::time::Duration::from_secs(60);
+        if tokio::time::timeout(limit, both).await.is_err() {
+            panic!("it does not end: {:?}", self.states(backup).await);
+        }
         let view = service.backup(caller, backup).await.unwrap();
         view.replications[0].clone()
     }
 
-    /// Works while the left side has something to do, and lets a little time pass.
-    async fn work_on_the_right(&self) {
-        for _ in 0..40 {
-            self.right.work_beside().await;
-            self.right.clock.advance(5);
-            if self.left.tasks_left().await == 0 {
-                return;
+    /// What can be said of a replication that does not end.
+    async fn states(&self, backup: BackupId) -> (u64, u64, Vec<ReplicationView>) {
+        let view = self.left.service.backup(self.left.caller(), backup).await;
+        let (left, right) = (self.left.tasks_left().await, self.right.tasks_left().await);
+        (left, right, view.unwrap().replications)
+    }
+
+    /// Works on the right for as long as there is something to do on the left, and then
+    /// lets a little time pass.
+    async fn work_once(&self) {
+        let left_waits = AtomicBool::new(false);
+        let left = async {
+            self.left.work_beside().await;
+            left_waits.store(true, Ordering::Relaxed);
+        };
+        let right = async {
+            while !left_waits.load(Ordering::Relaxed) {
+                self.right.work_beside().await;
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
-        while self.left.tasks_left().await > 0 {
             self.right.work_beside().await;
-            tokio::task::yield_now().await;
-        }
+        };
+        tokio::join!(left, right);
+        self.left.clock.advance(5);
+        self.right.clock.advance(5);
     }
 
     /// The replicas that are available, which are all that the repository holds.

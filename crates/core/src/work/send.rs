@@ -10,7 +10,7 @@ use cairn_task::Failure;
 use cairn_types::disk::{BlockId, DiskError, DiskReader};
 use cairn_types::{BackupId, BackupStatus, Kind, Progress, ProjectId, ReplicationId, ResourceId};
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Worker;
 use crate::{Error, Refusal, RegionError, Result, Service};
@@ -24,6 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const TRYING: Duration = Duration::from_secs(60);
 /// The shortest and the longest time between two such rounds, in seconds.
 const ROUNDS_SECONDS: (i64, i64) = (5, 300);
+
+/// How long a region may take to hear that a replica will not come: whoever has cancelled waits.
+const WITHDRAWING: Duration = Duration::from_millis(1500);
 
 pub(super) struct Send<'a> {
     pub(super) worker: &'a Worker,
@@ -150,15 +153,19 @@ impl Send<'_> {
     /// The region need not wait any more. If it cannot be told, it finds out by the silence.
     pub(super) async fn undo(&self, why: &Failure) -> Result<()> {
         let regions = self.service().regions();
-        let withdrawn = regions.withdraw(self.region, self.destination, self.replica);
-        match withdrawn.await {
-            Ok(()) => {}
-            Err(error) if error.kind == Kind::NotFound => {}
-            Err(error) => tracing::warn!(
-                %error, region = self.region, why = why.text,
-                "A region could not be told that a replica will not come."
-            ),
-        }
+        let withdrawing = regions.withdraw(self.region, self.destination, self.replica);
+        let problem = match timeout(WITHDRAWING, withdrawing).await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) if error.kind == Kind::NotFound => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it does not answer".to_owned(),
+        };
+        tracing::warn!(
+            problem,
+            region = self.region,
+            why = why.text,
+            "A region could not be told that a replica will not come."
+        );
         Ok(())
     }
 
