@@ -1,6 +1,7 @@
 //! Replicas that are announced by another region.
 
 use cairn_api::Operation as Op;
+use cairn_types::BackupStatus;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -86,9 +87,11 @@ async fn an_announced_replica_is_waited_for_and_can_be_given_up() {
     // Nobody has come for a day: those that are left have failed.
     client.world.work().await;
     let id = third.body["replica"]["id"].as_str().unwrap();
-    let shown = client.call(Op::ShowReplica, &[id], Value::Null).await;
-    assert_eq!(shown.body["replica"]["status"], "error");
-    let why = shown.body["replica"]["error_message"].as_str().unwrap();
+    let (service, caller) = (&client.world.service, client.world.caller());
+    let state = service.replica_state(caller, id.parse().unwrap()).await;
+    let state = state.unwrap();
+    assert_eq!(state.status, BackupStatus::Error);
+    let why = state.error.unwrap();
     assert!(why.contains("hours"), "{why}");
 }
 
