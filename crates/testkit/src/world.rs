@@ -59,6 +59,9 @@ pub struct World {
     folder: TempDir,
 }
 
+/// Where systems have files in memory, and the room that is needed there.
+const MEMORY: &str = "/dev/shm";
+const MEMORY_BYTES: u64 = 1 << 30;
 /// The region that every world is.
 const REGION: &str = "cairn-1";
 /// The disks that every world has: a single one, and a server with two.
@@ -75,6 +78,14 @@ const DISK_BYTES: [(&str, u64); 3] = [
     (SERVER_DISKS[0], 300_512),
     (SERVER_DISKS[1], 4_000_000),
 ];
+
+/// A folder in memory, where there is one with room enough.
+fn folder_in_memory() -> Option<TempDir> {
+    let room = rustix::fs::statvfs(MEMORY).ok()?;
+    let free = room.f_bavail.saturating_mul(room.f_frsize);
+    let made = (free >= MEMORY_BYTES).then(|| tempfile::tempdir_in(MEMORY));
+    made?.ok()
+}
 
 /// What a world has beside what every world has.
 struct Wish {
@@ -147,9 +158,8 @@ impl World {
     /// As `with_shares`, with all of it in memory where the system has a folder for that:
     /// for tests that write for years.
     pub async fn in_memory_with_shares(count: usize) -> Self {
-        let memory = tempfile::tempdir_in("/dev/shm");
         Self::build(Wish {
-            folder: memory.unwrap_or_else(|_| folder()),
+            folder: folder_in_memory().unwrap_or_else(folder),
             shares: count,
             ..Wish::default()
         })
