@@ -435,6 +435,9 @@ impl Tx {
         let mut statement = Statement::new("DELETE FROM vault_policies");
         statement.equals("vault_id", Some(vault));
         statement.run(self).await?;
+        let mut statement = Statement::new("DELETE FROM vault_marks");
+        statement.equals("vault_id", Some(vault));
+        statement.run(self).await?;
         let mut statement = Statement::new("DELETE FROM vaults");
         statement.equals("id", Some(vault));
         statement.run(self).await?;

@@ -122,6 +122,10 @@ id!(/// A share: one backup shown to one other project.
     ShareId, "share", hyphenated, 36);
 id!(/// A replication record: one copy of a backup elsewhere.
     ReplicationId, "replication record", hyphenated, 36);
+id!(/// A target of notifications.
+    TargetId, "notification target", hyphenated, 36);
+id!(/// A notification: one event told to one target.
+    NotificationId, "notification", hyphenated, 36);
 id!(/// A project (tenant).
     ProjectId, "project", simple, 32);
 id!(/// A domain (account).

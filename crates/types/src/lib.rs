@@ -9,6 +9,7 @@ mod id;
 mod kind;
 mod lost;
 mod named;
+mod notification;
 mod policy;
 mod progress;
 mod resource;
@@ -21,12 +22,14 @@ mod weekday;
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use id::{
-    AgentId, BackupId, CheckpointId, DomainId, IdError, OperationLogId, OrganizationPolicyId,
-    PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, UserId, VaultId,
+    AgentId, BackupId, CheckpointId, DomainId, IdError, NotificationId, OperationLogId,
+    OrganizationPolicyId, PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, TargetId,
+    UserId, VaultId,
 };
 pub use kind::Kind;
 pub use lost::{ByteRange, LOST_PARTS_MAX, Lost};
 pub use named::UnknownName;
+pub use notification::{NotificationEvent, NotificationStatus, TargetKind};
 pub use policy::{
     AdvancedRetention, DeploymentStatus, Month, OperationDefinition, PolicyOperation, PolicyType,
     RetentionRule, RetentionType, WeekOfMonth,

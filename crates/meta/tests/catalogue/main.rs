@@ -11,6 +11,7 @@ mod backups;
 mod fixtures;
 mod identities;
 mod imports;
+mod notifications;
 mod policies;
 mod replications;
 mod retention;
