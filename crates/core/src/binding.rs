@@ -74,6 +74,9 @@ impl Service {
         if after.usage.used_bytes > size_bytes && !after.vault.payment.demand_billing {
             return Err(Refusal::DestinationFull.into());
         }
+        for vault in [&source, &after.vault] {
+            self.mark_fill(&mut tx, vault).await?;
+        }
         let listed = bound
             .iter()
             .map(|r| (r.id, r.resource_type, r.name.clone()));

@@ -1,6 +1,8 @@
 //! Why the service could not do what it was asked.
 
-use cairn_types::{AgentId, BackupId, ByteCount, Kind, ProjectId, ResourceId, ResourceType};
+use cairn_types::{
+    AgentId, BackupId, ByteCount, Kind, ProjectId, ResourceId, ResourceType, TargetKind,
+};
 
 /// What a call of this crate gives.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -523,6 +525,26 @@ pub enum Refusal {
     /// The run of a policy before this one has not ended.
     #[error("The run before it is still at work.")]
     RunStillAtWork,
+    /// No such target of notifications in the project.
+    #[error("Notification target does not exist.")]
+    TargetNotFound,
+    /// No such notification in the project.
+    #[error("Notification does not exist.")]
+    NotificationNotFound,
+    /// The project has as many targets as it may.
+    #[error("The limit of notification targets is reached: {limit}.")]
+    TooManyTargets {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// A target stays of its kind.
+    #[error("A {kind} target has no {part}.")]
+    TargetKindFixed {
+        /// Its kind.
+        kind: TargetKind,
+        /// What it does not have.
+        part: &'static str,
+    },
     /// No such server in the project.
     #[error("Server {id} does not exist.")]
     ServerNotFound {
@@ -551,11 +573,14 @@ impl Refusal {
             | Self::PolicyNotBound
             | Self::ProjectNotFound
             | Self::MigrationNotFound
+            | Self::TargetNotFound
+            | Self::NotificationNotFound
             | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
             | Self::TooManyVaults
             | Self::DestinationVaultFull
             | Self::TooManyMembers
+            | Self::TooManyTargets { .. }
             | Self::TooManyAgentPaths { .. }
             | Self::DestinationFull
             | Self::PolicyLimit { .. }

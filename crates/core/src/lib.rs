@@ -17,6 +17,7 @@ mod links;
 mod lookup;
 mod member;
 mod metadata;
+mod notification;
 mod operation_log;
 mod order;
 mod organization_policy;
@@ -47,6 +48,7 @@ pub use external::{External, ExternalSettings, OpenExternal, OpenFailed};
 pub use identity::{Caller, FirstCredentials, FirstNames, IssuedToken, PasswordSignIn, Scope};
 pub use member::MemberQuery;
 pub use metadata::ResourceMetadata;
+pub use notification::{Address, Channel, NewTarget, Outgoing, TargetChange};
 pub use operation_log::{OperationDetail, OperationView, ReplicatedBackup};
 pub use order::{OrderChange, Prepaid, spec_code};
 pub use organization_policy::{
@@ -75,10 +77,11 @@ pub use cairn_source::{Protectable, ProtectableStatus};
 pub mod records {
     pub use cairn_meta::{
         Agent, AgentFilter, AgentPath, Backup, BackupFilter, BackupScope, BoundResource,
-        Checkpoint, Domain, Import, OperationLog, OperationLogFilter, OrganizationPolicy, Page,
-        Payment, Policy, PolicyBinding, PolicyFilter, PolicySchedule, Project, ProjectUsage,
-        Replication, ReplicationEnd, ReplicationView, ResourceExtraInfo, ResourceUsage, Share,
-        ShareFilter, ShareSort, SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter,
-        Verification, VerificationFilter, VerifiedBackup, VolumeChoice,
+        Checkpoint, Domain, Import, Notification, NotificationFilter, NotificationTarget,
+        OperationLog, OperationLogFilter, OrganizationPolicy, Page, Payment, Policy, PolicyBinding,
+        PolicyFilter, PolicySchedule, Project, ProjectUsage, Replication, ReplicationEnd,
+        ReplicationView, ResourceExtraInfo, ResourceUsage, Share, ShareFilter, ShareSort,
+        SkipReason, Skipped, SortKey, Tag, Usage, User, Vault, VaultFilter, Verification,
+        VerificationFilter, VerifiedBackup, VolumeChoice,
     };
 }

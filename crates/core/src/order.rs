@@ -66,6 +66,7 @@ impl Service {
         view.vault.updated_at = self.now();
         tx.update_vault(&view.vault).await?;
         settle(&mut tx, &view.vault, 0, self.now()).await?;
+        self.mark_fill(&mut tx, &view.vault).await?;
         tx.commit().await?;
         Ok(id)
     }

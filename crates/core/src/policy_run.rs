@@ -10,10 +10,12 @@ use cairn_meta::{Policy, PolicyBinding, Tx, Vault};
 use cairn_policy::{Due, Schedule, due, start_of};
 use cairn_source::{Inventory, Protectable};
 use cairn_types::{
-    OperationLogId, OperationType, PolicyId, PolicyOperation, ProjectId, Timestamp, VaultId,
+    NotificationEvent, OperationLogId, OperationType, PolicyId, PolicyOperation, ProjectId,
+    Timestamp, VaultId,
 };
 
 use crate::checkpoint::{NewCheckpoint, RunOf};
+use crate::notification::Event;
 use crate::operation_log::NewOperation;
 use crate::service::Outcome;
 use crate::work::Task;
@@ -213,6 +215,10 @@ impl Service {
         (policy, vault, due): (&Policy, &Vault, Due),
         outcome: Outcome,
     ) -> Result<()> {
+        if let Some((kind, why)) = told_as(&outcome) {
+            let event = Event::policy_run(kind, vault, (policy.id, &policy.name), why, self.now());
+            self.tell_of_vault(tx, vault, &event).await?;
+        }
         let operation = run_log((policy, vault, due));
         self.record(tx, caller, operation, outcome).await
     }
@@ -248,6 +254,15 @@ struct Protectables {
 impl Protectables {
     fn of(&self, project: ProjectId) -> &[Protectable] {
         self.by_project.get(&project).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// What is told of a run that did not start, and why it did not.
+fn told_as(outcome: &Outcome) -> Option<(NotificationEvent, &str)> {
+    match outcome {
+        Outcome::Done => None,
+        Outcome::Skipped { why } => Some((NotificationEvent::PolicyRunSkipped, why)),
+        Outcome::Failed { why } => Some((NotificationEvent::PolicyRunFailed, why)),
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Service {
     links: Arc<Links>,
     /// When the service was made.
     started_at: Timestamp,
+    /// Tells the sender of notifications that there may be one.
+    outbox: Arc<Notify>,
 }
 
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
@@ -113,6 +115,7 @@ impl Service {
             parts: Arc::new(parts),
             hashing: Arc::new(Semaphore::new(HASHES)),
             links: Arc::default(),
+            outbox: Arc::default(),
         }
     }
 
@@ -277,6 +280,15 @@ impl Service {
         let mut row = TaskRow::new(id, task.kind(), task.payload(), "", now);
         row.not_before = now.plus_seconds(after_seconds);
         Ok(tx.insert_task_once(&row).await?)
+    }
+
+    pub(crate) const fn outbox(&self) -> &Arc<Notify> {
+        &self.outbox
+    }
+
+    /// Tells the sender that there may be a notification.
+    pub(crate) fn wake_sender(&self) {
+        self.outbox.notify_one();
     }
 
     /// Tells the engine, after the commit, that there may be work.

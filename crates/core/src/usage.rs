@@ -50,6 +50,11 @@ impl Service {
         let changed = tx
             .set_notification(project, smn_notify, threshold, now)
             .await?;
+        for vault in &changed {
+            if let Some(vault) = tx.vault(project, *vault).await? {
+                self.mark_fill(&mut tx, &vault).await?;
+            }
+        }
         tx.commit().await?;
         Ok(changed)
     }

@@ -225,6 +225,7 @@ impl Service {
         apply_change(&mut view, change)?;
         view.vault.updated_at = self.now();
         tx.update_vault(&view.vault).await?;
+        self.mark_fill(&mut tx, &view.vault).await?;
         tx.commit().await?;
         Ok(view)
     }

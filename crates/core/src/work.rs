@@ -13,6 +13,7 @@ mod verify;
 
 use std::sync::Arc;
 
+use cairn_meta::Tx;
 use cairn_meta::tasks::{ONE_AT_A_TIME, RECEIVE, SEND, Task as TaskRow};
 use cairn_source::Inventory;
 use cairn_task::{Failure, Work};
@@ -446,6 +447,15 @@ impl Work for Worker {
         self.undo_step(row, step, why)
             .await
             .map_err(|error| failure(row, &error))
+    }
+
+    async fn failed(&self, row: &TaskRow, why: &Failure, tx: &mut Tx) -> cairn_meta::Result<()> {
+        // What somebody cancelled they know.
+        if why.kind == Kind::Cancelled || row.cancel_asked {
+            return Ok(());
+        }
+        let why = (why.code.as_str(), why.text.as_str());
+        self.service.tell_of_failure(tx, row.id, why).await
     }
 }
 

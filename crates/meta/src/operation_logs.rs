@@ -255,6 +255,13 @@ impl Tx {
         Ok(())
     }
 
+    /// A task's operation log, in whichever project it is.
+    pub async fn operation_log_of(&mut self, task: OperationLogId) -> Result<Option<OperationLog>> {
+        let mut statement = Statement::new(OPERATION_LOG);
+        statement.equals("l.id", Some(task));
+        statement.one(self).await
+    }
+
     /// How many operations of a type are waiting or at work on a vault.
     pub async fn operations_under_way(
         &mut self,

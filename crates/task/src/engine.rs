@@ -313,6 +313,7 @@ impl<W: Work> Engine<W> {
 
     async fn settle(&self, task: &mut Task, next: Next) -> Result<()> {
         let now = self.clock.now();
+        let mut failed = None;
         match next {
             Next::Lost => return Ok(()),
             Next::Done => {
@@ -335,13 +336,17 @@ impl<W: Work> Engine<W> {
                 }
                 task.state = TaskState::Failed;
                 task.ended_at = Some(self.clock.now());
+                failed = Some(failure);
             }
         }
         task.owner = None;
         task.lease_until = None;
         task.updated_at = self.clock.now();
         let mut tx = self.meta.begin().await?;
-        tx.save_task(task, &self.owner).await?;
+        let held = tx.save_task(task, &self.owner).await?;
+        if let Some(failure) = failed.filter(|_| held) {
+            self.work.failed(task, &failure, &mut tx).await?;
+        }
         tx.commit().await
     }
 

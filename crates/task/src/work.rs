@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use cairn_meta::Tx;
 use cairn_meta::tasks::Task;
 use cairn_types::{Kind, Progress};
 
@@ -56,4 +57,13 @@ pub trait Work: Send + Sync + 'static {
         step: usize,
         why: &Failure,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Writes what else becomes true when a task has failed and is undone, into
+    /// the transaction that says so.
+    fn failed(
+        &self,
+        task: &Task,
+        why: &Failure,
+        tx: &mut Tx,
+    ) -> impl Future<Output = cairn_meta::Result<()>> + Send;
 }

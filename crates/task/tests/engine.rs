@@ -4,8 +4,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use cairn_meta::Meta;
 use cairn_meta::tasks::{Task, TaskState};
+use cairn_meta::{Meta, Tx};
 use cairn_task::{Engine, Failure, HEARTBEAT, LEASE_SECONDS, MAX_ATTEMPTS, Work};
 use cairn_testkit::FakeClock;
 use cairn_types::{Clock, Kind, OperationLogId, Progress};
@@ -111,6 +111,13 @@ impl Work for Script {
         }
         Ok(())
     }
+
+    async fn failed(&self, task: &Task, why: &Failure, tx: &mut Tx) -> cairn_meta::Result<()> {
+        // It sees what its transaction says of the task.
+        let state = tx.task(task.id).await?.unwrap().state;
+        self.note(format!("{state} {}", why.text));
+        Ok(())
+    }
 }
 
 /// A catalogue with one task, and the script for it.
@@ -193,7 +200,13 @@ async fn what_fails_for_good_is_undone_newest_step_first() {
     let stage = Stage::new().await;
     stage.script.plan(1, Next::Fail(Kind::Corrupt));
     stage.run().await;
-    let expected = ["run 0", "run 1", "undo 1 Corrupt", "undo 0 Corrupt"];
+    let expected = [
+        "run 0",
+        "run 1",
+        "undo 1 Corrupt",
+        "undo 0 Corrupt",
+        "failed Corrupt",
+    ];
     assert_eq!(stage.script.notes(), expected);
     let task = stage.task().await;
     assert_eq!(task.state, TaskState::Failed);
@@ -221,8 +234,8 @@ async fn what_fails_for_now_is_tried_again_later_but_not_for_ever() {
         "it is done already"
     );
     assert_eq!(
-        notes[notes.len() - 2..],
-        ["undo 1 Transient", "undo 0 Transient"]
+        notes[notes.len() - 3..],
+        ["undo 1 Transient", "undo 0 Transient", "failed Transient"]
     );
     assert_eq!(stage.task().await.state, TaskState::Failed);
 }
@@ -256,6 +269,7 @@ async fn undoing_is_tried_until_it_works() {
         "undo 0 Invalid",
         "undo 0 Invalid",
         "undo 0 Invalid",
+        "failed Invalid",
     ];
     assert_eq!(stage.script.notes(), undone);
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_core::Worker;
+use cairn_meta::Tx;
 use cairn_meta::tasks::Task;
 use cairn_task::{Failure, Work};
 use cairn_types::{Kind, Progress};
@@ -98,5 +99,9 @@ impl Work for Saboteur {
 
     async fn undo(&self, task: &Task, step: usize, why: &Failure) -> Result<(), Failure> {
         self.worker.undo(task, step, why).await
+    }
+
+    async fn failed(&self, task: &Task, why: &Failure, tx: &mut Tx) -> cairn_meta::Result<()> {
+        self.worker.failed(task, why, tx).await
     }
 }

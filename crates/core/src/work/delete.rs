@@ -30,7 +30,11 @@ pub(super) async fn delete(service: &Service, backup: &Backup) -> Result<()> {
         repository.delete(child.id).await?;
     }
     let mut tx = service.meta().begin().await?;
+    let vault = tx.lock_vault(backup.project, backup.vault).await?;
     tx.remove_backup(backup).await?;
+    if let Some(vault) = vault {
+        service.mark_fill(&mut tx, &vault).await?;
+    }
     service
         .enqueue_collection(&mut tx, backup.project, 0)
         .await?;

@@ -1,22 +1,26 @@
 //! A verification: the repository is asked which backups could be restored, and
 //! what it found is kept for each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use cairn_meta::{Backup, Tx, Verification};
 use cairn_repo::VerifyReport;
 use cairn_task::Failure;
 use cairn_types::{
-    BackupId, Kind, Lost, OperationLogId, Progress, ProjectId, Timestamp, VerificationStatus,
-    VerifyLevel,
+    BackupId, Kind, Lost, OperationLogId, Progress, ProjectId, Timestamp, VaultId,
+    VerificationStatus, VerifyLevel,
 };
+use serde_json::{Value, json};
 
+use crate::notification::Event;
 use crate::verification::is_restorable;
 use crate::{Result, Service, VerifyScope};
 
 /// Backups whose results are written in one transaction: others wait for it.
 const RESULTS_AT_ONCE: usize = 256;
+/// Backups that are hurt and named in one notification; the others are counted.
+const HURT_NAMED_MAX: usize = 20;
 
 pub(super) struct Verify<'a> {
     service: &'a Service,
@@ -159,19 +163,46 @@ impl<'a> Verify<'a> {
     async fn record(&self, backups: &[Backup], found: impl Fn(&Backup) -> Found) -> Result<()> {
         for some in backups.chunks(RESULTS_AT_ONCE) {
             let mut tx = self.service.meta().begin().await?;
+            let mut hurt: BTreeMap<VaultId, Vec<&Backup>> = BTreeMap::new();
             for backup in some {
                 let now = tx.lock_backup(self.project, backup.id).await?;
-                if now.is_some_and(|now| is_restorable(now.status)) {
-                    self.record_one(&mut tx, backup, found(backup)).await?;
+                if now.is_some_and(|now| is_restorable(now.status))
+                    && self.record_one(&mut tx, backup, found(backup)).await?
+                {
+                    hurt.entry(backup.vault).or_default().push(backup);
                 }
             }
+            self.tell_of_hurt(&mut tx, hurt).await?;
             tx.commit().await?;
         }
         Ok(())
     }
 
-    async fn record_one(&self, tx: &mut Tx, backup: &Backup, found: Found) -> Result<()> {
+    /// Tells of backups that this verification has found to be hurt, vault by vault.
+    async fn tell_of_hurt(&self, tx: &mut Tx, hurt: BTreeMap<VaultId, Vec<&Backup>>) -> Result<()> {
+        for (vault, backups) in hurt {
+            let Some(vault) = tx.vault(self.project, vault).await? else {
+                continue;
+            };
+            let named = backups.iter().take(HURT_NAMED_MAX).map(|backup| {
+                json!({ "id": backup.id, "name": backup.name, "resource": backup.resource_name })
+            });
+            let named: Vec<Value> = named.collect();
+            let now = self.service.now();
+            let event = Event::hurt(&vault, (&named, backups.len()), self.task, now);
+            self.service.tell_of_vault(tx, &vault, &event).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what was found of one backup; true if it is hurt and this
+    /// verification has not said so before, in a step that is repeated.
+    async fn record_one(&self, tx: &mut Tx, backup: &Backup, found: Found) -> Result<bool> {
+        let is_news = found.status == VerificationStatus::Hurt;
         let known = tx.verification(self.project, backup.id).await?;
+        let told = known.as_ref().is_some_and(|known| {
+            known.task == self.task && known.status == VerificationStatus::Hurt
+        });
         let was_hurt = known
             .as_ref()
             .is_some_and(|known| known.status == VerificationStatus::Hurt);
@@ -187,7 +218,8 @@ impl<'a> Verify<'a> {
             ),
             _ => {}
         }
-        Ok(tx.put_verification(&next).await?)
+        tx.put_verification(&next).await?;
+        Ok(is_news && !told)
     }
 
     /// What is known of a backup after a look. What a full look found to be
