@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::ServerArguments;
 use crate::external::{self, ExternalConfig, ExternalSection};
+use crate::notifications;
 use crate::region::{ReplicationConfig, ReplicationSection};
 use crate::store::{StoreConfig, StoreSection};
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub compare_restored: bool,
     /// What is replicated, and where to.
     pub replication: ReplicationConfig,
+    /// How notifications are sent.
+    pub notifications: notifications::Config,
     /// What can be protected.
     pub sources: Vec<SourceConfig>,
     /// The repositories of other sites.
@@ -78,6 +81,8 @@ struct File {
     restore: Restore,
     #[serde(default)]
     replication: ReplicationSection,
+    #[serde(default)]
+    notifications: notifications::Section,
     #[serde(default)]
     source: Vec<SourceConfig>,
     #[serde(default)]
@@ -172,6 +177,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         verify: file.verify,
         compare_restored: file.restore.compare,
         replication,
+        notifications: file.notifications.resolve(&base)?,
         sources,
         externals,
     })
@@ -180,6 +186,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
 /// Checks what only the parts themselves can tell, and prints what the configuration comes to.
 pub fn check(config: &Config) -> Result<()> {
     cairn_source::Inventory::new(config.sources.clone())?;
+    config.notifications.sender(&config.region)?;
     println!("{config}");
     for source in &config.sources {
         if !source.path().is_dir() {
@@ -277,6 +284,7 @@ impl std::fmt::Display for Config {
         writeln!(f, "\n[verify]\n{}", verify.trim_end())?;
         write!(f, "\n[restore]\ncompare = {}", self.compare_restored)?;
         write!(f, "{}", self.replication)?;
+        write!(f, "\n\n{}", self.notifications)?;
         for source in &self.sources {
             match source {
                 SourceConfig::Images(images) => show_images(images, f)?,

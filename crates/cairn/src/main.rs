@@ -8,6 +8,7 @@ mod external;
 mod listen;
 mod master_key;
 mod memory;
+mod notifications;
 mod project;
 mod region;
 mod repo;

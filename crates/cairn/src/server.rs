@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
 use crate::external;
 use crate::master_key::{self, Opener};
+use crate::notifications;
 
 /// How often the server looks whether a verification is due.
 const LOOK_EVERY: Duration = Duration::from_secs(300);
@@ -51,6 +52,7 @@ pub async fn run(config: Config) -> Result<()> {
     let (meta, inventory) = (parts.meta.clone(), Arc::clone(&parts.inventory));
     let (clock, wake) = (Arc::clone(&parts.clock), Arc::clone(&parts.wake));
     let service = Service::new(parts);
+    let sender = config.notifications.sender(&config.region)?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("cannot listen on {}", config.listen))?;
     let endpoint = endpoint(&config, &listener)?;
@@ -72,11 +74,14 @@ pub async fn run(config: Config) -> Result<()> {
         // An earlier process ended in the middle: what it left half-written goes.
         service.collect_all().await?;
     }
+    if config.owns_catalogue() {
+        service.take_over_notifications().await?;
+    }
     let site = Site {
         endpoint: endpoint.clone(),
         region: config.region.clone(),
     };
-    let app = App::new(service.clone(), clock, site, trail).with_regions(regions);
+    let app = App::new(service.clone(), Arc::clone(&clock), site, trail).with_regions(regions);
     let calls = app.calls().clone();
     let router = cairn_server::router(app);
 
@@ -84,7 +89,9 @@ pub async fn run(config: Config) -> Result<()> {
     let grace = Duration::from_secs(config.drain_seconds);
     running.spawn(async move { engine.run(config.tasks, grace).await });
     running.spawn(verify_by_schedule(service.clone(), stop.clone()));
-    running.spawn(reconcile(service, stop.clone()));
+    running.spawn(reconcile(service.clone(), stop.clone()));
+    let sending = notifications::run(service, sender, clock, stop.clone(), grace);
+    running.spawn(sending);
     let requests = crate::listen::serve(listener, router, stop.clone());
     running.spawn(requests);
     tracing::info!(%endpoint, "cairn is ready");

@@ -163,10 +163,6 @@ impl Event {
     }
 
     /// A policy's run for a vault was left out, or could not start.
-    #[allow(
-        dead_code,
-        reason = "whoever starts the runs of policies tells of them"
-    )]
     pub(crate) fn policy_run(
         kind: NotificationEvent,
         vault: &Vault,
