@@ -42,6 +42,7 @@ WORDS = {
     "policy_trigger": {"properties": {"pattern": [PATTERN]}},
     "operation_definition": {"max_backups": 3}, "policy_operation_definition": {"max_backups": 3},
     "add_path": ["/srv"], "exclude_path": [], "remove_path": ["/srv"], "time_zone": "UTC+00:00",
+    "mail": {"addresses": ["fuzzed@example.com"]}, "webhook": None, "events": ["backup_failed"],
     "expect_expiration_date": "2099-01-31", "enterprise_project_id": "0", "effective_scope": "",
 }
 
@@ -53,6 +54,7 @@ AGENT = {"agent_id": str(uuid.UUID(int=1)), **words("host_name", "host_ip", "hos
 POLICY = {
     "enabled": False, "operation_type": "backup", **words("name", "operation_definition", "trigger"),
 }
+TARGET = {"name": "fuzzed", "mail": WORDS["mail"]}
 POLICY_OF_ALL = {
     "policy_enabled": False, "operation_type": "backup",
     **words("name", "policy_name", "policy_operation_definition", "policy_trigger"),
@@ -158,7 +160,21 @@ class World:
             "protectable_type": "disk",
             "feature_key": "replication.enable",
             "agent_id": AGENT["agent_id"],
+            **self.notifications(),
         }
+
+    def notifications(self):
+        """A target, which nothing is ever sent to, and something that it was told."""
+        server = self.server
+        targets = server.ok("GET", "/notification-targets")["notification_targets"]
+        if not targets:
+            body = {"notification_target": TARGET}
+            targets = [server.ok("POST", "/notification-targets", body)["notification_target"]]
+        told = server.ok("GET", "/notifications?limit=1")["notifications"]
+        if not told:
+            path = f"/notification-targets/{targets[0]['id']}/test"
+            told = [server.ok("POST", path)["notification"]]
+        return {"target_id": targets[0]["id"], "notification_id": told[0]["id"]}
 
     def is_whole(self):
         """Whether the vault still protects the disk, and its backup can be used."""
@@ -240,7 +256,7 @@ class World:
 def test_every_generated_request_is_answered_as_described(world):
     print(f"seed {SEED}")
     operations = [found.ok() for found in world.schema.get_all_operations()]
-    assert len(operations) == 87
+    assert len(operations) == 95
     modes = [GenerationMode.POSITIVE, GenerationMode.NEGATIVE]
     for number in range(ROUNDS):
         left = REQUESTS - sum(world.asked.values())

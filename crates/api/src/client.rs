@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_types::{
-    BackupId, CheckpointId, Clock, Kind, OperationLogId, PolicyId, ProjectId, ResourceId,
-    Timestamp, VaultId,
+    BackupId, CheckpointId, Clock, Kind, NotificationId, OperationLogId, PolicyId, ProjectId,
+    ResourceId, TargetId, Timestamp, VaultId,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
@@ -22,6 +22,10 @@ use crate::backup::{
     RestoreBackupResponse, UpdateBackupRequest,
 };
 use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
+use crate::notification::{
+    CreateNotificationTargetRequest, ListNotificationTargetsResponse, ListNotificationsQuery,
+    ListNotificationsResponse, NotificationResponse, NotificationTargetResponse,
+};
 use crate::operation_log::{ListOpLogsQuery, ListOpLogsResponse, OperationLogResponse};
 use crate::policy::{
     AssociatePolicyRequest, AssociatePolicyResponse, CreatePolicyRequest, DissociatePolicyRequest,
@@ -549,6 +553,25 @@ calls! {
     show_replica = ShowReplica(replica_id: BackupId) => ReplicaResponse;
     /// Gives a replica up that is not there yet.
     withdraw_replica = WithdrawReplica(replica_id: BackupId);
+
+    /// Lists targets of notifications.
+    list_notification_targets = ListNotificationTargets() => ListNotificationTargetsResponse;
+    /// Makes a target of notifications.
+    create_notification_target = CreateNotificationTarget()
+        body CreateNotificationTargetRequest => NotificationTargetResponse;
+    /// Shows a target of notifications.
+    show_notification_target = ShowNotificationTarget(target_id: TargetId)
+        => NotificationTargetResponse;
+    /// Removes a target of notifications.
+    delete_notification_target = DeleteNotificationTarget(target_id: TargetId);
+    /// Begins to try a target of notifications.
+    test_notification_target = TestNotificationTarget(target_id: TargetId)
+        => NotificationResponse;
+    /// Lists notifications, one page.
+    list_notifications = ListNotifications()
+        query ListNotificationsQuery => ListNotificationsResponse;
+    /// Shows a notification.
+    show_notification = ShowNotification(notification_id: NotificationId) => NotificationResponse;
 
     /// Begins to look whether backups could be restored.
     start_verification = StartVerification()

@@ -282,6 +282,14 @@ error_codes! {
         "9910" Unknown "Unknown error";
         "9998" AuthenticationFailed "Authentication failed";
     }
+    // Cairn's own, for operations that CBR does not have.
+    "Cairn" 400 {
+        "0001" NotificationTargetLimit "The limit of notification targets is reached.";
+    }
+    "Cairn" 404 {
+        "0002" NotificationTargetNotFound "Notification target does not exist.";
+        "0003" NotificationNotFound "Notification does not exist.";
+    }
     // What a gateway before the service answers on its behalf.
     "APIGW" 401 {
         "0301" BadCredentials "Incorrect IAM authentication information: {}";

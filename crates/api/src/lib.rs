@@ -20,6 +20,7 @@ pub mod identity;
 pub mod lookup;
 pub mod member;
 pub mod metadata;
+pub mod notification;
 pub mod openapi;
 mod operation;
 pub mod operation_log;

@@ -55,9 +55,9 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, backup, binding, checkpoint, lookup, member, metadata, operation_log, order,
-        organization_policy, policy, protectable, replica, replication, retention, simulation,
-        sync, tag, usage, vault, verification,
+        agent, backup, binding, checkpoint, lookup, member, metadata, notification, operation_log,
+        order, organization_policy, policy, protectable, replica, replication, retention,
+        simulation, sync, tag, usage, vault, verification,
     };
 
     let shape = Shape::default();
@@ -245,11 +245,28 @@ fn shape(operation: Operation) -> Shape {
             .body::<replica::AnnounceReplicaRequest>()
             .answer::<replica::AnnounceReplicaResponse>(),
         Op::ShowReplica => shape.answer::<replica::ReplicaResponse>(),
+        Op::ListNotificationTargets => {
+            shape.answer::<notification::ListNotificationTargetsResponse>()
+        }
+        Op::CreateNotificationTarget => shape
+            .body::<notification::CreateNotificationTargetRequest>()
+            .answer::<notification::NotificationTargetResponse>(),
+        Op::ShowNotificationTarget => shape.answer::<notification::NotificationTargetResponse>(),
+        Op::UpdateNotificationTarget => shape
+            .body::<notification::UpdateNotificationTargetRequest>()
+            .answer::<notification::NotificationTargetResponse>(),
+        Op::TestNotificationTarget | Op::ShowNotification => {
+            shape.answer::<notification::NotificationResponse>()
+        }
+        Op::ListNotifications => shape
+            .query(notification::ListNotificationsQuery::parameters())
+            .answer::<notification::ListNotificationsResponse>(),
         Op::DeleteVault
         | Op::DeleteBackup
         | Op::DeletePolicy
         | Op::DeleteOrganizationPolicy
         | Op::DeleteMember
+        | Op::DeleteNotificationTarget
         | Op::DeleteVaultTag
         | Op::UnregisterAgent
         | Op::WithdrawReplica
@@ -350,7 +367,8 @@ fn describe(operation: Operation, shape: Shape) -> utoipa::openapi::path::Operat
 
 fn path_parameter(name: &str) -> Parameter {
     use cairn_types::{
-        BackupId, CheckpointId, OperationLogId, PolicyId, ProjectId, ResourceId, VaultId,
+        BackupId, CheckpointId, NotificationId, OperationLogId, PolicyId, ProjectId, ResourceId,
+        TargetId, VaultId,
     };
     let schema = match name {
         "project_id" | "source_project_id" | "member_id" => ProjectId::schema(),
@@ -359,6 +377,8 @@ fn path_parameter(name: &str) -> Parameter {
         "checkpoint_id" => CheckpointId::schema(),
         "policy_id" | "organization_policy_id" => PolicyId::schema(),
         "operation_log_id" => OperationLogId::schema(),
+        "target_id" => TargetId::schema(),
+        "notification_id" => NotificationId::schema(),
         "instance_id" | "agent_id" => ResourceId::schema(),
         "protectable_type" => crate::ProtectableType::schema(),
         _ => String::schema(),

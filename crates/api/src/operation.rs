@@ -282,6 +282,16 @@ operations! {
             WithdrawReplica: DELETE "/v3/{project_id}/replicas/{replica_id}" 204;
             ConnectReplica: GET "/v3/{project_id}/replicas/{replica_id}/connection" 101;
         }
+        Notification {
+            ListNotificationTargets: GET "/v3/{project_id}/notification-targets" 200;
+            CreateNotificationTarget: POST "/v3/{project_id}/notification-targets" 201;
+            ShowNotificationTarget: GET "/v3/{project_id}/notification-targets/{target_id}" 200;
+            UpdateNotificationTarget: PUT "/v3/{project_id}/notification-targets/{target_id}" 200;
+            DeleteNotificationTarget: DELETE "/v3/{project_id}/notification-targets/{target_id}" 204;
+            TestNotificationTarget: POST "/v3/{project_id}/notification-targets/{target_id}/test" 202;
+            ListNotifications: GET "/v3/{project_id}/notifications" 200;
+            ShowNotification: GET "/v3/{project_id}/notifications/{notification_id}" 200;
+        }
     }
 }
 

@@ -4,9 +4,10 @@
 use std::borrow::Cow;
 
 use cairn_types::{
-    AgentId, BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationStatus,
-    OperationType, OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId,
-    ResourceType, ShareId, Timestamp, VaultId, VaultStatus, VerificationStatus,
+    AgentId, BackupId, BackupStatus, CheckpointId, NotificationEvent, NotificationId,
+    NotificationStatus, ObjectType, OperationLogId, OperationStatus, OperationType,
+    OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId, ResourceType, ShareId,
+    TargetId, Timestamp, VaultId, VaultStatus, VerificationStatus,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use utoipa::PartialSchema;
@@ -157,6 +158,10 @@ by_text!(
     ResourceType,
     VaultStatus,
     VerificationStatus,
+    NotificationEvent,
+    NotificationId,
+    NotificationStatus,
+    TargetId,
     AgentStatus,
     CloudType,
     ImageType,

@@ -228,6 +228,14 @@ pub(crate) fn optional<T: ?Sized, O: std::ops::Deref<Target = T>>(
     value.as_deref().map_or(Ok(()), check)
 }
 
+/// As [`optional`], for a value that is no pointer.
+pub(crate) fn optional_ref<T>(
+    value: &Option<T>,
+    check: impl FnOnce(&T) -> Result<(), Invalid>,
+) -> Result<(), Invalid> {
+    value.as_ref().map_or(Ok(()), check)
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;

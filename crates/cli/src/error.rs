@@ -64,6 +64,14 @@ pub enum Error {
         /// How many were looked at.
         looked_at: usize,
     },
+    /// A test did not arrive.
+    #[error("the test did not arrive at {target}: {reason}")]
+    NotDelivered {
+        /// The target.
+        target: String,
+        /// Why.
+        reason: String,
+    },
     /// What was waited for took longer than allowed.
     #[error("not done within {seconds} seconds; it goes on at the server")]
     TimedOut {
@@ -87,7 +95,7 @@ impl Error {
                 Kind::Conflict
             }
             Self::Hurt { .. } => Kind::Corrupt,
-            Self::TimedOut { .. } => Kind::Transient,
+            Self::TimedOut { .. } | Self::NotDelivered { .. } => Kind::Transient,
             Self::Output(_) => Kind::Exhausted,
         }
     }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use cairn_api::backup::{Backup, ListBackupsQuery};
+use cairn_api::notification::NotificationTarget;
 use cairn_api::policy::{ListPoliciesQuery, Policy};
 use cairn_api::protectable::{ListProtectableQuery, Protectable};
 use cairn_api::vault::{ListVaultQuery, Vault};
@@ -98,6 +99,25 @@ pub(crate) async fn policies(
             return Ok(all);
         }
     }
+}
+
+/// The target of notifications with this id or name.
+pub(crate) async fn notification_target(
+    client: &Client,
+    text: &str,
+) -> Result<NotificationTarget, Error> {
+    if let Ok(id) = text.parse() {
+        let shown = client.show_notification_target(id).await?;
+        return Ok(shown.notification_target);
+    }
+    let mut found = client
+        .list_notification_targets()
+        .await?
+        .notification_targets;
+    found.retain(|target| target.name == text);
+    only("notification target", text, found, |target| {
+        target.id.to_string()
+    })
 }
 
 /// The protectable of these types with this id or name.

@@ -1,5 +1,5 @@
 //! The client verbs of `cairn`: vaults, protectables, checkpoints, backups,
-//! restores, policies, verifications and tasks, from a terminal or a script.
+//! restores, policies, verifications, notifications and tasks, from a terminal or a script.
 //!
 //! The binary mounts [`Command`] beside its own sub-commands and calls [`run`].
 //! Everything goes through the public API by `cairn_api::Client`, so nothing
@@ -10,6 +10,7 @@ mod backup;
 mod checkpoint;
 mod error;
 mod find;
+mod notification;
 mod output;
 mod policy;
 mod protectable;
@@ -88,6 +89,9 @@ pub enum Command {
     /// Look whether backups could be restored, and list what was found.
     #[command(after_help = EXIT_CODES)]
     Verify(verify::Verify),
+    /// Notifications: who is told what happens, and what they were told.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Notification(notification::NotificationCommand),
 }
 
 /// Runs a verb to its end and says how it ended, by [`EXIT_CODES`].
@@ -134,6 +138,7 @@ async fn execute(command: Command, client: &Client, printer: &mut Printer) -> Re
         Command::Policy(command) => policy::execute(command, client, printer).await,
         Command::Task(command) => task::execute(command, client, printer).await,
         Command::Verify(verify) => verify::execute(verify, client, printer).await,
+        Command::Notification(command) => notification::execute(command, client, printer).await,
     }
 }
 

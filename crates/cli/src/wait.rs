@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use cairn_api::checkpoint::Checkpoint;
+use cairn_api::notification::Notification;
 use cairn_api::operation_log::{ListOpLogsQuery, OperationLog};
 use cairn_api::{Client, client};
 use cairn_types::{
-    BYTES_PER_GB, BackupId, CheckpointStatus, Kind, OperationLogId, OperationStatus, OperationType,
-    ResourceId, VaultId, VaultStatus,
+    BYTES_PER_GB, BackupId, CheckpointStatus, Kind, NotificationId, NotificationStatus,
+    OperationLogId, OperationStatus, OperationType, ResourceId, VaultId, VaultStatus,
 };
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -81,6 +82,24 @@ impl Poll {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Waits until a notification is delivered or given up.
+pub(crate) async fn notification(
+    client: &Client,
+    id: NotificationId,
+    timeout: u64,
+) -> Result<Notification, Error> {
+    let mut poll = Poll::new(Some(timeout));
+    loop {
+        let shown = poll.answer(client.show_notification(id).await)?;
+        if let Some(shown) = shown
+            && shown.notification.status != NotificationStatus::Waiting
+        {
+            return Ok(shown.notification);
+        }
+        poll.pause().await?;
     }
 }
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use cairn_core::records::{OperationLogFilter, Page};
 use cairn_core::{Protected, Service, Worker};
 use cairn_meta::tasks::Task;
-use cairn_meta::{BoundResource, Policy, PolicyBinding, PolicySchedule, ResourceExtraInfo, Vault};
+use cairn_meta::{
+    BoundResource, Policy, PolicyBinding, PolicySchedule, ResourceExtraInfo, Tx, Vault,
+};
 use cairn_policy::{MAX_SIMULATED, Retention, Schedule, Simulated, simulate};
 use cairn_task::{Engine, Failure, Work};
 use cairn_testkit::World;
@@ -175,6 +177,10 @@ impl Work for Weightless {
 
     async fn undo(&self, task: &Task, step: usize, why: &Failure) -> Result<(), Failure> {
         panic!("{} is undone in step {step}: {why:?}", task.kind)
+    }
+
+    async fn failed(&self, task: &Task, why: &Failure, _: &mut Tx) -> cairn_meta::Result<()> {
+        panic!("{} has failed: {why:?}", task.kind)
     }
 }
 

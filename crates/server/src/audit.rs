@@ -158,6 +158,7 @@ fn resource_type(operation: Operation) -> &'static str {
         Group::Policy | Group::OrganizationPolicy => "policy",
         Group::Backup | Group::Member | Group::Replica => "backup",
         Group::Agent => "agent",
+        Group::Notification => "notification_target",
         Group::Replication | Group::Import => match operation {
             Operation::CopyBackup | Operation::ImportBackup => "backup",
             _ => "vault",

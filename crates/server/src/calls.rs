@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, backups, bindings, checkpoints, lookups, members, metadata, operation_logs,
-    orders, organization_policies, policies, protectables, replicas, replications, retention, sync,
-    tags, usage, vaults, verifications,
+    App, agents, backups, bindings, checkpoints, lookups, members, metadata, notifications,
+    operation_logs, orders, organization_policies, policies, protectables, replicas, replications,
+    retention, sync, tags, usage, vaults, verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -158,12 +158,21 @@ calls! {
         CancelOpLog: operation_logs::cancel, (app, caller, request);
         AnnounceReplica: replicas::announce, (app, caller, request);
         ShowReplica: replicas::show, (app, caller, request);
+
+        ListNotificationTargets: notifications::list_targets, (app, caller);
+        CreateNotificationTarget: notifications::create_target, (app, caller, request);
+        ShowNotificationTarget: notifications::show_target, (app, caller, request);
+        UpdateNotificationTarget: notifications::update_target, (app, caller, request);
+        TestNotificationTarget: notifications::test_target, (app, caller, request);
+        ListNotifications: notifications::list, (app, caller, request);
+        ShowNotification: notifications::show, (app, caller, request);
     }
     without_body {
         DeleteVault: vaults::delete, (app, caller, request);
         DeleteBackup: backups::delete, (app, caller, request);
         DeletePolicy: policies::delete, (app, caller, request);
         DeleteMember: members::delete, (app, caller, request);
+        DeleteNotificationTarget: notifications::delete_target, (app, caller, request);
         CreateVaultTags: tags::create, (app, caller, request);
         BatchCreateAndDeleteVaultTags: tags::batch, (app, caller, request);
         DeleteVaultTag: tags::delete, (app, caller, request);

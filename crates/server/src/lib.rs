@@ -16,6 +16,7 @@ mod identity;
 mod lookups;
 mod members;
 mod metadata;
+mod notifications;
 mod once;
 mod operation_logs;
 mod orders;

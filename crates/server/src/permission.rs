@@ -14,7 +14,7 @@ enum Needs {
     Looking,
     /// It changes what is in the project.
     Changing,
-    /// It makes, changes or deletes a policy.
+    /// It makes, changes or deletes a policy, or says whom the server sends what.
     Policies,
     /// It concerns other projects of the domain.
     Domain,
@@ -61,6 +61,7 @@ fn needs(operation: Operation) -> Needs {
         // What comes by the connection changes what is in the project.
         Op::ConnectReplica => Needs::Changing,
         _ if spec.method == Method::GET => Needs::Looking,
+        _ if spec.group == Group::Notification => Needs::Policies,
         _ if spec.group == Group::OrganizationPolicy => Needs::Domain,
         _ => Needs::Changing,
     }

@@ -13,6 +13,7 @@ mod lists;
 mod lookups;
 mod matrix;
 mod members;
+mod notifications;
 mod once;
 mod orders;
 mod organization_policies;

@@ -91,6 +91,11 @@ fn organization_policy() -> Value {
         "policy_trigger": schedule() } })
 }
 
+fn notification_target() -> Value {
+    let webhook = json!({ "url": "https://example.com/", "secret": "0123456789abcdef" });
+    json!({ "notification_target": { "name": "ops", "webhook": webhook } })
+}
+
 /// The order of more room for a vault.
 fn bigger(vault: &str) -> Value {
     let product = json!({ "productId": "p", "resourceSize": 200, "resourceSizeMeasureId": 17,
@@ -198,6 +203,8 @@ impl Client {
             | Op::ListExternalVault
             | Op::ListProjects
             | Op::ListVerifications
+            | Op::ListNotificationTargets
+            | Op::ListNotifications
             | Op::ListApiVersions => Case::plain([]),
             Op::ShowMigrateStatus => {
                 let body = json!({ "all_regions": true, "reservation": 0.2 });
@@ -213,6 +220,7 @@ impl Client {
             Op::BatchUpdateVault => Case::new([], json!({ "vault": { "threshold": 60 } })),
             Op::CreatePolicy => Case::new([], policy()),
             Op::CreateOrganizationPolicy => Case::new([], organization_policy()),
+            Op::CreateNotificationTarget => Case::new([], notification_target()),
             Op::RegisterAgent => Case::new([], agent(&Uuid::new_v4().to_string())),
             Op::ListProtectable => Case::plain(["disk"]),
             Op::ShowProtectable => {
@@ -231,6 +239,7 @@ impl Client {
                 Group::Vault | Group::Order | Group::Tag => self.vault_case(operation).await,
                 Group::Policy | Group::OrganizationPolicy => self.policy_case(operation).await,
                 Group::Agent => self.agent_case(operation).await,
+                Group::Notification => self.notification_case(operation).await,
                 _ => self.backup_case(operation).await,
             },
         }
@@ -344,6 +353,27 @@ impl Client {
                 Case::new([&id], change)
             }
             Op::ShowPolicy | Op::DeletePolicy => Case::plain([&id]),
+            _ => panic!("{operation} has no case"),
+        }
+    }
+
+    async fn notification_case(&mut self, operation: Op) -> Case {
+        let wish = notification_target();
+        let created = Op::CreateNotificationTarget;
+        let id = self.made(created, wish, "/notification_target/id").await;
+        match operation {
+            Op::UpdateNotificationTarget => {
+                let change = json!({ "notification_target": { "name": "other" } });
+                Case::new([&id], change)
+            }
+            Op::ShowNotificationTarget
+            | Op::DeleteNotificationTarget
+            | Op::TestNotificationTarget => Case::plain([&id]),
+            Op::ShowNotification => {
+                let test = Op::TestNotificationTarget;
+                let begun = self.call(test, &[&id], Value::Null).await;
+                Case::plain([begun.body["notification"]["id"].as_str().unwrap()])
+            }
             _ => panic!("{operation} has no case"),
         }
     }
@@ -702,6 +732,7 @@ rows! {
     verifications_by_everybody: Group::Verification,
     retention_and_tasks_by_everybody: Group::Retention | Group::Task,
     replicas_by_everybody: Group::Replica,
+    notifications_by_everybody: Group::Notification,
     agents_by_everybody: Group::Agent | Group::AppConsistency | Group::Protectable,
     orders_by_everybody: Group::Order | Group::Migration,
     lookups_by_everybody: Group::StorageUsage | Group::Feature | Group::Lookup | Group::Version,
