@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use cairn_core::records::{Notification, NotificationFilter, NotificationTarget, Page};
+use cairn_core::records::{
+    Notification, NotificationFilter, NotificationTarget, OperationLogFilter, Page,
+};
 use cairn_core::{
-    Address, Channel, NewTarget, Outgoing, RestoreTarget, TargetChange, VaultChange, VaultView,
-    VerifyScope,
+    Address, Channel, NewPolicy, NewSchedule, NewTarget, Outgoing, RestoreTarget, TargetChange,
+    VaultChange, VaultView, VerifyScope,
 };
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{
-    BYTES_PER_GB, BackupId, NotificationEvent as Event, NotificationStatus, ObjectType, VerifyLevel,
+    BYTES_PER_GB, BackupId, NotificationEvent as Event, NotificationStatus, ObjectType,
+    OperationDefinition, PolicyOperation, VerifyLevel,
 };
 use serde_json::Value;
 
@@ -531,4 +534,69 @@ async fn nothing_is_written_where_nobody_wants_to_know() {
     let theirs = world.service.notifications(&other, &all, &page).await;
     assert_eq!(theirs.unwrap().1, 0);
     assert!(next(&world, "a").await.is_none());
+}
+
+const DAILY: &str = "FREQ=DAILY;BYHOUR=23;BYMINUTE=00";
+
+/// Has a vault follow a policy that runs each day.
+async fn follow_a_policy(world: &World, vault: &VaultView) {
+    let new = NewPolicy {
+        name: "daily".to_owned(),
+        operation: PolicyOperation::Backup,
+        enabled: true,
+        definition: OperationDefinition::default(),
+        schedule: NewSchedule {
+            pattern: vec![DAILY.to_owned()],
+            ..NewSchedule::default()
+        },
+    };
+    let caller = world.caller();
+    let made = world.service.create_policy(caller, new).await.unwrap();
+    let policies = [made.policy.id];
+    let bound = world
+        .service
+        .associate_policies(caller, vault.vault.id, &policies, None);
+    bound.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_of_a_policy_that_does_not_start_is_told() {
+    let world = World::new().await;
+    target(&world, webhook("one")).await;
+    let vault = disk_vault(&world).await;
+    follow_a_policy(&world, &vault).await;
+    world.clock.advance(DAY);
+    world.service.run_due_policies().await.unwrap();
+    assert_eq!(events(&world).await, [], "it has started");
+    world.clock.advance(DAY);
+    world.service.run_due_policies().await.unwrap();
+    assert_eq!(events(&world).await, [Event::PolicyRunSkipped]);
+    let skipped = body(&told(&world).await[0]);
+    assert_eq!(skipped["details"]["policy"]["name"], "daily");
+    assert_eq!(skipped["vault"]["id"], vault.vault.id.to_string());
+    let reason = skipped["details"]["reason"].as_str().unwrap();
+    assert!(reason.contains("still at work"), "{reason}");
+
+    world.work().await;
+    count_as_gb(&world, newest_backup(&world).await, 100).await;
+    world.clock.advance(DAY);
+    world.service.run_due_policies().await.unwrap();
+    let expected = [Event::PolicyRunSkipped, Event::PolicyRunFailed];
+    assert_eq!(events(&world).await, expected);
+}
+
+#[tokio::test]
+async fn what_somebody_cancelled_is_not_told() {
+    let world = World::new().await;
+    target(&world, webhook("one")).await;
+    let vault = disk_vault(&world).await;
+    world.checkpoint(&vault).await;
+    let all = OperationLogFilter::default();
+    let page = page();
+    let logs = world.service.operation_logs(world.caller(), &all, &page);
+    let log = logs.await.unwrap().0.remove(0).log.id;
+    let cancelled = world.service.cancel_operation(world.caller(), log).await;
+    cancelled.unwrap();
+    world.work().await;
+    assert_eq!(events(&world).await, []);
 }
