@@ -14,6 +14,8 @@ use crate::validate::{self, Invalid, Validate, require};
 
 /// The largest number of backups, and of days, that a policy can keep.
 const MAX_KEPT: i32 = 99_999;
+/// The limits of a replication policy's bandwidth.
+const BANDWIDTH_MBIT: (i32, i32) = (1, 1_000_000);
 /// The largest number of days, weeks, months or years of a long-term rule.
 const MAX_LONG_TERM: i32 = 100;
 /// For how many weeks, months and years an advanced rule can keep backups.
@@ -116,6 +118,7 @@ pub(crate) fn check_definition(key: &str, of: &OperationDefinition) -> Result<()
             of.retention_duration_days,
             (-1, MAX_KEPT),
         ),
+        ("bandwidth_mbit", of.bandwidth_mbit, BANDWIDTH_MBIT),
         ("day_backups", of.day_backups, (0, MAX_LONG_TERM)),
         ("week_backups", of.week_backups, (0, MAX_LONG_TERM)),
         ("month_backups", of.month_backups, (0, MAX_LONG_TERM)),

@@ -341,7 +341,17 @@ impl Service {
         }
         let destination = match policy.operation {
             PolicyOperation::Backup => None,
-            PolicyOperation::Replication => Some(replicates_to(tx, vault, destination).await?),
+            PolicyOperation::Replication => {
+                let destination = destination.ok_or_else(|| {
+                    let text =
+                        "Invalid destination_vault_id provided. A replication policy needs it.";
+                    Refusal::Invalid(text.to_owned())
+                })?;
+                if !self.goes_elsewhere(&policy)? {
+                    refuse_destination(tx, vault, destination).await?;
+                }
+                Some(destination)
+            }
         };
         let binding = PolicyBinding {
             vault: vault.id,
@@ -352,6 +362,24 @@ impl Service {
         };
         tx.bind_policy(&binding).await?;
         Ok(binding)
+    }
+
+    /// Whether replicas by a policy go to another server. Its vault is asked for there, by
+    /// each run: what is there today may be gone by then.
+    ///
+    /// Errors: `Invalid` for a project there that this server may not use.
+    fn goes_elsewhere(&self, policy: &Policy) -> Result<bool> {
+        let region = policy.definition.destination_region.as_deref();
+        let region = region.filter(|region| *region != self.region());
+        let names = self.regions().names();
+        let Some(region) = region.filter(|region| names.iter().any(|name| name == region)) else {
+            return Ok(false);
+        };
+        let there = policy.definition.destination_project_id;
+        match there.is_some_and(|there| self.regions().allows(region, policy.project, there)) {
+            true => Ok(true),
+            false => Err(Refusal::ProjectNotReplicable.into()),
+        }
     }
 }
 
@@ -412,16 +440,9 @@ fn is_hybrid(vault: &Vault) -> bool {
     vault.protect_type == "hybrid" || vault.cloud_type == "hybrid"
 }
 
-/// The vault that takes a vault's replicas: one for replicas, in the same project.
-async fn replicates_to(
-    tx: &mut Tx,
-    vault: &Vault,
-    destination: Option<VaultId>,
-) -> Result<VaultId> {
-    let destination = destination.ok_or_else(|| {
-        let text = "Invalid destination_vault_id provided. A replication policy needs it.";
-        Refusal::Invalid(text.to_owned())
-    })?;
+/// What speaks against a vault of this server taking another's replicas: it is one for
+/// replicas, in the same project.
+async fn refuse_destination(tx: &mut Tx, vault: &Vault, destination: VaultId) -> Result<()> {
     let target = tx
         .vault(vault.project, destination)
         .await?
@@ -433,5 +454,5 @@ async fn replicates_to(
     if !usable || (target.object_type != vault.object_type && !is_hybrid(vault)) {
         return Err(Refusal::DestinationVaultUnfit.into());
     }
-    Ok(target.id)
+    Ok(())
 }

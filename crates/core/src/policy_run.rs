@@ -10,8 +10,8 @@ use cairn_meta::{Policy, PolicyBinding, Tx, Vault};
 use cairn_policy::{Due, Schedule, due, start_of};
 use cairn_source::{Inventory, Protectable};
 use cairn_types::{
-    NotificationEvent, OperationLogId, OperationType, PolicyId, PolicyOperation, ProjectId,
-    Timestamp, VaultId,
+    NotificationEvent, OperationDefinition, OperationLogId, OperationType, PolicyId,
+    PolicyOperation, ProjectId, Timestamp, VaultId,
 };
 
 use crate::checkpoint::{NewCheckpoint, RunOf};
@@ -184,9 +184,10 @@ impl Service {
             return Ok(());
         };
         let here = self.region().to_owned();
-        let definition = policy.definition.clone();
+        let definition = &policy.definition;
+        let region = definition.destination_region.clone();
         let target = ReplicaTarget {
-            region: definition.destination_region.unwrap_or(here.clone()),
+            region: region.unwrap_or_else(|| here.clone()),
             here,
             project: definition.destination_project_id.unwrap_or(project),
             vault: destination,
@@ -194,10 +195,10 @@ impl Service {
             description: None,
             policy: Some(RunOf {
                 id: policy.id,
-                definition: policy.definition,
+                definition: definition.clone(),
             }),
             auto_trigger: true,
-            bandwidth: None,
+            bandwidth: bytes_per_second(definition),
         };
         match self
             .replicate_vault(&Caller::service(project), vault, &target)
@@ -264,6 +265,12 @@ fn told_as(outcome: &Outcome) -> Option<(NotificationEvent, &str)> {
         Outcome::Skipped { why } => Some((NotificationEvent::PolicyRunSkipped, why)),
         Outcome::Failed { why } => Some((NotificationEvent::PolicyRunFailed, why)),
     }
+}
+
+/// How fast a policy's replicas may go over a line.
+fn bytes_per_second(definition: &OperationDefinition) -> Option<u64> {
+    let mbit = u64::try_from(definition.bandwidth_mbit?).ok()?;
+    Some(mbit * 1_000_000 / 8)
 }
 
 /// The record of a run as such.

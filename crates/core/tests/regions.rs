@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use async_trait::async_trait;
 use cairn_core::records::{Page, ReplicationView};
 use cairn_core::{
-    AwaitedReplica, BackupQuery, Caller, Error, NewReplica, RegionError, Regions, ReplicaState,
-    ReplicaTarget, RestoreTarget, Service,
+    AwaitedReplica, BackupQuery, Caller, Error, NewPolicy, NewReplica, NewSchedule, Refusal,
+    RegionError, Regions, ReplicaState, ReplicaTarget, RestoreTarget, Service,
 };
 use cairn_link::{Connection, End, EphemeralKey, Limit};
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{
-    BackupId, BackupStatus, ObjectType, OperationStatus, ProjectId, ReplicationStatus,
+    BackupId, BackupStatus, ObjectType, OperationDefinition, OperationStatus, PolicyOperation,
+    ProjectId, ReplicationStatus,
 };
 use tokio::io::duplex;
 use tokio::task::JoinSet;
@@ -175,11 +176,17 @@ impl Pair {
         of_this.unwrap().backup.id
     }
 
-    /// Replicates a backup, and works on both sides until nothing is left to do.
+    /// Replicates a backup until nothing is left to do.
     async fn replicate(&self, backup: BackupId) -> ReplicationView {
         let (service, caller) = (&self.left.service, self.left.caller());
         let begun = service.replicate_backup(caller, backup, &self.target).await;
         begun.unwrap();
+        self.settled(backup).await
+    }
+
+    /// Works on both sides until nothing is left to do; the newest replica of a backup.
+    async fn settled(&self, backup: BackupId) -> ReplicationView {
+        let (service, caller) = (&self.left.service, self.left.caller());
         let both = async {
             while self.left.tasks_left().await + self.right.tasks_left().await > 0 {
                 self.work_once().await;
@@ -314,6 +321,64 @@ async fn a_replica_is_there_or_not_whatever_happens_at_any_step() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_replicates_to_another_region() {
+    let pair = Pair::new().await;
+    let backup = pair.backup().await;
+    let (service, caller) = (&pair.left.service, pair.left.caller());
+    let (vaults, _) = service
+        .vaults(caller, &Default::default(), &page())
+        .await
+        .unwrap();
+    let new = |there| NewPolicy {
+        name: "copies".to_owned(),
+        operation: PolicyOperation::Replication,
+        enabled: true,
+        definition: OperationDefinition {
+            destination_region: Some(RIGHT.to_owned()),
+            destination_project_id: there,
+            bandwidth_mbit: Some(400),
+            ..OperationDefinition::default()
+        },
+        schedule: NewSchedule {
+            pattern: vec!["FREQ=DAILY;BYHOUR=23;BYMINUTE=00".to_owned()],
+            ..NewSchedule::default()
+        },
+    };
+    let nowhere = service.create_policy(caller, new(None)).await.unwrap();
+    let policy = new(Some(pair.target.project));
+    let policy = service.create_policy(caller, policy).await.unwrap();
+    let (vault, there) = (vaults[0].vault.id, Some(pair.target.vault));
+    let policies = [nowhere.policy.id];
+    let refused = service
+        .associate_policies(caller, vault, &policies, there)
+        .await;
+    assert!(matches!(
+        refused,
+        Err(Error::Refused(Refusal::ProjectNotReplicable))
+    ));
+    let unbound = nowhere.policy.id;
+    service.delete_policy(caller, unbound).await.unwrap();
+    let policies = [policy.policy.id];
+    let bound = service
+        .associate_policies(caller, vault, &policies, there)
+        .await;
+    assert_eq!(bound.unwrap()[0].destination, there);
+
+    // The clock stands a little behind 22:13.
+    pair.left.clock.advance(47 * 60);
+    assert_eq!(service.run_due_policies().await.unwrap(), 1);
+    let record = pair.settled(backup).await;
+    assert_eq!(record.status, ReplicationStatus::Success, "{record:?}");
+    assert!(record.record.auto_trigger);
+    assert_eq!(pair.replicas("by a policy").await.len(), 1);
+    // What is there is not copied again.
+    pair.left.clock.advance(24 * 3600);
+    assert_eq!(service.run_due_policies().await.unwrap(), 1);
+    pair.settled(backup).await;
+    assert_eq!(pair.replicas("again").await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,6 +138,9 @@ pub struct OperationDefinition {
     /// Where replicas go: the region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_region: Option<String>,
+    /// How fast replicas may go to another region, in Mbit/s; as fast as its line, if unset. An extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth_mbit: Option<i32>,
     /// A faster line for replicas; there is one line here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enable_acceleration: Option<bool>,
