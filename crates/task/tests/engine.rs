@@ -408,7 +408,11 @@ async fn a_task_that_is_cancelled_before_its_time_never_runs() {
     assert!(!stage.run().await, "not at once");
     assert!(stage.cancel().await);
     assert!(stage.run().await, "it is undone at once");
-    let expected = ["run 0", "undo 0 cancelled by request"];
+    let expected = [
+        "run 0",
+        "undo 0 cancelled by request",
+        "failed cancelled by request",
+    ];
     assert_eq!(stage.script.notes(), expected);
     assert_eq!(stage.task().await.state, TaskState::Failed);
 }
