@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_types::{
-    BackupId, CheckpointId, Clock, Kind, NotificationId, OperationLogId, PolicyId, ProjectId,
-    ResourceId, TargetId, Timestamp, VaultId,
+    BackupId, CheckpointId, Clock, ExportId, Kind, NotificationId, OperationLogId, PolicyId,
+    ProjectId, ResourceId, TargetId, Timestamp, VaultId,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
@@ -22,6 +22,7 @@ use crate::backup::{
     RestoreBackupResponse, UpdateBackupRequest,
 };
 use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
+use crate::export::{self, CreateExportRequest, ExportResponse, ListExportsResponse};
 use crate::notification::{
     CreateNotificationTargetRequest, ListNotificationTargetsResponse, ListNotificationsQuery,
     ListNotificationsResponse, NotificationResponse, NotificationTargetResponse,
@@ -237,30 +238,53 @@ impl Client {
         replica_id: BackupId,
         public_key: &[u8; 32],
     ) -> Result<(reqwest::Upgraded, [u8; 32])> {
-        let operation = Operation::ConnectReplica;
         let parameters: &[(&str, &str)] = &[("replica_id", &replica_id.to_string())];
-        let request = Request::new(operation, parameters);
+        let request = Request::new(Operation::ConnectReplica, parameters);
         let key = HeaderValue::from_str(&hex::encode(public_key));
-        let headers = [
+        let key = (
+            HeaderName::from_static(replica::KEY_HEADER),
+            key.expect("digits are plain text"),
+        );
+        let (upgraded, headers) = self.upgrade(request, replica::PROTOCOL, Some(key)).await?;
+        let mut key = [0; 32];
+        let told = headers.get(replica::KEY_HEADER);
+        let told = told.and_then(|told| told.to_str().ok()).unwrap_or_default();
+        hex::decode_to_slice(told, &mut key).map_err(|_| Error::NoConnection)?;
+        Ok((upgraded, key))
+    }
+
+    /// Opens a connection to an export, by which NBD is spoken.
+    pub async fn connect_export(&self, export_id: ExportId) -> Result<reqwest::Upgraded> {
+        let parameters: &[(&str, &str)] = &[("export_id", &export_id.to_string())];
+        let request = Request::new(Operation::ConnectExport, parameters);
+        let (upgraded, _) = self.upgrade(request, export::PROTOCOL, None).await?;
+        Ok(upgraded)
+    }
+
+    /// Has a request's connection speak another protocol; returns it with the answer's headers.
+    async fn upgrade(
+        &self,
+        request: Request<'_>,
+        protocol: &'static str,
+        header: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<(reqwest::Upgraded, HeaderMap)> {
+        let operation = request.operation;
+        let upgrade = [
             (header::CONNECTION, HeaderValue::from_static("upgrade")),
-            (header::UPGRADE, HeaderValue::from_static(replica::PROTOCOL)),
-            (
-                HeaderName::from_static(replica::KEY_HEADER),
-                key.expect("digits are plain text"),
-            ),
+            (header::UPGRADE, HeaderValue::from_static(protocol)),
         ];
-        let answer = self.ask(request, headers).await?;
+        let answer = self.ask(request, upgrade.into_iter().chain(header)).await?;
         if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             // Whatever else it may be, it is no connection.
             self.receive(operation, answer).await?;
             return Err(Error::NoConnection);
         }
-        let mut key = [0; 32];
-        let told = answer.headers().get(replica::KEY_HEADER);
-        let told = told.and_then(|told| told.to_str().ok()).unwrap_or_default();
-        hex::decode_to_slice(told, &mut key).map_err(|_| Error::NoConnection)?;
+        let headers = answer.headers().clone();
         let upgraded = answer.upgrade().await;
-        Ok((upgraded.map_err(|source| self.unreachable(source))?, key))
+        Ok((
+            upgraded.map_err(|source| self.unreachable(source))?,
+            headers,
+        ))
     }
 
     /// Calls an operation and reads its answer.
@@ -572,6 +596,15 @@ calls! {
         query ListNotificationsQuery => ListNotificationsResponse;
     /// Shows a notification.
     show_notification = ShowNotification(notification_id: NotificationId) => NotificationResponse;
+
+    /// Opens a disk's backup to be connected to.
+    create_export = CreateExport(backup_id: BackupId) body CreateExportRequest => ExportResponse;
+    /// Lists the exports that are open.
+    list_exports = ListExports() => ListExportsResponse;
+    /// Shows an export.
+    show_export = ShowExport(export_id: ExportId) => ExportResponse;
+    /// Ends an export.
+    delete_export = DeleteExport(export_id: ExportId);
 
     /// Begins to look whether backups could be restored.
     start_verification = StartVerification()

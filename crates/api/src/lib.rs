@@ -16,6 +16,7 @@ pub mod checkpoint;
 pub mod client;
 mod credentials;
 mod error_code;
+pub mod export;
 pub mod identity;
 pub mod lookup;
 pub mod member;

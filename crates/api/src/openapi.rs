@@ -55,9 +55,9 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, backup, binding, checkpoint, lookup, member, metadata, notification, operation_log,
-        order, organization_policy, policy, protectable, replica, replication, retention,
-        simulation, sync, tag, usage, vault, verification,
+        agent, backup, binding, checkpoint, export, lookup, member, metadata, notification,
+        operation_log, order, organization_policy, policy, protectable, replica, replication,
+        retention, simulation, sync, tag, usage, vault, verification,
     };
 
     let shape = Shape::default();
@@ -261,12 +261,19 @@ fn shape(operation: Operation) -> Shape {
         Op::ListNotifications => shape
             .query(notification::ListNotificationsQuery::parameters())
             .answer::<notification::ListNotificationsResponse>(),
+        Op::CreateExport => shape
+            .body::<export::CreateExportRequest>()
+            .answer::<export::ExportResponse>(),
+        Op::ListExports => shape.answer::<export::ListExportsResponse>(),
+        Op::ShowExport => shape.answer::<export::ExportResponse>(),
         Op::DeleteVault
         | Op::DeleteBackup
         | Op::DeletePolicy
         | Op::DeleteOrganizationPolicy
         | Op::DeleteMember
         | Op::DeleteNotificationTarget
+        | Op::DeleteExport
+        | Op::ConnectExport
         | Op::DeleteVaultTag
         | Op::UnregisterAgent
         | Op::WithdrawReplica
@@ -367,8 +374,8 @@ fn describe(operation: Operation, shape: Shape) -> utoipa::openapi::path::Operat
 
 fn path_parameter(name: &str) -> Parameter {
     use cairn_types::{
-        BackupId, CheckpointId, NotificationId, OperationLogId, PolicyId, ProjectId, ResourceId,
-        TargetId, VaultId,
+        BackupId, CheckpointId, ExportId, NotificationId, OperationLogId, PolicyId, ProjectId,
+        ResourceId, TargetId, VaultId,
     };
     let schema = match name {
         "project_id" | "source_project_id" | "member_id" => ProjectId::schema(),
@@ -378,6 +385,7 @@ fn path_parameter(name: &str) -> Parameter {
         "policy_id" | "organization_policy_id" => PolicyId::schema(),
         "operation_log_id" => OperationLogId::schema(),
         "target_id" => TargetId::schema(),
+        "export_id" => ExportId::schema(),
         "notification_id" => NotificationId::schema(),
         "instance_id" | "agent_id" => ResourceId::schema(),
         "protectable_type" => crate::ProtectableType::schema(),

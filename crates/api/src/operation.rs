@@ -292,6 +292,13 @@ operations! {
             ListNotifications: GET "/v3/{project_id}/notifications" 200;
             ShowNotification: GET "/v3/{project_id}/notifications/{notification_id}" 200;
         }
+        Export {
+            CreateExport: POST "/v3/{project_id}/backups/{backup_id}/exports" 201;
+            ListExports: GET "/v3/{project_id}/exports" 200;
+            ShowExport: GET "/v3/{project_id}/exports/{export_id}" 200;
+            DeleteExport: DELETE "/v3/{project_id}/exports/{export_id}" 204;
+            ConnectExport: GET "/v3/{project_id}/exports/{export_id}/connection" 101;
+        }
     }
 }
 

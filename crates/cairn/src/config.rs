@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use cairn_core::{Quotas, VerificationSchedule};
+use cairn_core::{ExportSettings, Quotas, VerificationSchedule};
 use cairn_repo::Parity;
 use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
+use cairn_types::BYTES_PER_GB;
 use serde::Deserialize;
 
 use crate::ServerArguments;
@@ -17,6 +18,8 @@ use crate::store::{StoreConfig, StoreSection};
 
 /// How long running tasks may take to end by themselves when the server stops.
 const DRAIN_SECONDS: u64 = 5;
+/// GB that may be written to one export.
+const EXPORT_SCRATCH_GB: u64 = 64;
 /// Tasks at work at the same time.
 const TASKS: usize = 4;
 
@@ -49,6 +52,8 @@ pub struct Config {
     pub verify: VerificationSchedule,
     /// Whether every disk that was restored is read back and compared.
     pub compare_restored: bool,
+    /// How backups are exported.
+    pub exports: ExportSettings,
     /// What is replicated, and where to.
     pub replication: ReplicationConfig,
     /// How notifications are sent.
@@ -80,6 +85,8 @@ struct File {
     #[serde(default)]
     restore: Restore,
     #[serde(default)]
+    exports: Exports,
+    #[serde(default)]
     replication: ReplicationSection,
     #[serde(default)]
     notifications: notifications::Section,
@@ -100,6 +107,27 @@ struct Catalogue {
 #[serde(default, deny_unknown_fields)]
 struct Restore {
     compare: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exports {
+    folder: Option<PathBuf>,
+    scratch_gb: Option<u64>,
+}
+
+impl Exports {
+    /// Fills in the defaults; paths are those of the configuration's folder.
+    fn resolve(self, base: &Path, data_dir: &Path) -> Result<ExportSettings> {
+        let scratch_gb = self.scratch_gb.unwrap_or(EXPORT_SCRATCH_GB);
+        let scratch_bytes = scratch_gb.checked_mul(BYTES_PER_GB);
+        Ok(ExportSettings {
+            folder: self
+                .folder
+                .map_or(data_dir.to_owned(), |path| base.join(path)),
+            scratch_bytes: scratch_bytes.context("exports.scratch_gb: it is too much")?,
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -157,6 +185,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
     let folder = data_dir.join("repository");
     let parity = file.repository.parity()?;
     let replication = file.replication.resolve(&region, &base)?;
+    let exports = file.exports.resolve(&base, &data_dir)?;
     Ok(Config {
         data_dir,
         listen: arguments
@@ -176,6 +205,7 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
         quotas: file.quotas,
         verify: file.verify,
         compare_restored: file.restore.compare,
+        exports,
         replication,
         notifications: file.notifications.resolve(&base)?,
         sources,
@@ -283,6 +313,9 @@ impl std::fmt::Display for Config {
         let verify = toml::to_string(&self.verify).map_err(|_| std::fmt::Error)?;
         writeln!(f, "\n[verify]\n{}", verify.trim_end())?;
         write!(f, "\n[restore]\ncompare = {}", self.compare_restored)?;
+        let scratch_gb = self.exports.scratch_bytes / BYTES_PER_GB;
+        write!(f, "\n\n[exports]\nfolder = {:?}", self.exports.folder)?;
+        write!(f, "\nscratch_gb = {scratch_gb}")?;
         write!(f, "{}", self.replication)?;
         write!(f, "\n\n{}", self.notifications)?;
         for source in &self.sources {

@@ -90,7 +90,7 @@ pub async fn run(config: Config) -> Result<()> {
     running.spawn(async move { engine.run(config.tasks, grace).await });
     running.spawn(verify_by_schedule(service.clone(), stop.clone()));
     running.spawn(reconcile(service.clone(), stop.clone()));
-    let sending = notifications::run(service, sender, clock, stop.clone(), grace);
+    let sending = notifications::run(service.clone(), sender, clock, stop.clone(), grace);
     running.spawn(sending);
     let requests = crate::listen::serve(listener, router, stop.clone());
     running.spawn(requests);
@@ -98,6 +98,7 @@ pub async fn run(config: Config) -> Result<()> {
     told_to_stop().await?;
     tracing::info!("cairn is stopping");
     stop.cancel();
+    service.end_exports();
     while running.join_next().await.is_some() {}
     calls.close();
     calls.wait().await;
@@ -182,6 +183,7 @@ pub fn open_parts(config: &Config, meta: Meta, repository: Repository) -> Result
         regions: Arc::new(NoRegions),
         replication: config.replication.rules,
         externals: external::all(config),
+        exports: config.exports.clone(),
     })
 }
 
@@ -252,16 +254,18 @@ async fn verify_by_schedule(service: Service, stop: CancellationToken) {
     }
 }
 
-/// Starts the policies' runs that are due and deletes the backups that have
-/// ended, until the server stops.
+/// Starts the policies' runs that are due, deletes the backups that have ended and
+/// ends the exports that nobody uses, until the server stops.
 async fn reconcile(service: Service, stop: CancellationToken) {
     loop {
         let started = service.run_due_policies().await;
         let removed = service.remove_ended_backups().await;
+        let exports = service.end_stale_exports().await;
         let mut busy = false;
         for (what, done) in [
             ("start policies", started),
             ("delete backups that have ended", removed),
+            ("end exports", exports),
         ] {
             match done {
                 Ok(count) => busy |= count > 0,

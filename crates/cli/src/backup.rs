@@ -6,6 +6,7 @@ use cairn_api::retention::Explanation;
 use cairn_types::{BackupStatus, CheckpointId, PolicyId};
 use clap::{Args, Subcommand};
 
+use crate::export::{self, Serve};
 use crate::output::{Printer, gb, time};
 use crate::table::{Table, pairs};
 use crate::wait::{self, Waiting};
@@ -26,6 +27,9 @@ pub enum BackupCommand {
         /// The backup, by id or name.
         backup: String,
     },
+    /// Serve a disk's backup at a socket by NBD, at once and without restoring it:
+    /// to boot from it, to mount it, to copy it.
+    Serve(Serve),
     /// Rename a backup.
     Rename {
         /// The backup, by id or name.
@@ -81,6 +85,7 @@ pub(crate) async fn execute(
             let explanation = client.explain_backup(id).await?.explanation;
             printer.print(&explanation, || explain(&explanation))
         }
+        BackupCommand::Serve(wish) => export::serve(&wish, client, printer).await,
         BackupCommand::Rename { backup, name } => {
             let id = find::backup(client, &backup).await?.id;
             let request = UpdateBackupRequest {

@@ -1,5 +1,7 @@
 //! Why a verb did not work, and the exit code that says so.
 
+use std::path::PathBuf;
+
 use cairn_api::client;
 use cairn_types::{Kind, OperationLogId};
 
@@ -72,6 +74,26 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A server has several disks, and one is to be named.
+    #[error("it is the backup of a server with several disks; name one of theirs: {disks}")]
+    SeveralDisks {
+        /// Their backups.
+        disks: String,
+    },
+    /// There can be no socket at a path.
+    #[error("cannot listen at {}", path.display())]
+    Socket {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A connection to the socket, or its other end at the server, broke.
+    #[error("a connection broke")]
+    Connection(#[source] std::io::Error),
+    /// The system's signals cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signal(#[source] std::io::Error),
     /// What was waited for took longer than allowed.
     #[error("not done within {seconds} seconds; it goes on at the server")]
     TimedOut {
@@ -90,12 +112,15 @@ impl Error {
             Self::Client(error) => error.kind(),
             Self::NotFound { .. } => Kind::NotFound,
             Self::Ambiguous { .. } => Kind::Conflict,
-            Self::Usage(_) => Kind::Invalid,
+            Self::Usage(_) | Self::SeveralDisks { .. } | Self::Socket { .. } => Kind::Invalid,
             Self::TaskFailed { .. } | Self::CheckpointFailed { .. } | Self::NotDeleted => {
                 Kind::Conflict
             }
             Self::Hurt { .. } => Kind::Corrupt,
-            Self::TimedOut { .. } | Self::NotDelivered { .. } => Kind::Transient,
+            Self::TimedOut { .. } | Self::NotDelivered { .. } | Self::Connection(_) => {
+                Kind::Transient
+            }
+            Self::Signal(_) => Kind::Bug,
             Self::Output(_) => Kind::Exhausted,
         }
     }
@@ -103,7 +128,7 @@ impl Error {
     /// The exit code, by the list that `--help` shows.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::SeveralDisks { .. } | Self::Socket { .. } => 2,
             Self::NotFound { .. } => 4,
             Self::Hurt { .. } => 5,
             Self::Client(client::Error::Transport { .. }) => 3,

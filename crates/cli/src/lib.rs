@@ -9,6 +9,7 @@
 mod backup;
 mod checkpoint;
 mod error;
+mod export;
 mod find;
 mod notification;
 mod output;

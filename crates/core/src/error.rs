@@ -38,6 +38,9 @@ pub enum Error {
         /// Why, as the region says.
         reason: String,
     },
+    /// A disk cannot be exported.
+    #[error("the disk cannot be exported")]
+    Export(#[from] cairn_nbd::Error),
     /// The source does not want the replica any more.
     #[error("the source has given the replication up")]
     GivenUp,
@@ -85,6 +88,7 @@ impl Error {
             Self::Source(error) => error.kind(),
             Self::Password(_) | Self::Panicked { .. } => Kind::Bug,
             Self::Link(error) => error.kind(),
+            Self::Export(error) => error.kind(),
             Self::Region(error) => error.kind,
             Self::ReplicaFailed { .. } | Self::GivenUp => Kind::Conflict,
             Self::Silence { .. } => Kind::NotFound,
@@ -545,6 +549,27 @@ pub enum Refusal {
         /// What it does not have.
         part: &'static str,
     },
+    /// No such export is open in the project.
+    #[error("Export does not exist.")]
+    ExportNotFound,
+    /// The project has as many exports as it may.
+    #[error("The limit of exports is reached: {limit}.")]
+    TooManyExports {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// As many are connected to the export as may be.
+    #[error("The limit of connections to the export is reached: {limit}.")]
+    TooManyExportConnections {
+        /// How many may be.
+        limit: usize,
+    },
+    /// A server's backup was named where one of its disks' belongs.
+    #[error("It is a server's backup: name that of one of its disks.")]
+    ServerHasDisks,
+    /// A share's backup was named where a disk's belongs.
+    #[error("It is a share's backup, not a disk's.")]
+    NotADiskBackup,
     /// No such server in the project.
     #[error("Server {id} does not exist.")]
     ServerNotFound {
@@ -575,12 +600,15 @@ impl Refusal {
             | Self::MigrationNotFound
             | Self::TargetNotFound
             | Self::NotificationNotFound
+            | Self::ExportNotFound
             | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
             | Self::TooManyVaults
             | Self::DestinationVaultFull
             | Self::TooManyMembers
             | Self::TooManyTargets { .. }
+            | Self::TooManyExports { .. }
+            | Self::TooManyExportConnections { .. }
             | Self::TooManyAgentPaths { .. }
             | Self::DestinationFull
             | Self::PolicyLimit { .. }

@@ -9,6 +9,7 @@ use cairn_source::Inventory;
 use cairn_types::{Clock, OperationLogId, ProjectId, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::export::{ExportSettings, Exports};
 use crate::links::Links;
 use crate::operation_log::NewOperation;
 use crate::region::{Regions, ReplicationRules};
@@ -76,6 +77,8 @@ pub struct Parts {
     pub replication: ReplicationRules,
     /// The repositories of other sites.
     pub externals: Vec<External>,
+    /// How backups are exported.
+    pub exports: ExportSettings,
 }
 
 /// The service. Cheap to clone.
@@ -90,6 +93,8 @@ pub struct Service {
     started_at: Timestamp,
     /// Tells the sender of notifications that there may be one.
     outbox: Arc<Notify>,
+    /// Disks of backups that are being served.
+    exports: Arc<Exports>,
 }
 
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
@@ -116,6 +121,7 @@ impl Service {
             hashing: Arc::new(Semaphore::new(HASHES)),
             links: Arc::default(),
             outbox: Arc::default(),
+            exports: Arc::default(),
         }
     }
 
@@ -168,6 +174,14 @@ impl Service {
 
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    pub(crate) fn exports(&self) -> &Exports {
+        &self.exports
+    }
+
+    pub(crate) fn export_settings(&self) -> &ExportSettings {
+        &self.parts.exports
     }
 
     /// For how many seconds there has been this service.

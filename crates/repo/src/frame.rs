@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::pack::{ChunkEntry, PackSeal};
 use crate::seal::{NotAuthentic, Sealer, TAG_BYTES};
 
+/// A frame: its pack's number in the index, and its own in the pack.
+pub(crate) type FrameKey = (u32, u16);
+
 /// Bytes of chunks in a frame at most.
 pub(crate) const FRAME_BYTES: usize = 4 << 20;
 /// Chunks in a frame at most.

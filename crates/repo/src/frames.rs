@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use crate::check::Reading;
 use crate::chunk::ChunkKey;
 use crate::error::{Error, Result};
-use crate::frame::FrameCoder;
+use crate::frame::{FrameCoder, FrameKey};
 use crate::index::PackInfo;
 use crate::known::Known;
 use crate::pack::{FrameEntry, PackId, PackSeal};
@@ -24,9 +24,6 @@ use crate::workers::{self, Stop, lock};
 
 /// Bytes that are read from a pack at a time.
 const READ_BYTES: u64 = 4 << 20;
-
-/// A frame: its pack's number in the index, and its own in the pack.
-pub(crate) type FrameKey = (u32, u16);
 
 /// What a check of frames found.
 #[derive(Debug, Default)]

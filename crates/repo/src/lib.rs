@@ -22,6 +22,7 @@ mod collect;
 mod error;
 mod filetree;
 mod frame;
+mod frame_cache;
 mod frames;
 mod index;
 mod index_files;

@@ -14,7 +14,7 @@ use cairn_types::Kind;
 use object_store::path::Path;
 
 use crate::error::Result;
-use crate::frames::FrameKey;
+use crate::frame::FrameKey;
 use crate::index::PackInfo;
 use crate::known::Known;
 use crate::marks::Bits;

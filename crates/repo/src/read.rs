@@ -1,6 +1,5 @@
 //! Reading chunks and trees out of packs. Blocks; called by workers.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +14,7 @@ use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::filetree;
 use crate::frame::{FrameCoder, OwnedFrame};
+use crate::frame_cache::FrameCache;
 use crate::index::{PackInfo, Place};
 use crate::known::Known;
 use crate::manifest::Content;
@@ -68,7 +68,9 @@ pub(crate) struct ChunkReader {
     known: Arc<Known>,
     handle: Handle,
     coder: FrameCoder,
-    kept: VecDeque<((u32, u16), OwnedFrame)>,
+    frames: Arc<FrameCache>,
+    /// The frame that was needed last.
+    current: Option<Arc<OwnedFrame>>,
     fetched: Arc<Fetched>,
 }
 
@@ -80,13 +82,13 @@ impl ChunkReader {
 
     /// For a thread of no runtime: the store works on this one.
     pub fn on(project: Arc<Inner>, known: Arc<Known>, handle: Handle) -> Self {
-        let (coder, kept) = (FrameCoder::new(), VecDeque::new());
         Self {
             project,
             known,
             handle,
-            coder,
-            kept,
+            coder: FrameCoder::new(),
+            frames: FrameCache::new(FRAMES_KEPT),
+            current: None,
             fetched: Arc::default(),
         }
     }
@@ -94,6 +96,12 @@ impl ChunkReader {
     /// Has it count what it reads together with others.
     pub fn counting(mut self, fetched: &Arc<Fetched>) -> Self {
         self.fetched = fetched.clone();
+        self
+    }
+
+    /// Has it keep what it opens together with others.
+    pub fn sharing(mut self, frames: &Arc<FrameCache>) -> Self {
+        self.frames = frames.clone();
         self
     }
 
@@ -123,10 +131,11 @@ impl ChunkReader {
 
     /// The bytes of a chunk, which are what its id names.
     fn chunk(&mut self, id: ChunkId, kind: ChunkKind) -> Result<&[u8]> {
-        let (at, slot) = self.find(id)?;
+        let (frame, slot) = self.find(id)?;
         let damaged = |problem| Error::DamagedChunk { id, problem };
-        let (found, plain) = self.kept[at]
-            .1
+        let (found, plain) = self
+            .current
+            .insert(frame)
             .chunk(slot)
             .ok_or(damaged("its frame is short"))?;
         if found != kind || self.project.keys.hasher.id(kind, plain) != id {
@@ -135,29 +144,31 @@ impl ChunkReader {
         Ok(plain)
     }
 
-    /// Makes sure that the frame of a chunk is among those kept, wherever a
-    /// collection moves it meanwhile. Returns which of them it is, and the chunk's number in it.
-    fn find(&mut self, id: ChunkId) -> Result<(usize, u16)> {
+    /// The frame of a chunk, wherever a collection moves it meanwhile, and the
+    /// chunk's number in it.
+    fn find(&mut self, id: ChunkId) -> Result<(Arc<OwnedFrame>, u16)> {
         for _ in 0..MOVES_MAX {
             let place = self.known.index().get(&id.key())?;
             let place = place.ok_or(Error::NoChunk { id })?;
             let Some(pack) = self.known.index().pack(place.pack)? else {
                 continue;
             };
-            match self.keep_frame(place, &pack) {
+            match self.frame_at(place, &pack) {
                 Err(Error::Missing { .. }) if !self.known.has_pack(pack.id) => {}
-                kept => return kept,
+                found => return found,
             }
         }
         Err(Error::NoChunk { id })
     }
 
-    fn keep_frame(&mut self, place: Place, pack: &PackInfo) -> Result<(usize, u16)> {
+    fn frame_at(&mut self, place: Place, pack: &PackInfo) -> Result<(Arc<OwnedFrame>, u16)> {
         let (number, slot) = pack.frame_of(place.chunk);
-        let wanted = (place.pack, number);
-        if let Some(at) = self.kept.iter().position(|(have, _)| *have == wanted) {
-            return Ok((at, slot));
-        }
+        let frames = self.frames.clone();
+        let frame = frames.get((place.pack, number), || self.open_frame(pack, number))?;
+        Ok((frame, slot))
+    }
+
+    fn open_frame(&mut self, pack: &PackInfo, number: u16) -> Result<OwnedFrame> {
         let frame = pack.frames[usize::from(number)];
         self.fetched.count(&frame.range());
         let stored = self
@@ -165,14 +176,9 @@ impl ChunkReader {
             .block_on(self.project.read_frame(pack.id, frame))?;
         let seal = PackSeal::new(&self.project.keys, &self.project.place, pack.id);
         let opened = self.coder.open(&seal, u32::from(number), &stored);
-        let opened = opened
+        opened
             .and_then(|frame| frame.to_owned())
-            .map_err(|problem| self.project.damaged_pack(pack.id, problem))?;
-        if self.kept.len() == FRAMES_KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back((wanted, opened));
-        Ok((self.kept.len() - 1, slot))
+            .map_err(|problem| self.project.damaged_pack(pack.id, problem))
     }
 
     /// Visits everything that a backup's content needs, but the disks of a group.

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use cairn_types::Progress;
 
 use crate::error::Result;
-use crate::frames::{Checked, FrameCheck, FrameKey};
+use crate::frame::FrameKey;
+use crate::frames::{Checked, FrameCheck};
 use crate::known::Known;
 use crate::losses::chunks_of_bad_frames;
 use crate::marks::Bits;

@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use crate::changes;
 use crate::chunk::ChunkId;
 use crate::error::{Error, Result};
+use crate::frame_cache::FrameCache;
 use crate::known::{Known, Pin};
 use crate::manifest::Content;
 use crate::project::Inner;
@@ -23,6 +24,8 @@ use crate::workers::lock;
 
 /// What the name of a stored disk's state begins with.
 const POINT: &str = "cairn";
+/// Frames that are kept after use, for all who read the disk.
+const FRAMES_KEPT: usize = 16;
 
 /// A disk's backup as a disk.
 pub(crate) struct StoredDisk {
@@ -35,6 +38,7 @@ pub(crate) struct StoredDisk {
     geometry: Geometry,
     top: ChunkId,
     root: Root,
+    frames: Arc<FrameCache>,
     /// One for each thread that has read at the same time as others.
     idle: Mutex<Vec<Cursor>>,
 }
@@ -65,6 +69,7 @@ pub(crate) async fn open_disk(
         geometry,
         top,
         root,
+        frames: FrameCache::new(FRAMES_KEPT),
         idle: Mutex::default(),
     }))
 }
@@ -86,7 +91,7 @@ impl StoredDisk {
 
     fn reader(&self) -> ChunkReader {
         let (project, known) = (self.project.clone(), self.known.clone());
-        ChunkReader::on(project, known, self.handle.clone())
+        ChunkReader::on(project, known, self.handle.clone()).sharing(&self.frames)
     }
 
     /// Where this disk differs from an earlier backup in the same project.

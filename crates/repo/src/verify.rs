@@ -19,7 +19,8 @@ use object_store::path::Path;
 
 use crate::check::WholeCheck;
 use crate::error::{Error, Result};
-use crate::frames::{FrameCheck, FrameKey};
+use crate::frame::FrameKey;
+use crate::frames::FrameCheck;
 use crate::known::Known;
 use crate::manifest::{Child, Content};
 use crate::pack::PackId;

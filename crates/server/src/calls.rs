@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, backups, bindings, checkpoints, lookups, members, metadata, notifications,
-    operation_logs, orders, organization_policies, policies, protectables, replicas, replications,
-    retention, sync, tags, usage, vaults, verifications,
+    App, agents, backups, bindings, checkpoints, exports, lookups, members, metadata,
+    notifications, operation_logs, orders, organization_policies, policies, protectables, replicas,
+    replications, retention, sync, tags, usage, vaults, verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -137,6 +137,10 @@ calls! {
         UpdateOrganizationPolicy: organization_policies::update, (app, caller, request);
         ListOrganizationPolicyDetail: organization_policies::detail, (app, caller, request);
 
+        CreateExport: exports::create, (app, caller, request);
+        ListExports: exports::list, (app, caller);
+        ShowExport: exports::show, (app, caller, request);
+
         ChangeOrder: orders::change, (app, caller, request);
         UpdateOrder: orders::update, (app, caller, request);
         ChangeVaultChargeMode: orders::change_charge_mode, (app, caller, request);
@@ -179,9 +183,11 @@ calls! {
         UnregisterAgent: agents::unregister, (app, caller, request);
         DeleteOrganizationPolicy: organization_policies::delete, (app, caller, request);
         WithdrawReplica: replicas::withdraw, (app, caller, request);
+        DeleteExport: exports::end, (app, caller, request);
     }
     by_itself {
         ConnectReplica: replicas::connect, (app, caller, request);
+        ConnectExport: exports::connect, (app, caller, request);
     }
     to_anybody {
         ListApiVersions: lookups::versions, (app);

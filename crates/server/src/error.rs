@@ -209,6 +209,11 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::TargetNotFound => ErrorCode::NotificationTargetNotFound,
         Refusal::NotificationNotFound => ErrorCode::NotificationNotFound,
         Refusal::TooManyTargets { .. } => ErrorCode::NotificationTargetLimit,
+        Refusal::ExportNotFound => ErrorCode::ExportNotFound,
+        Refusal::TooManyExports { .. } | Refusal::TooManyExportConnections { .. } => {
+            ErrorCode::ExportLimit
+        }
+        Refusal::ServerHasDisks | Refusal::NotADiskBackup => ErrorCode::NotADiskBackup,
         Refusal::TargetKindFixed { .. } => ErrorCode::InvalidRequest,
         Refusal::ServerNotFound { .. } => ErrorCode::ServerNotFound,
         Refusal::SyncUnsupported | Refusal::NoHybridVault { .. } => ErrorCode::SyncUnsupported,

@@ -12,6 +12,7 @@ mod calls;
 mod checkpoints;
 mod convert;
 mod error;
+mod exports;
 mod identity;
 mod lookups;
 mod members;

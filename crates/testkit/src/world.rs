@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use cairn_audit::{Trail, TrailKey};
 use cairn_core::{
-    Caller, External, FirstCredentials, FirstNames, NewCheckpoint, NewVault, NoRegions, Parts,
-    ProtectableFilter, Quotas, Regions, ReplicationRules, ResourceToBind, Service, VaultView,
-    VerificationSchedule, Worker,
+    Caller, ExportSettings, External, FirstCredentials, FirstNames, NewCheckpoint, NewVault,
+    NoRegions, Parts, ProtectableFilter, Quotas, Regions, ReplicationRules, ResourceToBind,
+    Service, VaultView, VerificationSchedule, Worker,
 };
 use cairn_meta::{Grant, Meta, Page, ResourceExtraInfo};
 use cairn_repo::{MasterKey, Parity, Project, Repository, VerifyLevel};
@@ -62,6 +62,8 @@ pub struct World {
 /// Where systems have files in memory, and the room that is needed there.
 const MEMORY: &str = "/dev/shm";
 const MEMORY_BYTES: u64 = 1 << 30;
+/// What may be written to an export of a world.
+const EXPORT_SCRATCH_BYTES: u64 = 4 << 20;
 /// The region that every world is.
 const REGION: &str = "cairn-1";
 /// The disks that every world has: a single one, and a server with two.
@@ -248,6 +250,10 @@ impl World {
             regions,
             replication: ReplicationRules::default(),
             externals,
+            exports: ExportSettings {
+                folder: std::env::temp_dir(),
+                scratch_bytes: EXPORT_SCRATCH_BYTES,
+            },
         });
         let (credentials, user) = set_up(&service).await;
         let caller = Caller {

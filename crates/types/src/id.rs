@@ -126,6 +126,8 @@ id!(/// A target of notifications.
     TargetId, "notification target", hyphenated, 36);
 id!(/// A notification: one event told to one target.
     NotificationId, "notification", hyphenated, 36);
+id!(/// An export: the disk of a backup, served without restoring it.
+    ExportId, "export", hyphenated, 36);
 id!(/// A project (tenant).
     ProjectId, "project", simple, 32);
 id!(/// A domain (account).

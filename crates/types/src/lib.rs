@@ -22,7 +22,7 @@ mod weekday;
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use id::{
-    AgentId, BackupId, CheckpointId, DomainId, IdError, NotificationId, OperationLogId,
+    AgentId, BackupId, CheckpointId, DomainId, ExportId, IdError, NotificationId, OperationLogId,
     OrganizationPolicyId, PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, TargetId,
     UserId, VaultId,
 };

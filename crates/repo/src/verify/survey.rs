@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::filetree::{
     DEPTH_MAX, Held, ListKind, NodeRef, Piece, Record, branch, leaf, piece_leaf, text,
 };
-use crate::frames::FrameKey;
+use crate::frame::FrameKey;
 use crate::known::Known;
 use crate::manifest::Content;
 use crate::read::ChunkReader;

@@ -205,6 +205,7 @@ impl Client {
             | Op::ListVerifications
             | Op::ListNotificationTargets
             | Op::ListNotifications
+            | Op::ListExports
             | Op::ListApiVersions => Case::plain([]),
             Op::ShowMigrateStatus => {
                 let body = json!({ "all_regions": true, "reservation": 0.2 });
@@ -240,6 +241,7 @@ impl Client {
                 Group::Policy | Group::OrganizationPolicy => self.policy_case(operation).await,
                 Group::Agent => self.agent_case(operation).await,
                 Group::Notification => self.notification_case(operation).await,
+                Group::Export => self.export_case(operation).await,
                 _ => self.backup_case(operation).await,
             },
         }
@@ -376,6 +378,16 @@ impl Client {
             }
             _ => panic!("{operation} has no case"),
         }
+    }
+
+    async fn export_case(&mut self, operation: Op) -> Case {
+        let backup = self.a_backup().await;
+        let wish = json!({ "export": { "writable": true } });
+        if operation == Op::CreateExport {
+            return Case::new([&backup], wish);
+        }
+        let made = self.call(Op::CreateExport, &[&backup], wish).await;
+        Case::plain([made.body["export"]["id"].as_str().unwrap()])
     }
 
     async fn agent_case(&mut self, operation: Op) -> Case {
@@ -707,7 +719,7 @@ macro_rules! rows {
             async fn $name() {
                 // A connection is made by a signature over a real one: `replicas.rs`.
                 let of_group = |operation: &&Operation| {
-                    matches!(operation.spec().group, $groups) && **operation != Op::ConnectReplica
+                    matches!(operation.spec().group, $groups) && !matches!(operation, Op::ConnectReplica | Op::ConnectExport)
                 };
                 for operation in Operation::ALL.iter().filter(of_group) {
                     check(*operation).await;
@@ -733,6 +745,7 @@ rows! {
     retention_and_tasks_by_everybody: Group::Retention | Group::Task,
     replicas_by_everybody: Group::Replica,
     notifications_by_everybody: Group::Notification,
+    exports_by_everybody: Group::Export,
     agents_by_everybody: Group::Agent | Group::AppConsistency | Group::Protectable,
     orders_by_everybody: Group::Order | Group::Migration,
     lookups_by_everybody: Group::StorageUsage | Group::Feature | Group::Lookup | Group::Version,
