@@ -1,4 +1,6 @@
-//! Replies as bytes, each as one piece of memory.
+//! Replies as bytes, each one piece of memory that is used again.
+
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_types::disk::{DiskError, DiskReader, Extent};
 
@@ -9,7 +11,9 @@ use crate::wire::{self, Errno, Request};
 const MAX_MESSAGE_CHARS: usize = 200;
 /// Runs in one answer about where the data is.
 const MAX_RUNS: usize = 2048;
-const HEAD_BYTES: usize = 20;
+/// Replies that stay as memory for others, and how large they may be for that.
+const SPARE_REPLIES: usize = 16;
+const SPARE_BYTES: usize = 4 << 20;
 const OFFSET_BYTES: usize = 8;
 
 /// Why a request is answered with an error.
@@ -37,145 +41,163 @@ impl From<DiskError> for Refusal {
     }
 }
 
-/// Adds the head of a chunk to a reply.
-fn chunk(reply: &mut Vec<u8>, request: &Request, flags: u16, (kind, length): (u16, usize)) {
-    let length = u32::try_from(length).expect("a chunk is not longer than its request");
-    reply.extend(wire::STRUCTURED_REPLY_MAGIC.to_be_bytes());
-    reply.extend(flags.to_be_bytes());
-    reply.extend(kind.to_be_bytes());
-    reply.extend(request.cookie.to_be_bytes());
-    reply.extend(length.to_be_bytes());
-}
+/// Memory that replies have been in.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Mutex<Vec<Vec<u8>>>);
 
-fn simple(request: &Request, errno: u32) -> Vec<u8> {
-    let mut reply = Vec::with_capacity(16 + request.length as usize);
-    reply.extend(wire::SIMPLE_REPLY_MAGIC.to_be_bytes());
-    reply.extend(errno.to_be_bytes());
-    reply.extend(request.cookie.to_be_bytes());
-    reply
-}
-
-/// The reply to what is done and has nothing to tell.
-pub(crate) fn done(request: &Request, agreed: Agreed) -> Vec<u8> {
-    if !agreed.structured {
-        return simple(request, 0);
-    }
-    let mut reply = Vec::new();
-    chunk(
-        &mut reply,
-        request,
-        wire::CHUNK_FLAG_DONE,
-        (wire::CHUNK_NONE, 0),
-    );
-    reply
-}
-
-pub(crate) fn refused(request: &Request, agreed: Agreed, refusal: &Refusal) -> Vec<u8> {
-    let errno = refusal.errno as u32;
-    if !agreed.structured {
-        return simple(request, errno);
-    }
-    let why: String = refusal.why.chars().take(MAX_MESSAGE_CHARS).collect();
-    let mut reply = Vec::new();
-    let length = 4 + 2 + why.len();
-    chunk(
-        &mut reply,
-        request,
-        wire::CHUNK_FLAG_DONE,
-        (wire::CHUNK_ERROR, length),
-    );
-    reply.extend(errno.to_be_bytes());
-    let length = u16::try_from(why.len()).expect("it was cut");
-    reply.extend(length.to_be_bytes());
-    reply.extend(why.as_bytes());
-    reply
-}
-
-/// What the disk holds where the request asks.
-pub(crate) fn data(
-    request: &Request,
-    agreed: Agreed,
-    disk: &dyn DiskReader,
-) -> Result<Vec<u8>, Refusal> {
-    if !agreed.structured {
-        let mut reply = simple(request, 0);
-        add_bytes(&mut reply, disk, (request.offset, request.length as usize))?;
-        return Ok(reply);
-    }
-    let whole = Extent {
-        offset: request.offset,
-        length: request.length.into(),
-        data: true,
-    };
-    let runs = match request.flags & wire::CMD_FLAG_DF != 0 {
-        true => vec![whole],
-        false => runs(request, disk, usize::MAX)?,
-    };
-    if runs.is_empty() {
-        return Ok(done(request, agreed));
-    }
-    let data: u64 = runs
-        .iter()
-        .filter(|run| run.data)
-        .map(|run| run.length)
-        .sum();
-    let heads = runs.len() * (HEAD_BYTES + OFFSET_BYTES + 4);
-    let mut reply = Vec::with_capacity(heads + usize::try_from(data).unwrap_or(0));
-    for (at, run) in runs.iter().enumerate() {
-        let flags = match at + 1 == runs.len() {
-            true => wire::CHUNK_FLAG_DONE,
-            false => 0,
-        };
-        let length = usize::try_from(run.length).expect("it is not longer than its request");
-        if run.data {
-            let what = (wire::CHUNK_OFFSET_DATA, OFFSET_BYTES + length);
-            chunk(&mut reply, request, flags, what);
-            reply.extend(run.offset.to_be_bytes());
-            add_bytes(&mut reply, disk, (run.offset, length))?;
-        } else {
-            chunk(
-                &mut reply,
-                request,
-                flags,
-                (wire::CHUNK_OFFSET_HOLE, OFFSET_BYTES + 4),
-            );
-            reply.extend(run.offset.to_be_bytes());
-            let length = u32::try_from(run.length).expect("it is not longer than its request");
-            reply.extend(length.to_be_bytes());
+impl Spare {
+    pub fn take(self: &Arc<Self>) -> Reply {
+        let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Reply {
+            memory: spare.pop().unwrap_or_default(),
+            length: 0,
+            spare: Arc::clone(self),
         }
     }
-    Ok(reply)
 }
 
-fn add_bytes(
-    reply: &mut Vec<u8>,
-    disk: &dyn DiskReader,
-    (offset, length): (u64, usize),
-) -> Result<(), Refusal> {
-    let start = reply.len();
-    reply.resize(start + length, 0);
-    Ok(disk.read_at(offset, &mut reply[start..])?)
+/// A reply.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// The reply, and behind it what others have left.
+    memory: Vec<u8>,
+    length: usize,
+    spare: Arc<Spare>,
 }
 
-/// Where the disk has data, from the place that the request names: as much of
-/// what it asks for as fits an answer.
-pub(crate) fn status(request: &Request, disk: &dyn DiskReader) -> Result<Vec<u8>, Refusal> {
-    let runs_max = match request.flags & wire::CMD_FLAG_REQ_ONE != 0 {
-        true => 1,
-        false => MAX_RUNS,
-    };
-    let runs = runs(request, disk, runs_max)?;
-    let mut reply = Vec::with_capacity(HEAD_BYTES + 4 + 8 * runs.len());
-    let what = (wire::CHUNK_BLOCK_STATUS, 4 + 8 * runs.len());
-    chunk(&mut reply, request, wire::CHUNK_FLAG_DONE, what);
-    reply.extend(ALLOCATION_ID.to_be_bytes());
-    for run in runs {
-        let length = u32::try_from(run.length).expect("it is not longer than its request");
-        let state = if run.data { 0 } else { wire::STATE_HOLE_ZERO };
-        reply.extend(length.to_be_bytes());
-        reply.extend(state.to_be_bytes());
+impl Reply {
+    pub fn bytes(&self) -> &[u8] {
+        &self.memory[..self.length]
     }
-    Ok(reply)
+
+    /// The place of the next bytes, which hold anything.
+    fn next(&mut self, length: usize) -> &mut [u8] {
+        let start = self.length;
+        self.length += length;
+        if self.memory.len() < self.length {
+            self.memory.resize(self.length, 0);
+        }
+        &mut self.memory[start..self.length]
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.next(bytes.len()).copy_from_slice(bytes);
+    }
+
+    /// Adds the head of a chunk.
+    fn chunk(&mut self, request: &Request, flags: u16, (kind, length): (u16, usize)) {
+        let length = u32::try_from(length).expect("a chunk is not longer than its request");
+        self.add(&wire::STRUCTURED_REPLY_MAGIC.to_be_bytes());
+        self.add(&flags.to_be_bytes());
+        self.add(&kind.to_be_bytes());
+        self.add(&request.cookie.to_be_bytes());
+        self.add(&length.to_be_bytes());
+    }
+
+    fn simple(&mut self, request: &Request, errno: u32) {
+        self.add(&wire::SIMPLE_REPLY_MAGIC.to_be_bytes());
+        self.add(&errno.to_be_bytes());
+        self.add(&request.cookie.to_be_bytes());
+    }
+
+    /// Of what is done and has nothing to tell.
+    pub fn done(&mut self, request: &Request, agreed: Agreed) {
+        match agreed.structured {
+            true => self.chunk(request, wire::CHUNK_FLAG_DONE, (wire::CHUNK_NONE, 0)),
+            false => self.simple(request, 0),
+        }
+    }
+
+    /// Of what is not done, instead of anything that was added before.
+    pub fn refused(&mut self, request: &Request, agreed: Agreed, refusal: &Refusal) {
+        self.length = 0;
+        let errno = refusal.errno as u32;
+        if !agreed.structured {
+            return self.simple(request, errno);
+        }
+        let why: String = refusal.why.chars().take(MAX_MESSAGE_CHARS).collect();
+        let what = (wire::CHUNK_ERROR, 4 + 2 + why.len());
+        self.chunk(request, wire::CHUNK_FLAG_DONE, what);
+        self.add(&errno.to_be_bytes());
+        let length = u16::try_from(why.len()).expect("it was cut");
+        self.add(&length.to_be_bytes());
+        self.add(why.as_bytes());
+    }
+
+    /// Of a read: what the disk holds where the request asks.
+    pub fn data(
+        &mut self,
+        request: &Request,
+        agreed: Agreed,
+        disk: &dyn DiskReader,
+    ) -> Result<(), Refusal> {
+        if !agreed.structured {
+            self.simple(request, 0);
+            return self.read(disk, request.offset, request.length.into());
+        }
+        let whole = Extent {
+            offset: request.offset,
+            length: request.length.into(),
+            data: true,
+        };
+        let runs = match request.flags & wire::CMD_FLAG_DF != 0 {
+            true => vec![whole],
+            false => runs(request, disk, usize::MAX)?,
+        };
+        if runs.is_empty() {
+            self.done(request, agreed);
+        }
+        for (at, run) in runs.iter().enumerate() {
+            let flags = match at + 1 == runs.len() {
+                true => wire::CHUNK_FLAG_DONE,
+                false => 0,
+            };
+            if run.data {
+                let what = (wire::CHUNK_OFFSET_DATA, OFFSET_BYTES + run.length as usize);
+                self.chunk(request, flags, what);
+                self.add(&run.offset.to_be_bytes());
+                self.read(disk, run.offset, run.length)?;
+            } else {
+                self.chunk(request, flags, (wire::CHUNK_OFFSET_HOLE, OFFSET_BYTES + 4));
+                self.add(&run.offset.to_be_bytes());
+                self.add(&(run.length as u32).to_be_bytes());
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, disk: &dyn DiskReader, offset: u64, length: u64) -> Result<(), Refusal> {
+        let length = usize::try_from(length).expect("it is not longer than its request");
+        Ok(disk.read_at(offset, self.next(length))?)
+    }
+
+    /// Where the disk has data, from the place that the request names: as much of
+    /// what it asks about as fits an answer.
+    pub fn status(&mut self, request: &Request, disk: &dyn DiskReader) -> Result<(), Refusal> {
+        let runs_max = match request.flags & wire::CMD_FLAG_REQ_ONE != 0 {
+            true => 1,
+            false => MAX_RUNS,
+        };
+        let runs = runs(request, disk, runs_max)?;
+        let what = (wire::CHUNK_BLOCK_STATUS, 4 + 8 * runs.len());
+        self.chunk(request, wire::CHUNK_FLAG_DONE, what);
+        self.add(&ALLOCATION_ID.to_be_bytes());
+        for run in runs {
+            let state = if run.data { 0 } else { wire::STATE_HOLE_ZERO };
+            self.add(&(run.length as u32).to_be_bytes());
+            self.add(&state.to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let mut spare = self.spare.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_REPLIES && self.memory.len() <= SPARE_BYTES {
+            spare.push(std::mem::take(&mut self.memory));
+        }
+    }
 }
 
 /// The runs of data and of zeros within a request, as long as they are.

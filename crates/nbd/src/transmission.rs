@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::Disk;
 use crate::error::{Error, Result};
 use crate::handshake::Agreed;
-use crate::reply::{self, Refusal};
+use crate::reply::{Refusal, Reply, Spare};
 use crate::wire::{self, Errno, Request};
 
 /// Bytes that one request reads or writes at most.
@@ -27,7 +27,7 @@ const READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// What a request holds until its reply is on its way.
 type Hold = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-type Replies = UnboundedSender<(Vec<u8>, Hold)>;
+type Replies = UnboundedSender<(Reply, Hold)>;
 
 pub(crate) async fn run<S>(stream: S, disk: Disk, agreed: Agreed) -> Result<()>
 where
@@ -42,6 +42,7 @@ where
         places: Arc::new(Semaphore::new(AT_WORK)),
         memory: Arc::new(Semaphore::new(MEMORY_UNITS)),
         replies,
+        spare: Arc::default(),
     };
     let reading = BufReader::with_capacity(READ_AHEAD_BYTES, reading);
     // Whichever fails first ends both; what is at work then is answered to nobody.
@@ -51,10 +52,10 @@ where
 
 async fn send(
     mut stream: impl AsyncWrite + Unpin,
-    mut replies: UnboundedReceiver<(Vec<u8>, Hold)>,
+    mut replies: UnboundedReceiver<(Reply, Hold)>,
 ) -> Result<()> {
     while let Some((reply, hold)) = replies.recv().await {
-        stream.write_all(&reply).await?;
+        stream.write_all(reply.bytes()).await?;
         drop((reply, hold));
         if replies.is_empty() {
             stream.flush().await?;
@@ -69,6 +70,7 @@ struct Requests {
     places: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     replies: Replies,
+    spare: Arc<Spare>,
 }
 
 impl Requests {
@@ -113,12 +115,13 @@ impl Requests {
 
     fn start(&self, request: Request, payload: Vec<u8>, hold: Hold) {
         let (disk, agreed, replies) = (self.disk.clone(), self.agreed, self.replies.clone());
+        let mut reply = self.spare.take();
         tokio::task::spawn_blocking(move || {
-            let answered = answer(&request, &payload, agreed, &disk);
-            let reply = answered.unwrap_or_else(|refusal| {
+            let answered = answer(&request, &payload, agreed, &disk, &mut reply);
+            if let Err(refusal) = answered {
                 tracing::debug!(?request, ?refusal, "a request of an NBD client is refused");
-                reply::refused(&request, agreed, &refusal)
-            });
+                reply.refused(&request, agreed, &refusal);
+            }
             // Whoever asked may be gone.
             let _ = replies.send((reply, hold));
         });
@@ -131,21 +134,22 @@ fn answer(
     payload: &[u8],
     agreed: Agreed,
     disk: &Disk,
-) -> std::result::Result<Vec<u8>, Refusal> {
+    reply: &mut Reply,
+) -> std::result::Result<(), Refusal> {
     let inside = request.end().is_some_and(|end| end <= disk.size_bytes());
     let outside = |errno| Refusal::new(errno, "it reaches behind the disk's end");
     match request.command {
         wire::CMD_READ if request.length > MAX_TRANSFER_BYTES => {
             return Err(Refusal::new(Errno::Invalid, "it reads too much at once"));
         }
-        wire::CMD_READ if inside => return reply::data(request, agreed, disk.reader()),
+        wire::CMD_READ if inside => return reply.data(request, agreed, disk.reader()),
         wire::CMD_BLOCK_STATUS if !agreed.allocation => {
             return Err(Refusal::new(Errno::Invalid, "no context was agreed upon"));
         }
         wire::CMD_BLOCK_STATUS if request.length == 0 => {
             return Err(Refusal::new(Errno::Invalid, "it asks about nothing"));
         }
-        wire::CMD_BLOCK_STATUS if inside => return reply::status(request, disk.reader()),
+        wire::CMD_BLOCK_STATUS if inside => return reply.status(request, disk.reader()),
         wire::CMD_READ | wire::CMD_BLOCK_STATUS => return Err(outside(Errno::Invalid)),
         wire::CMD_WRITE | wire::CMD_WRITE_ZEROES | wire::CMD_TRIM | wire::CMD_FLUSH => {}
         _ => return Err(Refusal::new(Errno::Invalid, "there is no such command")),
@@ -157,7 +161,8 @@ fn answer(
         return Err(outside(Errno::NoSpace));
     }
     write(request, payload, writer)?;
-    Ok(reply::done(request, agreed))
+    reply.done(request, agreed);
+    Ok(())
 }
 
 fn write(

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use zstd_safe::{CCtx, CParameter, DCtx};
 
+use crate::buffer::Buffer;
 use crate::chunk::{ChunkId, ChunkKind};
 use crate::codec::{Malformed, Reader};
 use crate::error::{Error, Result};
@@ -27,7 +28,8 @@ pub(crate) const HEADER_BYTES: usize = 9;
 /// Bytes of a stored frame at most.
 pub(crate) const STORED_BYTES_MAX: usize = HEADER_BYTES + PLAIN_BYTES_MAX + TAG_BYTES;
 
-const PLAIN_BYTES_MAX: usize = FRAME_BYTES + 4 * FRAME_CHUNKS_MAX + 2;
+/// Bytes of an opened frame at most.
+pub(crate) const PLAIN_BYTES_MAX: usize = FRAME_BYTES + 4 * FRAME_CHUNKS_MAX + 2;
 
 /// How zstd is to compress: a level, and what it takes to find matches by.
 #[derive(Debug, Clone, Copy)]
@@ -304,6 +306,19 @@ impl FrameCoder {
         }
         Ok(PlainFrame { plain: &self.plain })
     }
+
+    /// Opens a stored frame into a buffer that stays with it.
+    pub fn open_in(
+        &mut self,
+        mut buffer: Buffer,
+        (seal, number): (&PackSeal, u32),
+        stored: &[u8],
+    ) -> Result<OwnedFrame, Malformed> {
+        let chunks = self.open(seal, number, stored)?.chunks()?;
+        std::mem::swap(&mut self.plain, &mut *buffer);
+        let plain = buffer;
+        Ok(OwnedFrame { plain, chunks })
+    }
 }
 
 /// A stored frame's header and its sealed bytes, which are as long as it says.
@@ -356,24 +371,23 @@ impl<'a> PlainFrame<'a> {
     pub fn chunks(&self) -> Result<Vec<(ChunkKind, Range<usize>)>, Malformed> {
         chunk_table(self.plain)
     }
-
-    /// The frame as memory of its own.
-    pub fn to_owned(self) -> Result<OwnedFrame, Malformed> {
-        Ok(OwnedFrame {
-            chunks: self.chunks()?,
-            plain: self.plain.to_vec(),
-        })
-    }
 }
 
 /// An opened frame that is kept for a while.
 #[derive(Debug)]
 pub(crate) struct OwnedFrame {
-    plain: Vec<u8>,
+    plain: Buffer,
     chunks: Vec<(ChunkKind, Range<usize>)>,
 }
 
 impl OwnedFrame {
+    /// A frame without chunks.
+    #[cfg(test)]
+    pub fn empty(plain: Buffer) -> Self {
+        let chunks = Vec::new();
+        Self { plain, chunks }
+    }
+
     pub fn chunk(&self, slot: u16) -> Option<(ChunkKind, &[u8])> {
         let (kind, range) = self.chunks.get(usize::from(slot))?;
         Some((*kind, &self.plain[range.clone()]))

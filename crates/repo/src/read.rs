@@ -9,6 +9,7 @@ use object_store::path::Path;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::buffer::Buffer;
 use crate::chunk::{ChunkId, ChunkKind, Hasher};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
@@ -164,20 +165,22 @@ impl ChunkReader {
     fn frame_at(&mut self, place: Place, pack: &PackInfo) -> Result<(Arc<OwnedFrame>, u16)> {
         let (number, slot) = pack.frame_of(place.chunk);
         let frames = self.frames.clone();
-        let frame = frames.get((place.pack, number), || self.open_frame(pack, number))?;
+        let frame = frames.get((place.pack, number), |buffer| {
+            self.open_frame(buffer, pack, number)
+        })?;
         Ok((frame, slot))
     }
 
-    fn open_frame(&mut self, pack: &PackInfo, number: u16) -> Result<OwnedFrame> {
+    fn open_frame(&mut self, buffer: Buffer, pack: &PackInfo, number: u16) -> Result<OwnedFrame> {
         let frame = pack.frames[usize::from(number)];
         self.fetched.count(&frame.range());
         let stored = self
             .handle
             .block_on(self.project.read_frame(pack.id, frame))?;
         let seal = PackSeal::new(&self.project.keys, &self.project.place, pack.id);
-        let opened = self.coder.open(&seal, u32::from(number), &stored);
-        opened
-            .and_then(|frame| frame.to_owned())
+        let place = (&seal, u32::from(number));
+        self.coder
+            .open_in(buffer, place, &stored)
             .map_err(|problem| self.project.damaged_pack(pack.id, problem))
     }
 
