@@ -13,7 +13,7 @@ packages=(build-essential ca-certificates e2fsprogs python3 qemu-utils)
 requirements=
 case $target in
   run) ;;
-  test) packages+=(postgresql python3-venv) requirements=tests/requirements.txt ;;
+  test) packages+=(libnbd-bin postgresql python3-venv) requirements=tests/requirements.txt ;;
   test-clients) packages+=(python3-venv) requirements=tests/requirements.txt ;;
   # borg is built here; the libraries are what it is built upon.
   bench)

@@ -28,6 +28,8 @@ MIB = 1 << 20
 
 # How long anything may take: far more than it does, on a machine with other work.
 PATIENCE_S = 120
+# How long a program may run: some do a lot.
+LONG_S = 900
 FINAL = {"success", "skipped", "failed", "timeout"}
 
 CONFIG = """\
@@ -56,7 +58,8 @@ def wait_for(what, ask, limit_s=PATIENCE_S):
 def run(*command, check=True, **kwargs):
     """Runs a program; an error shows all it printed."""
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, **kwargs
+        [str(part) for part in command],
+        **{"capture_output": True, "text": True, "check": False, "timeout": LONG_S, **kwargs},
     )
     if check and done.returncode != 0:
         raise AssertionError(

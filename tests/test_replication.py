@@ -379,6 +379,22 @@ def test_disks_and_replicas_are_replicated_where_that_is_set(make_pair):
     assert [one["status"] for one in shown] == ["success"]
 
 
+def test_a_replica_restores_onto_a_server_of_another_name(make_pair):
+    there = CONFIG.replace('name = "lab"', 'name = "dr"').replace("web-1", "standby")
+    pair = make_pair(there=there)
+    before = pair.digests()
+    backup = pair.left.back_up(pair.vault)
+    replica = pair.begin(backup)
+    pair.ended(backup)
+    shown = pair.right.ok("GET", f"/backups/{replica}")["backup"]
+    mappings = [
+        f"--mapping={child['id']}={child['resource_name']}"
+        for child in shown["children"]
+    ]
+    pair.right.cli("restore", replica, "--to", "standby", *mappings, "--wait")
+    assert {name: copy.digest() for name, copy in pair.copies.items()} == before
+
+
 def test_a_vault_is_replicated_as_a_whole(make_pair):
     pair = make_pair()
     backups = [pair.left.back_up(pair.vault, name=f"b{number}") for number in range(3)]

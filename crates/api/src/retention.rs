@@ -36,7 +36,8 @@ pub struct Explanation {
     pub policy_id: Option<PolicyId>,
     /// The policy whose rules of number apply to it now: the one that its vault follows.
     pub rules_of: Option<PolicyId>,
-    /// The rules that keep it, such as `max_backups`; empty, if it goes with the next sweep.
+    /// The rules that keep it, such as `max_backups`; empty, if it goes with the next
+    /// sweep, or with the next backup where `until` is `null`.
     pub kept_by: Vec<String>,
     /// Until when it is kept at the longest, as far as that is known.
     #[serde(with = "wire_time::option")]

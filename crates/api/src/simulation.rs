@@ -43,7 +43,7 @@ impl SimulatePolicyRequest {
         let read = |key: &str, text: &Option<String>| match text {
             None => Ok(None),
             Some(text) => {
-                let rule = "It takes an instant as 2026-01-01T00:00:00Z, or a day as 2026-01-01.";
+                let rule = "It takes an instant as 2026-01-01T00:00:00Z, or a day as 2026-01-01, up to the year 9998.";
                 let read = wire_time::from_anybody(text).map_err(|_| Invalid::rule(key, rule));
                 read.map(Some)
             }

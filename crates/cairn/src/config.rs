@@ -1,5 +1,6 @@
 //! The configuration: one TOML file, parsed once, with a default for everything.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -337,11 +338,23 @@ fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::f
     }
     write!(f, "\nreflinks = {}", source.reflinks)?;
     write!(f, "\nbitmaps = {}", source.bitmaps)?;
+    show_tags(&source.tags, f)?;
     for server in &source.server {
         write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
         write!(f, "\ndisks = {:?}", server.disks)?;
+        show_tags(&server.tags, f)?;
     }
     Ok(())
+}
+
+fn show_tags(tags: &BTreeMap<String, String>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let tags = tags
+        .iter()
+        .map(|(key, value)| format!("{key:?} = {value:?}"));
+    write!(f, "\ntags = {{ {} }}", tags.collect::<Vec<_>>().join(", "))
 }
 
 fn show_share(source: &ShareConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -352,5 +365,6 @@ fn show_share(source: &ShareConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt
         write!(f, "\nproject = \"{project}\"")?;
     }
     write!(f, "\nexclude = {:?}", source.exclude)?;
-    write!(f, "\ncross_file_systems = {}", source.cross_file_systems)
+    write!(f, "\ncross_file_systems = {}", source.cross_file_systems)?;
+    show_tags(&source.tags, f)
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Notifications on their way at the same time, each to another target.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 /// How long the sender waits before it looks again without being woken.
 const IDLE: Duration = Duration::from_secs(2);
 /// How often the sender forgets what was told a month ago.

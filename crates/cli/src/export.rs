@@ -1,7 +1,7 @@
 //! `cairn backup serve`: a disk's backup at a socket of this machine.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as Probe;
 use std::path::{Path, PathBuf};
 
@@ -108,19 +108,27 @@ fn listen(path: &Path) -> Result<UnixListener, Error> {
         source,
     };
     let bound = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match Probe::connect(path) {
-            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
-                std::fs::remove_file(path).map_err(failed)?;
-                UnixListener::bind(path)
+        // What is no socket is somebody's file, and refuses connections too.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_socket(path) => {
+            match Probe::connect(path) {
+                Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                    std::fs::remove_file(path).map_err(failed)?;
+                    UnixListener::bind(path)
+                }
+                _ => Err(error),
             }
-            _ => Err(error),
-        },
+        }
         bound => bound,
     };
     let listener = bound.map_err(failed)?;
     let private = std::fs::Permissions::from_mode(0o600);
     std::fs::set_permissions(path, private).map_err(failed)?;
     Ok(listener)
+}
+
+fn is_socket(path: &Path) -> bool {
+    let found = std::fs::symlink_metadata(path);
+    found.is_ok_and(|found| found.file_type().is_socket())
 }
 
 /// Passes connections to the socket on to the server.

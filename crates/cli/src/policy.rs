@@ -196,7 +196,11 @@ async fn bind(
     let vault = find::vault(client, &vault).await?;
     let policy = find::policy(client, &policy).await?;
     let destination_vault_id = match &destination {
-        Some(destination) => Some(find::vault(client, destination).await?.id),
+        // A vault of another region is named by its id.
+        Some(destination) => match destination.parse() {
+            Ok(id) => Some(id),
+            Err(_) => Some(find::vault(client, destination).await?.id),
+        },
         None => None,
     };
     let body = AssociatePolicyRequest {

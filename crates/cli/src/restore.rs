@@ -16,7 +16,8 @@ pub struct Restore {
     backup: String,
     /// The resource to restore to, by id or name. The backup of a disk or a server only goes
     /// back to the resource it was made of: a lost disk needs an empty image of the same name
-    /// first. That of a share goes to any share.
+    /// first. One that came from another project, site or region goes to any that it fits on,
+    /// and that of a share to any share.
     #[arg(long, value_name = "RESOURCE")]
     to: Option<String>,
     /// For a server: a disk's backup (by id or the disk's name) and the disk it goes

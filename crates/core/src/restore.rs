@@ -2,7 +2,7 @@
 //!
 //! A backup goes back to the resource that it was made of. Where the project
 //! does not have that, because another project shares the backup or because it
-//! came from another site, it goes to any resource of the project's own that
+//! came from another site or region, it goes to any resource of the project's own that
 //! it fits on.
 
 use cairn_meta::{Backup, Tx, Vault};
@@ -10,7 +10,7 @@ use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::tree::is_name;
 use cairn_types::{
     BackupId, BackupStatus, BackupStep, ByteCount, Kind, MemberStatus, OperationLogId,
-    OperationType, ResourceId, ResourceType, VaultId,
+    OperationType, ProjectId, ResourceId, ResourceType, VaultId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -149,7 +149,7 @@ impl Service {
         if shared {
             accepted_into(&mut tx, caller, id).await?;
         }
-        let elsewhere = shared || tx.is_imported(id).await?;
+        let elsewhere = shared || is_from_elsewhere(&mut tx, caller.project, id).await?;
         drop(tx);
         let (named, key) = match backup.resource_type {
             ResourceType::Volume => (target.volume, "volume_id"),
@@ -167,6 +167,16 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether a project's backup came from another site or another region: then a resource
+/// that has the same id here may be another one.
+pub(crate) async fn is_from_elsewhere(
+    tx: &mut Tx,
+    project: ProjectId,
+    backup: BackupId,
+) -> Result<bool> {
+    Ok(tx.is_imported(backup).await? || tx.replication_into(project, backup).await?.is_some())
 }
 
 /// The backup, locked, if the caller may restore it now: its own, or one that

@@ -33,7 +33,8 @@ pub struct Explanation {
     pub backup: Backup,
     /// The policy whose rules of number apply to it now.
     pub rules_of: Option<PolicyId>,
-    /// The rules that keep it; none, if it goes with the next sweep.
+    /// The rules that keep it; none, if it goes with the next sweep, or with the
+    /// next backup where it has no end.
     pub kept_by: Vec<String>,
     /// Until when it is kept at the longest, as far as that is known.
     pub until: Option<Timestamp>,

@@ -157,6 +157,8 @@ impl FromRow for VaultMark {
     }
 }
 
+/// Notifications of a project on their way at the same time.
+const PROJECT_AT_ONCE: i64 = 8;
 /// The order of a list of notifications.
 const NEWEST_FIRST: Order<'_> = Order {
     table: "notifications",
@@ -470,7 +472,8 @@ impl Tx {
     }
 }
 
-/// What is due and may be sent: nothing else is on its way to the same target.
+/// What is due and may be sent: nothing else is on its way to the same target, and not
+/// too much of the same project, whose receivers may all hang.
 fn push_due(statement: &mut Statement, now: Timestamp) {
     statement
         .condition("n.status = 'waiting' AND n.not_before <= ")
@@ -480,4 +483,10 @@ fn push_due(statement: &mut Statement, now: Timestamp) {
         .push(" AND o.status = 'waiting' AND o.lease_until > ")
         .bind(now)
         .push(")");
+    statement
+        .condition("(SELECT COUNT(*) FROM notifications p WHERE p.project_id = n.project_id")
+        .push(" AND p.status = 'waiting' AND p.lease_until > ")
+        .bind(now)
+        .push(") < ")
+        .bind(PROJECT_AT_ONCE);
 }

@@ -1,5 +1,7 @@
 //! What a client may send, and what it gets. Real clients are in `tests/test_export.py`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use cairn_nbd::{Disk, Error, serve};
 use cairn_testkit::MemoryDisk;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 const SIZE: u64 = 1 << 20;
 /// Longer than any answer takes.
@@ -16,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's side of a connection.
 struct Client {
     stream: DuplexStream,
-    served: JoinHandle<Result<(), Error>>,
+    served: JoinSet<Result<(), Error>>,
 }
 
 fn disk() -> MemoryDisk {
@@ -29,7 +31,8 @@ impl Client {
     /// Connects, and takes what is offered.
     async fn connect(disk: Disk) -> Self {
         let (near, far) = tokio::io::duplex(1 << 16);
-        let served = tokio::spawn(serve(far, disk));
+        let mut served = JoinSet::new();
+        served.spawn(serve(far, disk));
         let mut client = Self {
             stream: near,
             served,
@@ -102,12 +105,10 @@ impl Client {
     }
 
     /// Ends the connection, and says how it ended at the other side.
-    async fn end(self) -> Result<(), Error> {
+    async fn end(mut self) -> Result<(), Error> {
         drop(self.stream);
-        tokio::time::timeout(PATIENCE, self.served)
-            .await
-            .unwrap()
-            .unwrap()
+        let ended = tokio::time::timeout(PATIENCE, self.served.join_next());
+        ended.await.unwrap().unwrap().unwrap()
     }
 }
 

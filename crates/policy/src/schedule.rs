@@ -68,6 +68,9 @@ pub struct Schedule {
     rules: Vec<Rule>,
 }
 
+/// When a rule that falls at all has begun to.
+const LONG_AGO: Timestamp = Timestamp::from_micros(0);
+
 impl Schedule {
     /// Reads a schedule: `pattern` holds CBR's rules, such as
     /// `FREQ=WEEKLY;BYDAY=MO,TU;BYHOUR=14;BYMINUTE=00`, and `rules` those of iCalendar. One of the
@@ -107,19 +110,22 @@ impl Schedule {
 
     /// Whether a policy may run by it: at whole minutes, so that no two runs are closer than one.
     ///
-    /// Errors: a rule falls on other seconds.
+    /// Errors: a rule falls on other seconds, or never.
     pub fn check_for_policy(&self) -> Result<(), ScheduleError> {
         let whole = |rule: &Rule| {
             rule.freq < Freq::Secondly && rule.seconds.is_none_or(|seconds| seconds == 1)
         };
-        match self.rules.iter().all(whole) {
-            true => Ok(()),
-            false => {
-                let text =
-                    "A policy runs at whole minutes: no FREQ=SECONDLY, and no BYSECOND but 0.";
-                Err(ScheduleError::new(ScheduleField::RecurrenceRules, text))
-            }
+        let wrong = |text| Err(ScheduleError::new(ScheduleField::RecurrenceRules, text));
+        if !self.rules.iter().all(whole) {
+            return wrong(
+                "A policy runs at whole minutes: no FREQ=SECONDLY, and no BYSECOND but 0.",
+            );
         }
+        // A rule that has ended by now fell once.
+        if self.next_after(LONG_AGO, LONG_AGO).is_none() {
+            return wrong("It names days or times that never come.");
+        }
+        Ok(())
     }
 
     /// The slots from `from` on, that instant with them, in order.

@@ -44,12 +44,14 @@ pub(crate) async fn explain(
 }
 
 fn text(found: &Explanation) -> String {
+    let has_ended = found.until.is_some();
     let until = match found.until {
         Some(until) => format!("until {} UTC", until.format("%Y-%m-%d %H:%M:%S")),
         None => "with no end that is known now".to_owned(),
     };
     match found.kept_by.as_slice() {
-        [] => "Nothing keeps it: it is deleted with the next sweep.".to_owned(),
+        [] if has_ended => "Nothing keeps it: it is deleted with the next sweep.".to_owned(),
+        [] => "Nothing keeps it: it goes when the next backup of its resource is made.".to_owned(),
         rules => format!("It is kept by {}, {until}.", rules.join(" and ")),
     }
 }

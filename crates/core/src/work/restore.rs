@@ -7,7 +7,7 @@ use cairn_repo::{RestoreTree, StoredBackup};
 use cairn_types::{BackupId, BackupStep, MemberStatus, OperationLogId, Progress, ProjectId};
 
 use super::Worker;
-use crate::restore::DiskMapping;
+use crate::restore::{DiskMapping, is_from_elsewhere};
 use crate::{Error, Refusal, Result};
 
 pub(super) const KIND: &str = "restore";
@@ -120,7 +120,10 @@ impl Restore<'_> {
     /// from elsewhere may name a resource that has the same id there.
     async fn is_made_here(&self) -> Result<bool> {
         let mut tx = self.worker.service.meta().read().await?;
-        Ok(self.owner.is_none() && !tx.is_imported(self.backup).await?)
+        if self.owner.is_some() {
+            return Ok(false);
+        }
+        Ok(!is_from_elsewhere(&mut tx, self.project, self.backup).await?)
     }
 
     /// Opens the backup that a mapping names. A member gets at it through the

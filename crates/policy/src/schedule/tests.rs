@@ -320,13 +320,17 @@ fn rules_that_fall_together_are_one_run() {
 }
 
 #[test]
-fn a_policy_runs_at_whole_minutes() {
+fn a_policy_runs_at_whole_minutes_that_come() {
     for (rule, fits) in [
         ("FREQ=MINUTELY", true),
         ("FREQ=DAILY;BYSECOND=0", true),
         ("FREQ=DAILY;BYSECOND=30", false),
         ("FREQ=DAILY;BYSECOND=0,30", false),
         ("FREQ=SECONDLY;INTERVAL=3600", false),
+        ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", false),
+        ("FREQ=MONTHLY;BYDAY=53MO", false),
+        ("FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=29", true),
+        ("FREQ=DAILY;UNTIL=20200101T000000Z", true),
     ] {
         let schedule = full("UTC", &[rule]).unwrap();
         assert_eq!(schedule.check_for_policy().is_ok(), fits, "{rule}");

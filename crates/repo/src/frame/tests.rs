@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::buffer::BufferPool;
 use crate::keys::{Place, ProjectKeys, RepositoryId};
 use crate::pack::PackId;
 
@@ -48,7 +49,8 @@ proptest! {
         let (mut coder, mut stored) = (FrameCoder::new(), b"front".to_vec());
         let (mut sealer, seal) = new_pack();
         coder.seal(&mut frame_of(&chunks), &mut sealer, &seal, &mut stored).unwrap();
-        let frame = coder.open(&seal, 0, &stored[5..]).unwrap().to_owned().unwrap();
+        let buffer = BufferPool::new(0, 0).take();
+        let frame = coder.open_in(buffer, (&seal, 0), &stored[5..]).unwrap();
         for (slot, chunk) in chunks.iter().enumerate() {
             prop_assert_eq!(frame.chunk(slot as u16).unwrap().1, &chunk[..]);
         }
