@@ -168,7 +168,8 @@ fn url(text: &str) -> Result<(), Invalid> {
         format_args!("It takes at most {MAX_URL_BYTES} bytes."),
     )?;
     // The parser would leave out what must not be there.
-    require(text.bytes().all(|byte| byte.is_ascii_graphic()), key, rule)?;
+    let foreign = |c: char| c.is_whitespace() || c.is_control();
+    require(!text.contains(foreign), key, rule)?;
     let url = Url::parse(text).map_err(|_| Invalid::rule(key, rule))?;
     let plain = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
     let http = matches!(url.scheme(), "http" | "https") && url.host_str().is_some();
@@ -432,6 +433,8 @@ mod tests {
             "https://user@example.com/",
             "https://:password@example.com/",
             "https://example.com/#x",
+            "https://example.com/\r\nX: y",
+            " https://example.com/",
             "mailto:a@b.c",
             &long,
         ] {

@@ -187,7 +187,7 @@ impl Validate for UpdateOrganizationPolicyRequest {
             check_definition("policy.policy_operation_definition", definition)?;
         }
         match &policy.policy_trigger {
-            Some(trigger) => trigger.validate_at("policy.policy_trigger"),
+            Some(trigger) => trigger.validate_change_at("policy.policy_trigger"),
             None => Ok(()),
         }
     }

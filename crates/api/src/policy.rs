@@ -322,7 +322,7 @@ impl Validate for UpdatePolicyRequest {
             check_definition("policy.operation_definition", definition)?;
         }
         match &policy.trigger {
-            Some(trigger) => trigger.validate_at("policy.trigger"),
+            Some(trigger) => trigger.validate_change_at("policy.trigger"),
             None => Ok(()),
         }
     }

@@ -3,11 +3,13 @@
 //! says what goes over the connection.
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, CheckpointId, OperationDefinition, ProjectId, ResourceId, ResourceType,
+    Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::policy::check_definition;
 use crate::replication::region;
 use crate::validate::{self, Invalid, Validate, require};
 use crate::wire_time;
@@ -50,6 +52,10 @@ pub struct AnnouncedReplica {
     /// When the replica ends; never, if unset.
     #[serde(default, with = "wire_time::option")]
     pub expired_at: Option<Timestamp>,
+    /// What the policy that makes it wants to be kept: its rules of number are those of the
+    /// replicas beside it too. As that of a policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation_definition: Option<OperationDefinition>,
 }
 
 /// A backup as its own region knows it.
@@ -98,6 +104,9 @@ impl Validate for AnnounceReplicaRequest {
             resource("replica.disks", disk)?;
             let is_disk = disk.resource_type == ResourceType::Volume;
             require(is_disk, "replica.disks", "They are volumes.")?;
+        }
+        if let Some(definition) = &replica.operation_definition {
+            check_definition("replica.operation_definition", definition)?;
         }
         Ok(())
     }

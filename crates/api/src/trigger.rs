@@ -62,6 +62,9 @@ fn null_is_said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Option::deserialize(from).map(Some)
 }
 
+/// A rule that stands for those that a change leaves as they are.
+const ANY_RULE: &str = "FREQ=DAILY;BYHOUR=00;BYMINUTE=00";
+
 impl NewTrigger {
     /// The schedule, where nothing was there before.
     ///
@@ -90,6 +93,21 @@ impl NewTrigger {
     /// Checks the schedule of the trigger at `key`.
     pub(crate) fn validate_at(&self, key: &str) -> Result<(), Invalid> {
         self.schedule(key)?;
+        self.validate_window(key)
+    }
+
+    /// As `validate_at`, of a change: what it leaves out is there already.
+    pub(crate) fn validate_change_at(&self, key: &str) -> Result<(), Invalid> {
+        let mut whole = self.clone();
+        let rules = whole.properties.recurrence_rules.as_ref();
+        if rules.and_then(Option::as_deref).is_none_or(<[_]>::is_empty) {
+            let any = || vec![ANY_RULE.to_owned()];
+            whole.properties.pattern.get_or_insert_with(any);
+        }
+        whole.validate_at(key)
+    }
+
+    fn validate_window(&self, key: &str) -> Result<(), Invalid> {
         match self.properties.start_window_minutes.flatten() {
             Some(window) => {
                 let key = format!("{key}.properties.start_window_minutes");

@@ -176,7 +176,7 @@ impl Service {
             .lock_organization_policy(caller.project, policy)
             .await?
             .ok_or(Refusal::PolicyNotFound)?;
-        apply_change(&mut policy, change);
+        apply_change(&mut policy, change)?;
         policy.updated_at = now;
         tx.update_organization_policy(&policy).await?;
         settle(&mut tx, caller, &policy, now).await?;
@@ -267,7 +267,7 @@ async fn view(
     })
 }
 
-fn apply_change(policy: &mut OrganizationPolicy, change: OrganizationPolicyChange) {
+fn apply_change(policy: &mut OrganizationPolicy, change: OrganizationPolicyChange) -> Result<()> {
     let replace = |old: &mut String, new: Option<String>| {
         if let Some(new) = new {
             *old = new;
@@ -283,8 +283,9 @@ fn apply_change(policy: &mut OrganizationPolicy, change: OrganizationPolicyChang
         replace_definition(&mut policy.definition, definition);
     }
     if let Some(schedule) = change.schedule {
-        schedule.apply(&mut policy.schedule);
+        schedule.apply(&mut policy.schedule)?;
     }
+    Ok(())
 }
 
 /// The projects of the policy's domain in which the caller may make policies.

@@ -1,6 +1,7 @@
 //! Policies: their rules, and which vaults follow which. What runs them is elsewhere.
 
 use cairn_meta::{Page, Policy, PolicyBinding, PolicyFilter, PolicySchedule, Tx, Vault};
+use cairn_policy::Schedule;
 use cairn_types::{
     ObjectType, OperationDefinition, PolicyId, PolicyOperation, PolicyType, VaultId, VaultStatus,
 };
@@ -73,7 +74,8 @@ pub struct ScheduleChange {
 }
 
 impl ScheduleChange {
-    pub(crate) fn apply(self, schedule: &mut PolicySchedule) {
+    /// Errors: `Invalid` what is left is no schedule.
+    pub(crate) fn apply(self, schedule: &mut PolicySchedule) -> Result<()> {
         if let Some(pattern) = self.pattern {
             schedule.pattern = pattern;
         }
@@ -85,6 +87,15 @@ impl ScheduleChange {
         }
         if let Some(window) = self.start_window_minutes {
             schedule.start_window_minutes = window;
+        }
+        let zone = schedule.timezone.as_deref();
+        let whole = Schedule::new(&schedule.pattern, zone, &schedule.recurrence_rules);
+        match whole.and_then(|whole| whole.check_for_policy()) {
+            Ok(()) if !schedule.pattern.is_empty() || !schedule.recurrence_rules.is_empty() => {
+                Ok(())
+            }
+            Ok(()) => Err(Refusal::Invalid("The policy would have no schedule.".to_owned()).into()),
+            Err(error) => Err(Refusal::Invalid(error.to_string()).into()),
         }
     }
 }
@@ -407,7 +418,7 @@ fn apply_change(view: &mut PolicyView, change: PolicyChange) -> Result<()> {
         }
     }
     if let Some(schedule) = change.schedule {
-        schedule.apply(&mut policy.schedule);
+        schedule.apply(&mut policy.schedule)?;
     }
     if let Some(name) = change.name {
         policy.name = name;

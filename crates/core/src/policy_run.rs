@@ -162,7 +162,8 @@ impl Service {
             vault: vault.id,
             destination,
         };
-        if tx.unfinished_task(task.kind(), &task.payload()).await? {
+        let at_work = tx.replications_under_way(vault.id, None, None).await? > 0;
+        if at_work || tx.unfinished_task(task.kind(), &task.payload()).await? {
             return Err(Refusal::RunStillAtWork.into());
         }
         let operation = run_log((policy, vault, due));

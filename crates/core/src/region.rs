@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use cairn_link::{Connection, Limit};
 use cairn_meta::ReplicationEnd;
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, Kind, ProjectId, ResourceId, ResourceType, Timestamp,
-    VaultId,
+    BackupId, BackupStatus, CheckpointId, Kind, OperationDefinition, ProjectId, ResourceId,
+    ResourceType, Timestamp, VaultId,
 };
 
 /// What is replicated beyond what CBR replicates, and how long a silence may be.
@@ -53,6 +53,8 @@ pub struct NewReplica {
     pub metadata: Option<serde_json::Value>,
     /// When the replica ends; never, if not given.
     pub expired_at: Option<Timestamp>,
+    /// What the policy that makes it wants to be kept, if one does.
+    pub made_under: Option<OperationDefinition>,
 }
 
 /// What a backup that is copied is one of.

@@ -201,7 +201,7 @@ impl Service {
             expired_at: new.expired_at,
             metadata: None,
             policy: None,
-            made_under: None,
+            made_under: new.made_under.clone(),
         }
     }
 

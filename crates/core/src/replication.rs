@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use cairn_meta::{Backup, Checkpoint, Replication, ReplicationEnd, ReplicationView, Tx, Vault};
 use cairn_types::{
     BYTES_PER_GB, BackupId, BackupStatus, CheckpointId, ObjectType, OperationLogId, OperationType,
-    ProjectId, ReplicationId, ReplicationStatus, ResourceType, Role, VaultId, VaultStatus,
+    ProjectId, ReplicationId, ReplicationStatus, ResourceType, Role, Timestamp, VaultId,
+    VaultStatus,
 };
 
 use crate::operation_log::NewOperation;
@@ -78,6 +79,7 @@ impl Service {
             return Err(Refusal::AlreadyReplicated.into());
         }
         let plan = Plan {
+            made_at: self.now(),
             source: &vault,
             destination: &destination,
             target,
@@ -119,13 +121,20 @@ impl Service {
             return Err(Refusal::VaultReplicating.into());
         }
         let plan = Plan {
+            made_at: self.now(),
             source: &vault,
             destination: &destination,
             target,
         };
         let mut checkpoints: BTreeMap<CheckpointId, CheckpointId> = BTreeMap::new();
         let mut records = Vec::new();
-        for backup in self.without_replica(&mut tx, &vault, target).await? {
+        let backups = self.without_replica(&mut tx, &vault, target).await?;
+        // They are as old as their backups are, one after the other: retention goes by that.
+        for (number, backup) in (0..).zip(backups) {
+            let plan = Plan {
+                made_at: plan.made_at.plus_micros(number),
+                ..plan
+            };
             let checkpoint = match checkpoints.get(&backup.checkpoint) {
                 Some(checkpoint) => *checkpoint,
                 None => self.plan_checkpoint(&mut tx, &plan, &backup).await?,
@@ -221,7 +230,7 @@ impl Service {
 
     /// The row of a replica, or of a disk of one, before any of it is there.
     fn replica_of(&self, plan: &Plan<'_>, backup: &Backup, checkpoint: CheckpointId) -> Backup {
-        let now = self.now();
+        let now = plan.made_at;
         let policy = plan.target.policy.as_ref();
         Backup {
             id: BackupId::random(),
@@ -250,7 +259,9 @@ impl Service {
 }
 
 /// What the replicas of one call share.
+#[derive(Clone, Copy)]
 struct Plan<'a> {
+    made_at: Timestamp,
     source: &'a Vault,
     destination: &'a Vault,
     target: &'a ReplicaTarget,
@@ -353,6 +364,11 @@ impl Service {
         let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
         let known = tx.replications_of(vault.project, &ids).await?;
         backups.retain(|backup| !is_replicated(&known, backup.id, target));
+        if target.policy.is_some() {
+            // What rules of number have let go since is not made again.
+            let there = tx.replicated_into(target.vault, &ids).await?;
+            backups.retain(|backup| !there.contains(&backup.id));
+        }
         backups.truncate(MAX_AT_ONCE);
         let mut locked = Vec::with_capacity(backups.len());
         for backup in backups {

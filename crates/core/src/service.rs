@@ -289,7 +289,12 @@ impl Service {
     }
 
     /// Adds a task that leaves no public record, unless the same is waiting already.
-    async fn enqueue_silently(&self, tx: &mut Tx, task: &Task, after_seconds: i64) -> Result<()> {
+    pub(crate) async fn enqueue_silently(
+        &self,
+        tx: &mut Tx,
+        task: &Task,
+        after_seconds: i64,
+    ) -> Result<()> {
         let (id, now) = (OperationLogId::random(), self.now());
         let mut row = TaskRow::new(id, task.kind(), task.payload(), "", now);
         row.not_before = now.plus_seconds(after_seconds);

@@ -62,6 +62,12 @@ pub(crate) enum Task {
         #[serde(default)]
         bandwidth: Option<u64>,
     },
+    /// Tells another region that a replica will not come.
+    Withdraw {
+        region: String,
+        destination: ProjectId,
+        replica: BackupId,
+    },
     /// Copies a backup of another region.
     Receive {
         project: ProjectId,
@@ -129,6 +135,7 @@ impl Task {
             Self::Replicate { .. } => "replicate",
             Self::ReplicateByPolicy { .. } => "replicate_by_policy",
             Self::Send { .. } => SEND,
+            Self::Withdraw { .. } => "withdraw",
             Self::Receive { .. } => RECEIVE,
             Self::Restore { .. } => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
@@ -153,6 +160,7 @@ impl Task {
             Self::Send { .. } => send::STEPS,
             Self::Restore { .. } => restore::STEPS,
             Self::ReplicateByPolicy { .. } => &["ask"],
+            Self::Withdraw { .. } => &["tell"],
             Self::DeleteBackup { .. } => &["delete"],
             Self::DeleteVault { .. } => &["delete backups", "delete vault"],
             Self::RemoveResources { .. } => &["delete backups", "unbind"],
@@ -234,6 +242,14 @@ impl Worker {
                     bandwidth,
                 };
                 work.run(progress).await
+            }
+            Task::Withdraw {
+                region,
+                destination,
+                replica,
+            } => {
+                let there = (region.as_str(), destination, replica);
+                send::withdraw_later(&self.service, row.created_at, there).await
             }
             Task::Receive { project, backup } => {
                 let work = receive::Receive {
@@ -379,10 +395,11 @@ impl Worker {
                 work.undo(step).await
             }
             Task::DeleteBackup { project, backup } => {
-                delete::give_up_backup(&self.service, project, backup, &why.text).await
+                let of = (project, backup);
+                delete::give_up_backup(&self.service, of, row.cancel_asked, &why.text).await
             }
             Task::DeleteVault { project, vault } => {
-                delete::give_up_vault(&self.service, project, vault).await
+                delete::give_up_vault(&self.service, project, vault, row.cancel_asked).await
             }
             Task::RemoveResources {
                 vault, resources, ..
@@ -402,6 +419,7 @@ impl Worker {
             }
             // They write nothing before they are done.
             Task::ReplicateByPolicy { .. }
+            | Task::Withdraw { .. }
             | Task::Collect { .. }
             | Task::Protect { .. }
             | Task::Repair { .. } => Ok(()),

@@ -13,7 +13,7 @@ use cairn_core::{
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{
     BackupStatus, Clock, ObjectType, OperationDefinition, OperationStatus, PolicyId,
-    PolicyOperation, Timestamp,
+    PolicyOperation, Timestamp, VaultStatus,
 };
 
 const MINUTE: i64 = 60;
@@ -352,6 +352,46 @@ async fn another_schedule_counts_from_when_it_was_set() {
 }
 
 #[tokio::test]
+async fn what_a_change_of_the_schedule_leaves_out_stays_and_something_must() {
+    let world = World::new().await;
+    let (service, caller) = (&world.service, world.caller());
+    let rule = "FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=22;BYMINUTE=0";
+    let new = NewPolicy {
+        name: "monthly".to_owned(),
+        operation: PolicyOperation::Backup,
+        enabled: true,
+        definition: keeps(-1),
+        schedule: NewSchedule {
+            recurrence_rules: vec![rule.to_owned()],
+            ..NewSchedule::default()
+        },
+    };
+    let policy = service.create_policy(caller, new).await.unwrap().policy.id;
+    let change = async |schedule| {
+        let change = PolicyChange {
+            schedule: Some(schedule),
+            ..PolicyChange::default()
+        };
+        service.update_policy(caller, policy, change).await
+    };
+    let changed = change(ScheduleChange {
+        timezone: Some(Some("Europe/Berlin".to_owned())),
+        ..ScheduleChange::default()
+    });
+    let schedule = changed.await.unwrap().policy.schedule;
+    assert_eq!(schedule.recurrence_rules, [rule]);
+    assert_eq!(schedule.timezone.as_deref(), Some("Europe/Berlin"));
+    let refused = change(ScheduleChange {
+        recurrence_rules: Some(Vec::new()),
+        ..ScheduleChange::default()
+    });
+    assert!(matches!(
+        refused.await,
+        Err(Error::Refused(Refusal::Invalid(_)))
+    ));
+}
+
+#[tokio::test]
 async fn only_so_many_are_kept_and_manual_ones_are_untouched() {
     let stage = Stage::new(keeps(3)).await;
     let manual = stage.world.checkpoint(&stage.vault).await.checkpoint.id;
@@ -667,6 +707,37 @@ async fn a_task_that_is_cancelled_ends_and_leaves_nothing() {
         .cancel_operation(stage.world.caller(), done.unwrap().id)
         .await;
     assert!(matches!(refused, Err(Error::Refused(Refusal::Invalid(_)))));
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_cancelled_before_it_begins_leaves_all_as_it_was() {
+    let stage = Stage::new(keeps(-1)).await;
+    let (service, caller) = (&stage.world.service, stage.world.caller());
+    stage.days(1).await;
+    let backup = stage.backups().await.remove(0);
+    let newest_log = async || stage.logs().await.pop().unwrap();
+    service.delete_backup(caller, backup.id).await.unwrap();
+    let log = newest_log().await.id;
+    service.cancel_operation(caller, log).await.unwrap();
+    stage.world.work_beside().await;
+    assert_eq!(newest_log().await.status, OperationStatus::Failed);
+    let kept = stage.backups().await.remove(0);
+    assert_eq!(kept.status, BackupStatus::Available);
+    assert_eq!((kept.error_message, kept.root), (None, backup.root));
+
+    let vault = stage.vault.vault.id;
+    service.delete_vault(caller, vault).await.unwrap();
+    let log = newest_log().await.id;
+    service.cancel_operation(caller, log).await.unwrap();
+    stage.world.work_beside().await;
+    assert_eq!(newest_log().await.status, OperationStatus::Failed);
+    let shown = service.vault(caller, vault).await.unwrap();
+    assert_eq!(shown.vault.status, VaultStatus::Available);
+    assert_eq!(stage.backups().await.len(), 1);
+    // And it can be deleted after that.
+    service.delete_backup(caller, backup.id).await.unwrap();
+    stage.world.work_beside().await;
+    assert!(stage.backups().await.is_empty());
 }
 
 #[tokio::test]

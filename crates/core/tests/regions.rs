@@ -15,8 +15,8 @@ use cairn_core::{
 use cairn_link::{Connection, End, EphemeralKey, Limit};
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{
-    BackupId, BackupStatus, ObjectType, OperationDefinition, OperationStatus, PolicyOperation,
-    ProjectId, ReplicationStatus,
+    BackupId, BackupStatus, Kind, ObjectType, OperationDefinition, OperationStatus,
+    PolicyOperation, ProjectId, ReplicationStatus, VaultId,
 };
 use tokio::io::duplex;
 use tokio::task::JoinSet;
@@ -26,6 +26,8 @@ const RIGHT: &str = "right";
 /// A region in the same process.
 #[derive(Default)]
 struct Twin {
+    /// Nobody answers there.
+    away: AtomicBool,
     there: OnceLock<(Service, Caller)>,
     connecting: Mutex<JoinSet<cairn_core::Result<()>>>,
 }
@@ -106,6 +108,13 @@ impl Regions for Twin {
     }
 
     async fn withdraw(&self, _: &str, _: ProjectId, replica: BackupId) -> Result<(), RegionError> {
+        if self.away.load(Ordering::Relaxed) {
+            return Err(RegionError {
+                kind: Kind::Transient,
+                code: None,
+                message: "away".to_owned(),
+            });
+        }
         let (service, caller) = self.there();
         let withdrawn = service.withdraw_replica(caller, replica).await;
         withdrawn.map_err(region_error)
@@ -117,6 +126,7 @@ struct Pair {
     left: World,
     right: World,
     target: ReplicaTarget,
+    twin: Arc<Twin>,
 }
 
 impl Pair {
@@ -142,6 +152,7 @@ impl Pair {
             left,
             right,
             target,
+            twin,
         }
     }
 
@@ -379,6 +390,136 @@ async fn a_policy_replicates_to_another_region() {
     assert_eq!(service.run_due_policies().await.unwrap(), 1);
     pair.settled(backup).await;
     assert_eq!(pair.replicas("again").await.len(), 1);
+}
+
+/// A policy of the left world that replicates every day, and that its vault follows.
+async fn follow(pair: &Pair, definition: OperationDefinition, there: VaultId) {
+    let (service, caller) = (&pair.left.service, pair.left.caller());
+    let new = NewPolicy {
+        name: "copies".to_owned(),
+        operation: PolicyOperation::Replication,
+        enabled: true,
+        definition,
+        schedule: NewSchedule {
+            pattern: vec!["FREQ=DAILY;BYHOUR=23;BYMINUTE=00".to_owned()],
+            ..NewSchedule::default()
+        },
+    };
+    let policy = service.create_policy(caller, new).await.unwrap().policy.id;
+    let listed = service.vaults(caller, &Default::default(), &page()).await;
+    let (vaults, _) = listed.unwrap();
+    let mut sources = vaults
+        .iter()
+        .filter(|view| view.vault.protect_type == "backup");
+    let vault = sources.next().unwrap().vault.id;
+    let policies = [policy];
+    let bound = service.associate_policies(caller, vault, &policies, Some(there));
+    bound.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_keeps_as_many_replicas_in_another_region_as_it_says() {
+    let pair = Pair::new().await;
+    let mut made = vec![pair.backup().await];
+    let definition = OperationDefinition {
+        destination_region: Some(RIGHT.to_owned()),
+        destination_project_id: Some(pair.target.project),
+        max_backups: Some(2),
+        ..OperationDefinition::default()
+    };
+    follow(&pair, definition, pair.target.vault).await;
+    pair.left.clock.advance(47 * 60);
+    for day in 0..4 {
+        let backup = pair.backup().await;
+        made.push(backup);
+        while pair.left.service.run_due_policies().await.unwrap() > 0 {}
+        pair.settled(backup).await;
+        while pair.right.service.remove_ended_backups().await.unwrap() > 0 {}
+        pair.settled(backup).await;
+        pair.left.clock.advance(24 * 3600);
+        pair.right.clock.advance(24 * 3600);
+        let kept = pair.replicas(&format!("day {day}")).await;
+        assert_eq!(kept.len(), 2, "day {day}");
+        let mut names = Vec::new();
+        for id in kept {
+            let (service, caller) = (&pair.right.service, pair.right.caller());
+            names.push(service.backup(caller, id).await.unwrap().backup.name);
+        }
+        let (service, caller) = (&pair.left.service, pair.left.caller());
+        for backup in made.iter().rev().take(2) {
+            let name = service.backup(caller, *backup).await.unwrap().backup.name;
+            assert!(names.contains(&name), "day {day}: the newest stay");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_policy_has_let_go_is_not_copied_again() {
+    let pair = Pair::new().await;
+    let (service, caller) = (&pair.left.service, pair.left.caller());
+    for _ in 0..4 {
+        pair.backup().await;
+        pair.left.clock.advance(60);
+    }
+    let vault = pair.left.replication_vault(caller).await.vault.id;
+    let definition = OperationDefinition {
+        max_backups: Some(1),
+        ..OperationDefinition::default()
+    };
+    follow(&pair, definition, vault).await;
+    let replicas = async || {
+        let query = BackupQuery {
+            page: page(),
+            ..BackupQuery::default()
+        };
+        let (views, _) = service.backups(caller, &query).await.unwrap();
+        let mut replicas: Vec<_> = views.into_iter().map(|view| view.backup).collect();
+        replicas.retain(|backup| backup.vault == vault && backup.parent.is_none());
+        replicas
+    };
+    pair.left.clock.advance(3600);
+    let mut kept = Vec::new();
+    for run in 0..3 {
+        while service.run_due_policies().await.unwrap() > 0 {}
+        pair.left.work_beside().await;
+        while service.remove_ended_backups().await.unwrap() > 0 {}
+        pair.left.work_beside().await;
+        let now = replicas().await;
+        assert_eq!(now.len(), 1, "run {run}");
+        kept.push(now[0].id);
+        pair.left.clock.advance(24 * 3600);
+    }
+    assert!(kept.iter().all(|id| *id == kept[0]), "it stays: {kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_region_that_was_away_hears_later_that_a_replica_will_not_come() {
+    let pair = Pair::new().await;
+    let backup = pair.backup().await;
+    let (service, caller) = (&pair.left.service, pair.left.caller());
+    let begun = service.replicate_backup(caller, backup, &pair.target).await;
+    let replica = begun.unwrap().0.destination.backup;
+    pair.twin.away.store(true, Ordering::Relaxed);
+    let listed = service
+        .operation_logs(caller, &Default::default(), &page())
+        .await;
+    let log = listed.unwrap().0.remove(0).log.id;
+    service.cancel_operation(caller, log).await.unwrap();
+    pair.left.work_beside().await;
+    let view = service.backup(caller, backup).await.unwrap();
+    assert_eq!(view.replications[0].status, ReplicationStatus::Fail);
+    let state = async || {
+        let (service, caller) = (&pair.right.service, pair.right.caller());
+        service.replica_state(caller, replica).await
+    };
+    assert_eq!(state().await.unwrap().status, BackupStatus::WaitingProtect);
+    pair.twin.away.store(false, Ordering::Relaxed);
+    pair.settled(backup).await;
+    // There is nothing left to say of it.
+    assert!(matches!(
+        state().await,
+        Err(Error::Refused(Refusal::BackupNotFound))
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

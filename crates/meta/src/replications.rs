@@ -138,6 +138,15 @@ const REPLICATION: &str = "SELECT r.*, c.status AS copy_status, c.error_message 
     FROM replications r LEFT JOIN backups c ON c.id = r.destination_backup_id \
     JOIN tasks t ON t.id = r.task_id";
 
+/// A backup of which there was a copy.
+struct Copied(BackupId);
+
+impl FromRow for Copied {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self(row.parsed("source_backup_id")?))
+    }
+}
+
 /// The copy is there, or in another region.
 const NOT_HISTORY: &str = "(c.id IS NOT NULL OR r.destination_region <> r.source_region)";
 
@@ -206,6 +215,27 @@ impl Tx {
                  AND t.state IN ('waiting', 'running', 'undoing'))",
             );
         Ok(statement.number(self).await?.unsigned_abs())
+    }
+
+    /// Those of some backups of which a copy was ever made in a vault, though it may be gone.
+    pub async fn replicated_into(
+        &mut self,
+        destination: VaultId,
+        backups: &[BackupId],
+    ) -> Result<Vec<BackupId>> {
+        if backups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = Statement::new(
+            "SELECT DISTINCT r.source_backup_id FROM replications r \
+             JOIN tasks t ON t.id = r.task_id",
+        );
+        statement
+            .equals("r.destination_vault_id", Some(destination))
+            .one_of("r.source_backup_id", backups)
+            .condition("t.state = 'succeeded'");
+        let found: Vec<Copied> = statement.all(self).await?;
+        Ok(found.into_iter().map(|Copied(backup)| backup).collect())
     }
 
     /// The record of a copy that comes, or came, to a project from another region.

@@ -31,6 +31,8 @@ pub enum Lane {
     Here,
     /// Those of the kinds in [`DISTANT`].
     Distant,
+    /// Those that are to be ended before they have begun, or between two attempts.
+    Ended,
 }
 
 /// The state of a task.
@@ -284,8 +286,16 @@ impl Tx {
     ) -> Result<Option<Task>> {
         let lock = self.claim_lock();
         let mut statement = Statement::new("SELECT * FROM tasks WHERE ");
-        if lane != Lane::Any {
-            let which = if lane == Lane::Here { "NOT IN" } else { "IN" };
+        let which = match lane {
+            Lane::Any => None,
+            Lane::Here => Some("NOT IN"),
+            Lane::Distant => Some("IN"),
+            Lane::Ended => {
+                statement.push("cancel_asked = 1 AND ");
+                None
+            }
+        };
+        if let Some(which) = which {
             statement.push("kind ").push(which).push(" (");
             statement.list(DISTANT.map(text)).push(") AND ");
         }
@@ -301,7 +311,9 @@ impl Tx {
             statement.push(" AND r.state IN ('running', 'undoing')) < ");
             statement.bind(DISTANT_AT_A_TIME).push(")");
         }
-        statement.push(" AND (kind <> ").bind(ONE_AT_A_TIME);
+        statement
+            .push(" AND (cancel_asked = 1 OR kind <> ")
+            .bind(ONE_AT_A_TIME);
         statement.push(" OR NOT EXISTS (SELECT 1 FROM tasks r WHERE r.kind = ");
         statement.bind(ONE_AT_A_TIME);
         statement.push(" AND r.state IN ('running', 'undoing')))");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cairn_types::ProjectId;
+use cairn_types::{Progress, ProjectId};
 use object_store::ObjectStore;
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -39,6 +39,21 @@ struct Inner {
 }
 
 impl Repository {
+    /// The same repository for a piece of work: what it asks of the store ends when that is cancelled.
+    pub fn for_work(&self, progress: &Arc<Progress>) -> Self {
+        let inner = Inner {
+            objects: self.inner.objects.for_work(progress),
+            config: self.inner.config.clone(),
+            log: self.inner.log.clone(),
+            projects: Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+            local: self.local.clone(),
+            parity: self.parity,
+        }
+    }
+
     /// Makes a new repository, and becomes its writer.
     ///
     /// Errors: `Conflict` there is one already; `Corrupt` there was one and its config is lost.

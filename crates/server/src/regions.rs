@@ -194,6 +194,7 @@ fn announcement(replica: &NewReplica) -> AnnounceReplicaRequest {
             disks: replica.disks.iter().map(resource).collect(),
             metadata: replica.metadata.clone(),
             expired_at: replica.expired_at,
+            operation_definition: replica.made_under.clone(),
         },
     }
 }

@@ -48,6 +48,7 @@ pub(crate) async fn announce(
         disks: wish.disks.into_iter().map(resource).collect(),
         metadata: wish.metadata,
         expired_at: wish.expired_at,
+        made_under: wish.operation_definition,
     };
     let here = &app.site.region;
     let awaited = app.service.announce_replica(caller, here, &new).await?;

@@ -26,8 +26,8 @@ const BACKOFF_SECONDS: i64 = 2;
 /// How long an idle engine waits before it looks again without being woken.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Places for tasks that wait for another region and are to be ended.
-const ENDED: usize = 1;
+/// Places for tasks that are to be ended and have none: what they undo moves no bytes.
+const ENDED: usize = 4;
 
 /// Drives the tasks of a catalogue. Several engines may share one catalogue.
 pub struct Engine<W> {
@@ -96,12 +96,14 @@ impl<W: Work> Engine<W> {
     }
 
     /// Drives up to `slots` tasks at a time, and beside them those that wait for
-    /// other regions, until the engine is stopped; then waits up to `grace` for
+    /// other regions and those that are to be ended, until the engine is stopped; then waits up to `grace` for
     /// those under way and gives back the rest.
     pub async fn run(&self, slots: usize, grace: Duration) {
-        let (mut running, mut distant) = (JoinSet::new(), JoinSet::new());
-        let distant_slots = DISTANT.len() * DISTANT_AT_A_TIME.unsigned_abs() as usize + ENDED;
+        let (mut running, mut distant, mut ended) =
+            <(JoinSet<()>, JoinSet<()>, JoinSet<()>)>::default();
+        let distant_slots = DISTANT.len() * DISTANT_AT_A_TIME.unsigned_abs() as usize;
         while !self.stop.is_cancelled() {
+            self.fill(&mut ended, (Lane::Ended, ENDED), grace).await;
             self.fill(&mut running, (Lane::Here, slots), grace).await;
             self.fill(&mut distant, (Lane::Distant, distant_slots), grace)
                 .await;
@@ -110,11 +112,13 @@ impl<W: Work> Engine<W> {
                 () = self.wake.notified() => {}
                 Some(_) = running.join_next() => {}
                 Some(_) = distant.join_next() => {}
+                Some(_) = ended.join_next() => {}
                 () = tokio::time::sleep(IDLE) => {}
             }
         }
         while running.join_next().await.is_some() {}
         while distant.join_next().await.is_some() {}
+        while ended.join_next().await.is_some() {}
     }
 
     /// Begins tasks of a lane until it is full, or none is due.

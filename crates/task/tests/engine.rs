@@ -418,6 +418,39 @@ async fn a_task_that_is_cancelled_before_its_time_never_runs() {
 }
 
 #[tokio::test]
+async fn a_task_that_waits_for_a_place_is_cancelled_at_once() {
+    let stage = Stage::new().await;
+    stage.script.plan(0, Next::Hang);
+    let waiting = OperationLogId::random();
+    let row = Task::new(waiting, "script", "{}".to_owned(), "", stage.clock.now());
+    let stop = CancellationToken::new();
+    let engine = stage.engine("busy", &stop);
+    let run = engine.run(1, std::time::Duration::ZERO);
+    let canceller = async {
+        // The one place is taken by a task that goes on for ever.
+        stage.script.reached.notified().await;
+        let mut tx = stage.meta.begin().await.unwrap();
+        tx.insert_task(&row).await.unwrap();
+        assert!(tx.ask_to_cancel(waiting, stage.clock.now()).await.unwrap());
+        tx.commit().await.unwrap();
+        loop {
+            let mut tx = stage.meta.read().await.unwrap();
+            let task = tx.task(waiting).await.unwrap().unwrap();
+            if task.state == TaskState::Failed {
+                break;
+            }
+            drop(tx);
+            tokio::task::yield_now().await;
+        }
+        stop.cancel();
+    };
+    let both = async { tokio::join!(run, canceller) };
+    let limit = std::time::Duration::from_secs(60);
+    let ended = tokio::time::timeout(limit, both).await;
+    ended.expect("it waits for the place that it does not need");
+}
+
+#[tokio::test]
 async fn a_task_that_is_done_when_it_is_cancelled_is_done() {
     let stage = Stage::new().await;
     assert!(stage.run().await);

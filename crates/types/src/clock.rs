@@ -29,6 +29,11 @@ impl Timestamp {
         self.0
     }
 
+    /// The instant `micros` later (earlier, if negative).
+    pub const fn plus_micros(self, micros: i64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
     /// The instant `seconds` later (earlier, if negative).
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self(self.0.saturating_add(seconds.saturating_mul(1_000_000)))

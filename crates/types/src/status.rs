@@ -38,17 +38,20 @@ pub enum VaultStep {
     StartDelete,
     /// Its deletion was given up.
     FailDelete,
+    /// Somebody had its deletion ended.
+    CancelDelete,
 }
 
 impl VaultStep {
     /// Every step.
-    pub const ALL: &'static [Self] = &[Self::StartDelete, Self::FailDelete];
+    pub const ALL: &'static [Self] = &[Self::StartDelete, Self::FailDelete, Self::CancelDelete];
 
     /// The states that the step leads away from.
     pub const fn from(self) -> &'static [VaultStatus] {
         match self {
             Self::StartDelete => &[VaultStatus::Available, VaultStatus::Error],
             Self::FailDelete => &[VaultStatus::Deleting, VaultStatus::Error],
+            Self::CancelDelete => &[VaultStatus::Deleting, VaultStatus::Available],
         }
     }
 
@@ -57,6 +60,7 @@ impl VaultStep {
         match self {
             Self::StartDelete => VaultStatus::Deleting,
             Self::FailDelete => VaultStatus::Error,
+            Self::CancelDelete => VaultStatus::Available,
         }
     }
 }
@@ -117,6 +121,8 @@ pub enum BackupStep {
     StartDelete,
     /// The deletion was given up.
     FailDelete,
+    /// Somebody had the deletion ended before any of the backup was gone.
+    CancelDelete,
 }
 
 impl BackupStep {
@@ -131,6 +137,7 @@ impl BackupStep {
         Self::QueueDelete,
         Self::StartDelete,
         Self::FailDelete,
+        Self::CancelDelete,
     ];
 
     /// The states that the step leads away from.
@@ -149,6 +156,7 @@ impl BackupStep {
             Self::QueueDelete => &[Available, Error],
             Self::StartDelete => &[Available, Error, WaitingDelete, Deleting],
             Self::FailDelete => &[WaitingDelete, Deleting, Error],
+            Self::CancelDelete => &[WaitingDelete, Deleting, Available],
         }
     }
 
@@ -156,7 +164,7 @@ impl BackupStep {
     pub const fn to(self) -> BackupStatus {
         match self {
             Self::StartProtect => BackupStatus::Protecting,
-            Self::FinishProtect | Self::EndRestore => BackupStatus::Available,
+            Self::FinishProtect | Self::EndRestore | Self::CancelDelete => BackupStatus::Available,
             Self::FailProtect | Self::FailDelete => BackupStatus::Error,
             Self::QueueRestore => BackupStatus::WaitingRestore,
             Self::StartRestore => BackupStatus::Restoring,

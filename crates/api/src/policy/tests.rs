@@ -138,6 +138,28 @@ fn a_change_tells_null_from_nothing() {
 }
 
 #[test]
+fn a_change_of_a_schedule_may_leave_its_rules_out() {
+    let read = |properties: Value| {
+        let body = json!({ "policy": { "trigger": { "properties": properties } } });
+        parse_body::<UpdatePolicyRequest>(body.to_string().as_bytes())
+    };
+    for good in [
+        json!({ "timezone": "Europe/Berlin" }),
+        json!({ "recurrence_rules": null }),
+        json!({ "start_window_minutes": 60 }),
+    ] {
+        assert!(read(good.clone()).is_ok(), "{good}");
+    }
+    for wrong in [
+        json!({ "timezone": "Nowhere" }),
+        json!({ "recurrence_rules": ["FREQ=NEVER"] }),
+        json!({ "start_window_minutes": 481 }),
+    ] {
+        assert!(read(wrong.clone()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn one_policy_or_several_are_bound() {
     let id = "7075c397-25a0-43e2-a83a-bb16eaca3ee5";
     let read = |body: Value| parse_body::<AssociatePolicyRequest>(body.to_string().as_bytes());

@@ -133,6 +133,7 @@ impl Service {
         let run = target.policy.as_ref();
         let new = NewReplica {
             expired_at: run.and_then(|run| stamp(&run.definition, self.now())),
+            made_under: run.map(|run| run.definition.clone()),
             ..new_replica(backup, children, target)
         };
         let announced = self
@@ -255,6 +256,7 @@ fn new_replica(backup: &Backup, children: &[Backup], target: &ReplicaTarget) -> 
         disks: children.iter().map(resource_of).collect(),
         metadata: backup.metadata.clone(),
         expired_at: None,
+        made_under: None,
     }
 }
 

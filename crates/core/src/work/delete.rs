@@ -3,7 +3,9 @@
 //! row would be found by nobody but the collector.
 
 use cairn_meta::Backup;
-use cairn_types::{BackupId, BackupStep, Progress, ProjectId, ResourceId, VaultId, VaultStep};
+use cairn_types::{
+    BackupId, BackupStep, Kind, Progress, ProjectId, ResourceId, VaultId, VaultStep,
+};
 
 use crate::{Error, Result, Service};
 
@@ -43,15 +45,22 @@ pub(super) async fn delete(service: &Service, backup: &Backup) -> Result<()> {
     Ok(())
 }
 
-/// Leaves a backup that could not be deleted as one that can be deleted again.
+/// Leaves a backup that is not deleted: as it was, if somebody had the deletion ended before any
+/// of it was gone, or as one that can be deleted again.
 pub(super) async fn give_up_backup(
     service: &Service,
-    project: ProjectId,
-    id: BackupId,
+    (project, id): (ProjectId, BackupId),
+    cancelled: bool,
     why: &str,
 ) -> Result<()> {
+    let whole = cancelled && is_whole(service, project, id).await?;
     let mut tx = service.meta().begin().await?;
     if let Some(mut backup) = tx.lock_backup(project, id).await? {
+        if whole && backup.protected_at.is_some() {
+            let (step, now) = (BackupStep::CancelDelete, service.now());
+            tx.step_backup(&mut backup, step, now).await?;
+            return Ok(tx.commit().await?);
+        }
         tx.step_backup(&mut backup, BackupStep::FailDelete, service.now())
             .await?;
         backup.error_message = Some(why.to_owned());
@@ -59,6 +68,16 @@ pub(super) async fn give_up_backup(
         tx.commit().await?;
     }
     Ok(())
+}
+
+/// Whether the repository has all of a backup: its receipt goes before anything else does.
+async fn is_whole(service: &Service, project: ProjectId, id: BackupId) -> Result<bool> {
+    let repository = service.repository().project(project).await?;
+    match repository.find(id).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Corrupt) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Deletes all backups of a vault.
@@ -104,11 +123,15 @@ pub(super) async fn give_up_vault(
     service: &Service,
     project: ProjectId,
     vault: VaultId,
+    cancelled: bool,
 ) -> Result<()> {
+    let step = match cancelled {
+        true => VaultStep::CancelDelete,
+        false => VaultStep::FailDelete,
+    };
     let mut tx = service.meta().begin().await?;
     if let Some(mut vault) = tx.lock_vault(project, vault).await? {
-        tx.step_vault(&mut vault, VaultStep::FailDelete, service.now())
-            .await?;
+        tx.step_vault(&mut vault, step, service.now()).await?;
         tx.commit().await?;
     }
     Ok(())

@@ -8,11 +8,13 @@ use std::time::Duration;
 use cairn_link::{Answered, Disks, Limit, answer};
 use cairn_task::Failure;
 use cairn_types::disk::{BlockId, DiskError, DiskReader};
-use cairn_types::{BackupId, BackupStatus, Kind, Progress, ProjectId, ReplicationId, ResourceId};
+use cairn_types::{
+    BackupId, BackupStatus, Kind, Progress, ProjectId, ReplicationId, ResourceId, Timestamp,
+};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Worker;
+use super::{Task, Worker};
 use crate::{Error, Refusal, RegionError, Result, Service};
 
 pub(super) const STEPS: &[&str] = &["send"];
@@ -150,23 +152,29 @@ impl Send<'_> {
         Ok(tx.commit().await?)
     }
 
-    /// The region need not wait any more. If it cannot be told, it finds out by the silence.
+    /// The region need not wait any more. If it cannot be told now, a task of its own goes on trying.
     pub(super) async fn undo(&self, why: &Failure) -> Result<()> {
-        let regions = self.service().regions();
-        let withdrawing = regions.withdraw(self.region, self.destination, self.replica);
-        let problem = match timeout(WITHDRAWING, withdrawing).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) if error.kind == Kind::NotFound => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it does not answer".to_owned(),
+        let there = (self.region, self.destination, self.replica);
+        let Err(problem) = withdraw(self.service(), there).await else {
+            return Ok(());
         };
         tracing::warn!(
             problem,
             region = self.region,
             why = why.text,
-            "A region could not be told that a replica will not come."
+            "A region could not be told yet that a replica will not come."
         );
-        Ok(())
+        let task = Task::Withdraw {
+            region: self.region.to_owned(),
+            destination: self.destination,
+            replica: self.replica,
+        };
+        let mut tx = self.service().meta().begin().await?;
+        let (shortest, _) = ROUNDS_SECONDS;
+        self.service()
+            .enqueue_silently(&mut tx, &task, shortest)
+            .await?;
+        Ok(tx.commit().await?)
     }
 
     fn disks(&self) -> Arc<dyn Disks> {
@@ -181,6 +189,48 @@ impl Send<'_> {
     fn service(&self) -> &Service {
         &self.worker.service
     }
+}
+
+/// Tells a region that a replica will not come; the problem, if that is to be tried again.
+async fn withdraw(
+    service: &Service,
+    (region, destination, replica): (&str, ProjectId, BackupId),
+) -> std::result::Result<(), String> {
+    let withdrawing = service.regions().withdraw(region, destination, replica);
+    match timeout(WITHDRAWING, withdrawing).await {
+        Ok(Err(error)) if error.kind == Kind::Transient => Err(error.to_string()),
+        Ok(Err(error)) if error.kind != Kind::NotFound => {
+            tracing::warn!(%error, region, "A region does not take a replica back.");
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(_) => Err("it does not answer".to_owned()),
+    }
+}
+
+/// As [`Send::undo`], by a task of its own: until the region answers, or would have
+/// found out by the silence.
+pub(super) async fn withdraw_later(
+    service: &Service,
+    since: Timestamp,
+    there: (&str, ProjectId, BackupId),
+) -> Result<()> {
+    let Err(problem) = withdraw(service, there).await else {
+        return Ok(());
+    };
+    let waited = service.now().seconds_since(since);
+    if waited >= service.replication_rules().patience_seconds {
+        tracing::warn!(
+            problem,
+            region = there.0,
+            "A region was never told that a replica will not come."
+        );
+        return Ok(());
+    }
+    let (shortest, longest) = ROUNDS_SECONDS;
+    Err(Error::Later {
+        seconds: (waited / 4).clamp(shortest, longest),
+    })
 }
 
 /// The disks of the backup that is replicated.

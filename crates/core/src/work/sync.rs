@@ -134,7 +134,7 @@ impl<'a> Sync<'a> {
         failures: &mut Failures,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let mut site = unless_cancelled(progress, Site::open(external)).await?;
+        let mut site = unless_cancelled(progress, Site::open(external, progress)).await?;
         let projects = unless_cancelled(progress, site.projects()).await?;
         for project in &projects {
             let done = self
@@ -255,7 +255,7 @@ impl<'a> Sync<'a> {
                 continue;
             }
             let _turn = unless_cancelled(progress, external.turn()).await?;
-            let mut site = unless_cancelled(progress, Site::open(external)).await?;
+            let mut site = unless_cancelled(progress, Site::open(external, progress)).await?;
             let found = unless_cancelled(progress, site.find(import)).await?;
             let Some((project, listed)) = found else {
                 missing = Refusal::NothingToImport;
@@ -311,7 +311,7 @@ impl<'a> Sync<'a> {
             drop(theirs);
             match done {
                 Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::NotFound) => {
-                    *site = unless_cancelled(progress, Site::open(site.external)).await?;
+                    *site = unless_cancelled(progress, Site::open(site.external, progress)).await?;
                     let is_there = unless_cancelled(progress, site.has(project, backup));
                     if !is_there.await? && !again {
                         // It was deleted there in the meantime.
@@ -394,11 +394,11 @@ impl<'a> Sync<'a> {
 }
 
 impl<'a> Site<'a> {
-    async fn open(external: &'a External) -> Result<Self> {
+    async fn open(external: &'a External, progress: &Arc<Progress>) -> Result<Self> {
         let repository = external.open().await?;
         Ok(Self {
             external,
-            repository,
+            repository: repository.for_work(progress),
         })
     }
 
