@@ -1,0 +1,115 @@
+//! Directories: lists of names in blocks. Indices over them are laid out so that they
+//! look like blocks without names, and are not needed here.
+
+use std::ops::ControlFlow;
+
+use super::{Ext, inline, inode};
+use crate::bytes::{crc32c_from, le16, le32};
+use crate::driver::{self, DIRECTORY_BYTES_MAX, Driver, Node, Place, Visit};
+use crate::error::{Error, Result};
+
+/// How long an entry is without its name, and the checksum at the end of a block, which looks like one.
+const ENTRY_BYTES: usize = 8;
+const TAIL_BYTES: usize = 12;
+const TAIL_TYPE: u8 = 0xDE;
+
+impl Ext {
+    pub(super) fn visit_names(&self, directory: &Node, visit: &mut Visit<'_>) -> Result<()> {
+        if inode::is_inline(directory) {
+            // The number of the directory above comes first.
+            let first = &inode::block_field(directory)[4..];
+            if self.visit_block(directory, first, visit)?.is_continue() {
+                let _ = self.visit_block(directory, inline::inline_rest(directory)?, visit)?;
+            }
+            return Ok(());
+        }
+        if directory.content_bytes > DIRECTORY_BYTES_MAX {
+            return Err(Error::TooLarge {
+                what: "a directory",
+                limit: DIRECTORY_BYTES_MAX,
+            });
+        }
+        let mut block = vec![0; self.block_bytes()];
+        let mut offset = 0;
+        while offset + block.len() as u64 <= directory.content_bytes {
+            let run = self.map(directory, offset, &mut None)?;
+            if run.place == Place::Hole {
+                offset = offset.saturating_add(run.length);
+                continue;
+            }
+            driver::read(self, &self.volume, directory, &mut None, offset, &mut block)?;
+            self.check_block(directory, &block)?;
+            if self.visit_block(directory, &block, visit)?.is_break() {
+                break;
+            }
+            offset += block.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The names in one block.
+    fn visit_block(
+        &self,
+        directory: &Node,
+        block: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<ControlFlow<()>> {
+        let bad = |why| Error::damaged(format!("directory {}", directory.id), why);
+        let mut at = 0;
+        while at + ENTRY_BYTES <= block.len() {
+            let entry = &block[at..];
+            let length = entry_bytes(le16(entry, 4), block.len());
+            let name_length = if self.superblock.has_file_types() {
+                usize::from(entry[6])
+            } else {
+                usize::from(le16(entry, 6))
+            };
+            if length < ENTRY_BYTES || !length.is_multiple_of(4) || length > entry.len() {
+                return Err(bad("an entry has a wrong length"));
+            }
+            let id = le32(entry, 0);
+            if id != 0 {
+                let name = entry[..length]
+                    .get(ENTRY_BYTES..ENTRY_BYTES + name_length)
+                    .ok_or_else(|| bad("a name is longer than its entry"))?;
+                if visit(name, u64::from(id))?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            at += length;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The checksum of a block of names; a block of an index has another, which nothing hangs on.
+    fn check_block(&self, directory: &Node, block: &[u8]) -> Result<()> {
+        let tail = &block[block.len() - TAIL_BYTES..];
+        let has_tail = le32(tail, 0) == 0
+            && usize::from(le16(tail, 4)) == TAIL_BYTES
+            && tail[6] == 0
+            && tail[7] == TAIL_TYPE;
+        if !self.superblock.has_checksums() || !has_tail {
+            return Ok(());
+        }
+        let content = &block[..block.len() - TAIL_BYTES];
+        if crc32c_from(self.inode_seed(directory), &[content]) != le32(tail, 8) {
+            return Err(Error::damaged(
+                format!("directory {}", directory.id),
+                "the checksum of a block is wrong",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The length of an entry, which has 16 bits also in blocks of 64 KiB.
+fn entry_bytes(stored: u16, block_bytes: usize) -> usize {
+    let stored = usize::from(stored);
+    if block_bytes < 65536 {
+        stored
+    } else if stored == 65535 || stored == 0 {
+        block_bytes
+    } else {
+        stored & 65532 | (stored & 3) << 16
+    }
+}

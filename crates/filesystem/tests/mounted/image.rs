@@ -1,0 +1,175 @@
+//! Images of file systems, filled through a mount.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::common::{Numbers, create, run, text};
+use crate::tree::{self, Plan};
+use crate::{copy, succeeds};
+
+/// A file system in a file.
+pub struct Image {
+    pub file: PathBuf,
+    folder: TempDir,
+}
+
+impl Image {
+    pub fn ext(kind: &str, options: &str, plan: &Plan, numbers: &mut Numbers) -> Self {
+        let program = format!("mkfs.{kind}");
+        let mut all = vec!["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+        all.extend(options.split(' '));
+        Self::make(&program, &all, plan.ext_bytes, plan, numbers)
+    }
+
+    pub fn xfs(options: &str, plan: &Plan, numbers: &mut Numbers) -> Self {
+        let mut all = vec!["-q", "-f"];
+        all.extend(options.split(' '));
+        // mkfs.xfs makes none below 300 MiB.
+        Self::make("mkfs.xfs", &all, 320 << 20, plan, numbers)
+    }
+
+    fn make(
+        program: &str,
+        options: &[&str],
+        size_bytes: u64,
+        plan: &Plan,
+        numbers: &mut Numbers,
+    ) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("image");
+        create(&file, size_bytes);
+        let mut arguments = options.to_vec();
+        arguments.push(text(&file));
+        run(program, &arguments);
+        let image = Self { file, folder };
+        image.fill(plan, numbers);
+        image
+    }
+
+    fn fill(&self, plan: &Plan, numbers: &mut Numbers) {
+        // Nothing is written back before its time, so that there is something to recover.
+        let options: &[&str] = if plan.dirty { &["noatime"] } else { &[] };
+        let mounted = Mounted::new(&self.file, options);
+        tree::grow(mounted.path(), plan, numbers);
+        if !plan.dirty && !plan.frozen {
+            return;
+        }
+        let taken = self.folder.path().join("taken");
+        if plan.frozen {
+            run("fsfreeze", &["--freeze", text(mounted.path())]);
+            copy(&self.file, &taken);
+            run("fsfreeze", &["--unfreeze", text(mounted.path())]);
+        } else {
+            run("sync", &["--file-system", text(mounted.path())]);
+            tree::change(mounted.path(), numbers);
+            run("sync", &["--file-system", text(mounted.path())]);
+            copy(&self.file, &taken);
+        }
+        drop(mounted);
+        std::fs::rename(&taken, &self.file).unwrap();
+    }
+}
+
+/// A file system in a file, mounted until it is dropped.
+pub struct Mounted {
+    folder: TempDir,
+    /// The file that is mounted, if it is a copy.
+    _copy: Option<TempDir>,
+}
+
+impl Mounted {
+    pub fn new(file: &Path, options: &[&str]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut all = vec!["loop"];
+        all.extend(options);
+        run(
+            "mount",
+            &["-o", &all.join(","), text(file), text(folder.path())],
+        );
+        Self {
+            folder,
+            _copy: None,
+        }
+    }
+
+    /// A copy, so that what a recovery writes is not seen by who reads the image.
+    pub fn copy_of(image: &Image) -> Self {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("copy");
+        copy(&image.file, &file);
+        let mut mounted = Self::new(&file, &["noatime"]);
+        mounted._copy = Some(folder);
+        mounted
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let path = text(self.folder.path());
+        // A frozen one cannot be unmounted; it is frozen only where the test failed.
+        if !succeeds("umount", &[path]) {
+            succeeds("fsfreeze", &["--unfreeze", path]);
+            if !succeeds("umount", &["--lazy", path]) {
+                eprintln!("{path} is still mounted");
+            }
+        }
+    }
+}
+
+/// Whether mounts do not work here, and nobody minds.
+pub fn mounts_are_excused() -> bool {
+    let folder = TempDir::new().unwrap();
+    let (file, point) = (folder.path().join("image"), folder.path().join("point"));
+    create(&file, 1 << 20);
+    std::fs::create_dir(&point).unwrap();
+    run("mkfs.ext2", &["-q", "-F", text(&file)]);
+    if succeeds("mount", &["-o", "loop", text(&file), text(&point)]) {
+        run("umount", &[text(&point)]);
+        return false;
+    }
+    let excused = std::env::var("CAIRN_NO_MOUNTS").is_ok_and(|value| value == "1");
+    assert!(
+        excused,
+        "an image cannot be mounted here, so nothing can be compared: run as root where loop devices \
+         are permitted, or set CAIRN_NO_MOUNTS=1 to go without"
+    );
+    eprintln!("NOT TESTED: images cannot be mounted here, and CAIRN_NO_MOUNTS=1 excuses it");
+    true
+}
+
+/// In which forms XFS keeps these inodes: the first digit of the mode, and the format.
+pub fn forms(file: &Path, inodes: &[u64]) -> Vec<String> {
+    let mut forms = Vec::new();
+    for some in inodes.chunks(500) {
+        let mut arguments = vec!["-r".to_owned()];
+        for inode in some {
+            for command in [
+                format!("inode {inode}"),
+                "print core.mode core.format".to_owned(),
+            ] {
+                arguments.extend(["-c".to_owned(), command]);
+            }
+        }
+        arguments.push(text(file).to_owned());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let printed = run("xfs_db", &arguments);
+        let mut kind = 0;
+        for line in printed.lines() {
+            let value = line.split(" = ").nth(1).unwrap_or_default();
+            if line.starts_with("core.mode") {
+                kind = u32::from_str_radix(value, 8).unwrap() >> 12;
+            } else if let Some((_, name)) = value.split_once(' ') {
+                let form = format!("{kind:x} {}", name.trim_matches(['(', ')']));
+                if !forms.contains(&form) {
+                    forms.push(form);
+                }
+            }
+        }
+    }
+    forms
+}

@@ -1,0 +1,190 @@
+//! Generated ext and XFS file systems: every entry and every byte is what a mount of a copy shows.
+//!
+//! Mounting takes root and loop devices. Where that is not permitted the test fails, unless
+//! `CAIRN_NO_MOUNTS=1` excuses it.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod compare;
+mod image;
+mod proto;
+mod tree;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use cairn_filesystem::{Content, FileSystem, Log};
+
+use common::{Numbers, RawDisk, run, seed, text};
+use image::{Image, Mounted, mounts_are_excused};
+use tree::Plan;
+
+/// The features of 25 file systems of the ext family, and how each is filled.
+#[rustfmt::skip]
+const EXT: [(&str, &str, Plan); 25] = [
+    ("ext4", "-b 1024", Plan::USUAL),
+    ("ext4", "-b 2048", Plan::USUAL),
+    ("ext4", "-b 4096", Plan::USUAL),
+    ("ext2", "-b 1024", Plan::USUAL),
+    ("ext2", "-b 4096", Plan::FRAGMENTED),
+    ("ext3", "-b 1024", Plan::FRAGMENTED),
+    ("ext3", "-b 4096 -I 128", Plan::USUAL),
+    ("ext4", "-b 1024 -O ^has_journal", Plan::MANY_NAMES),
+    ("ext4", "-b 4096 -O ^has_journal", Plan::MANY_NAMES),
+    ("ext4", "-b 1024 -O inline_data", Plan::USUAL),
+    ("ext4", "-b 4096 -O inline_data -I 512", Plan::USUAL),
+    ("ext4", "-b 1024 -O bigalloc -C 16384", Plan::USUAL),
+    ("ext4", "-b 4096 -O bigalloc -C 65536", Plan::FRAGMENTED),
+    ("ext4", "-b 4096 -O ^64bit", Plan::FRAGMENTED),
+    ("ext4", "-b 1024 -O ^64bit,^metadata_csum", Plan::FRAGMENTED),
+    ("ext4", "-b 4096 -O ^extent", Plan::FRAGMENTED),
+    ("ext4", "-b 1024 -O meta_bg,^resize_inode", Plan::MANY_NAMES),
+    ("ext4", "-b 1024 -O sparse_super2,^resize_inode -N 40000", Plan::MANY_NAMES),
+    ("ext4", "-b 1024 -O large_dir,casefold", Plan::USUAL),
+    ("ext4", "-b 4096 -O ^flex_bg,uninit_bg,^metadata_csum -G 1", Plan::USUAL),
+    ("ext4", "-b 4096", Plan::DIRTY),
+    ("ext4", "-b 1024 -O ^64bit,^metadata_csum", Plan::DIRTY),
+    ("ext3", "-b 1024", Plan::DIRTY),
+    ("ext4", "-b 1024 -O bigalloc,inline_data -C 4096", Plan::DIRTY),
+    ("ext4", "-b 4096 -O quota,project,metadata_csum_seed,ea_inode,verity,fast_commit", Plan::FROZEN),
+];
+
+/// The same of 19 file systems of XFS that Linux can mount.
+#[rustfmt::skip]
+const XFS: [(&str, Plan); 19] = [
+    ("-b size=4096", Plan::USUAL),
+    ("-b size=1024", Plan::USUAL),
+    ("-b size=2048 -n size=8192", Plan::USUAL),
+    ("-b size=1024 -n size=16384", Plan::MANY_NAMES),
+    ("-b size=1024", Plan::MANY_NAMES),
+    ("-b size=4096", Plan::MANY_NAMES),
+    ("-b size=1024", Plan::FRAGMENTED),
+    ("-b size=4096", Plan::FRAGMENTED),
+    ("-b size=4096 -m reflink=0,rmapbt=1", Plan::FRAGMENTED),
+    ("-b size=1024 -i size=2048", Plan::FRAGMENTED),
+    ("-b size=4096 -m reflink=1,bigtime=1 -i nrext64=1", Plan::FRAGMENTED),
+    ("-b size=1024 -m reflink=1 -i nrext64=1,sparse=1", Plan::USUAL),
+    ("-b size=4096 -m bigtime=0,inobtcount=0 -i sparse=0", Plan::USUAL),
+    ("-b size=4096 -m finobt=0,reflink=0", Plan::USUAL),
+    ("-b size=1024 -d agcount=16", Plan::MANY_NAMES),
+    ("-b size=4096 -s size=4096 -i maxpct=5", Plan::USUAL),
+    ("-b size=1024 -i attr=2 -l size=8m", Plan::USUAL),
+    ("-b size=4096 -m reflink=1", Plan::FROZEN),
+    ("-b size=1024 -m reflink=1", Plan::FROZEN),
+];
+
+#[test]
+fn ext_file_systems_are_read_as_linux_reads_them() {
+    if mounts_are_excused() {
+        return;
+    }
+    let seed = seed();
+    for (index, (kind, options, plan)) in EXT.iter().enumerate() {
+        println!("{kind} {options} {plan:?}");
+        let mut numbers = Numbers::new(seed.wrapping_add(index as u64));
+        let image = Image::ext(kind, options, plan, &mut numbers);
+        let disk = Arc::new(RawDisk::open(&image.file));
+        let size_bytes = std::fs::metadata(&image.file).unwrap().len();
+        let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+        let log = if plan.dirty {
+            Log::Replayed
+        } else {
+            Log::Clean
+        };
+        assert_eq!(file_system.log(), log, "{kind} {options}");
+        let mounted = Mounted::copy_of(&image);
+        compare::with_mount(&file_system, mounted.path(), &mut numbers);
+    }
+}
+
+#[test]
+fn xfs_is_read_as_linux_reads_it() {
+    if mounts_are_excused() {
+        return;
+    }
+    let seed = seed();
+    let mut forms = Vec::new();
+    for (index, (options, plan)) in XFS.iter().enumerate() {
+        println!("xfs {options} {plan:?}");
+        let mut numbers = Numbers::new(seed.wrapping_add(1000 + index as u64));
+        let image = Image::xfs(options, plan, &mut numbers);
+        let disk = Arc::new(RawDisk::open(&image.file));
+        let size_bytes = std::fs::metadata(&image.file).unwrap().len();
+        let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+        assert_eq!(file_system.found().content, Content::Xfs);
+        // Freezing writes everything back and leaves a note for a recovery.
+        assert_eq!(file_system.needs_recovery(), plan.frozen, "{options}");
+        let mounted = Mounted::copy_of(&image);
+        let inodes = compare::with_mount(&file_system, mounted.path(), &mut numbers);
+        drop(mounted);
+        forms.extend(image::forms(&image.file, &inodes));
+    }
+    for form in [
+        "4 local",
+        "4 extents",
+        "4 btree",
+        "8 extents",
+        "8 btree",
+        "a local",
+        "a extents",
+    ] {
+        let found = forms.iter().any(|other| other == form);
+        assert!(
+            found,
+            "no inode was kept as {form} (the type, and how): {forms:?}"
+        );
+    }
+}
+
+/// Version 4 is made by `mkfs.xfs` with its content, since Linux is about to mount it no more.
+#[test]
+fn xfs_of_version_4_is_read_as_it_was_made() {
+    let seed = seed();
+    let all = [
+        "-b size=4096 -n ftype=0",
+        "-b size=4096 -n ftype=1",
+        "-b size=1024 -n ftype=0",
+        "-b size=512 -n ftype=1",
+        "-b size=1024 -n size=8192",
+        "-b size=2048 -i size=512,attr=1",
+    ];
+    for (index, options) in all.iter().enumerate() {
+        println!("xfs of version 4 {options}");
+        let mut numbers = Numbers::new(seed.wrapping_add(2000 + index as u64));
+        let made = proto::make(&format!("-m crc=0 {options}"), &mut numbers);
+        let disk = Arc::new(RawDisk::open(&made.file));
+        let size_bytes = std::fs::metadata(&made.file).unwrap().len();
+        let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+        assert_eq!(file_system.log(), Log::Clean);
+        compare::with_source(&file_system, &made.source);
+    }
+}
+
+#[test]
+fn a_log_of_xfs_that_was_not_emptied_is_told() {
+    if mounts_are_excused() {
+        return;
+    }
+    let mut numbers = Numbers::new(seed());
+    let image = Image::xfs("-b size=4096", &Plan::DIRTY, &mut numbers);
+    let disk = Arc::new(RawDisk::open(&image.file));
+    let size_bytes = std::fs::metadata(&image.file).unwrap().len();
+    let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+    assert_eq!(file_system.log(), Log::Dirty);
+    // A mount empties it, and an unmount says so.
+    drop(Mounted::new(&image.file, &[]));
+    let disk = Arc::new(RawDisk::open(&image.file));
+    let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+    assert_eq!(file_system.log(), Log::Clean);
+}
+
+/// What a test leaves behind is taken away with the folder.
+fn copy(from: &Path, to: &Path) {
+    run("cp", &["--sparse=always", text(from), text(to)]);
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
