@@ -95,14 +95,7 @@ impl FileSystem {
             Content::Vfat => (Box::new(Fat::open(Arc::clone(&volume))?), Log::Clean),
             content => return Err(Error::NoFileSystem { content }),
         };
-        Ok(Self(Arc::new(Inner {
-            driver,
-            volume,
-            windows: Windows::default(),
-            found,
-            log,
-            lookups: Mutex::default(),
-        })))
+        Ok(Self(Arc::new(Inner::new(driver, volume, found, log))))
     }
 
     /// What it is, and what it calls itself.
@@ -233,6 +226,17 @@ impl Entry {
 }
 
 impl Inner {
+    fn new(driver: Box<dyn Driver>, volume: Arc<Volume>, found: Found, log: Log) -> Self {
+        Self {
+            driver,
+            volume,
+            windows: Windows::default(),
+            found,
+            log,
+            lookups: Mutex::default(),
+        }
+    }
+
     fn root(&self) -> Result<Node> {
         self.driver.node(self.driver.root())
     }
@@ -272,14 +276,27 @@ impl Inner {
     }
 
     fn lookup(&self, directory: &Node, name: &[u8]) -> Result<Option<u64>> {
-        if let Some(id) = self.windows.find(directory.id, name) {
-            return Ok(Some(id));
-        }
         let key = (directory.id, name.to_vec());
         let lookups = || self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(id) = lookups().get(&key) {
             return Ok(Some(*id));
         }
+        let found = match self.known(directory, name)? {
+            None => self.search(directory, name)?,
+            known => known,
+        };
+        if let Some(id) = found {
+            let mut lookups = lookups();
+            if lookups.len() >= LOOKUPS_MAX {
+                lookups.clear();
+            }
+            lookups.insert(key, id);
+        }
+        Ok(found)
+    }
+
+    /// Goes through the names of a directory until one is the one that was asked for.
+    fn search(&self, directory: &Node, name: &[u8]) -> Result<Option<u64>> {
         let mut found = None;
         self.names(directory, &mut |other, id| {
             if !self.driver.same_name(name, other) {
@@ -288,13 +305,6 @@ impl Inner {
             found = Some(id);
             ControlFlow::Break(())
         })?;
-        if let Some(id) = found {
-            let mut lookups = lookups();
-            if lookups.len() >= LOOKUPS_MAX {
-                lookups.clear();
-            }
-            lookups.insert(key, id);
-        }
         Ok(found)
     }
 
@@ -325,3 +335,6 @@ fn other_kind(path: &[u8], expected: &'static str) -> Error {
         expected,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,8 +62,8 @@ impl Window {
 pub(crate) struct Windows(Mutex<VecDeque<Arc<Window>>>);
 
 impl Windows {
-    /// The node of a name, if it is known.
-    pub(crate) fn find(&self, directory: u64, name: &[u8]) -> Option<u64> {
+    /// The node of a name, if it is in a window.
+    fn find(&self, directory: u64, name: &[u8]) -> Option<u64> {
         let windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let here = windows
             .iter()
@@ -135,6 +135,17 @@ impl Inner {
         let window = self.window(directory, after)?;
         let found = window.names.get(behind(&window, after));
         Ok(found.map(|(name, id)| (name.to_vec(), *id)))
+    }
+
+    /// The node of a name, if it is in a window or among the first names of its directory. Who asks for
+    /// one name asks for its neighbours too.
+    pub(crate) fn known(&self, directory: &Node, name: &[u8]) -> Result<Option<u64>> {
+        let found = self.windows.find(directory.id, name);
+        if found.is_some() {
+            return Ok(found);
+        }
+        self.window(directory, None)?;
+        Ok(self.windows.find(directory.id, name))
     }
 
     /// A window that has the first name behind `after`, if there is one.

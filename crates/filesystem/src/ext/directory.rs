@@ -38,9 +38,7 @@ impl Ext {
                 continue;
             }
             driver::read(self, &self.volume, directory, &mut None, offset, &mut block)?;
-            if !is_index(directory, offset, &block) {
-                self.check_block(directory, &block)?;
-            }
+            self.check_block(directory, offset, &block)?;
             if self.visit_block(directory, &block, visit)?.is_break() {
                 break;
             }
@@ -83,18 +81,18 @@ impl Ext {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The checksum of a block of names.
-    fn check_block(&self, directory: &Node, block: &[u8]) -> Result<()> {
-        let tail = &block[block.len() - TAIL_BYTES..];
-        let has_tail = le32(tail, 0) == 0
-            && usize::from(le16(tail, 4)) == TAIL_BYTES
-            && tail[6] == 0
-            && tail[7] == TAIL_TYPE;
-        if !self.superblock.has_checksums() || !has_tail {
+    /// The checksum of a block, be it one of names or of an index.
+    fn check_block(&self, directory: &Node, offset: u64, block: &[u8]) -> Result<()> {
+        if !self.superblock.has_checksums() {
             return Ok(());
         }
-        let content = &block[..block.len() - TAIL_BYTES];
-        if crc32c_from(self.inode_seed(directory), &[content]) != le32(tail, 8) {
+        let seed = self.inode_seed(directory);
+        let is_whole = if is_index(directory, offset, block) {
+            is_index_whole(seed, block)
+        } else {
+            are_names_whole(seed, block)
+        };
+        if !is_whole {
             return Err(Error::damaged(
                 format!("directory {}", directory.id),
                 "the checksum of a block is wrong",
@@ -104,12 +102,37 @@ impl Ext {
     }
 }
 
-/// Whether a block is one of an index, which has another checksum that nothing hangs on here, and may
-/// still end like a block of names.
+/// Whether a block is one of an index: the first, or one that has no names at all.
 fn is_index(directory: &Node, offset: u64, block: &[u8]) -> bool {
     const INDEXED: u32 = 0x1000;
     let is_empty = le32(block, 0) == 0 && entry_bytes(le16(block, 4), block.len()) == block.len();
     le32(&directory.raw, 0x20) & INDEXED != 0 && (offset == 0 || is_empty)
+}
+
+/// Names end in an entry of no name and a type of its own, which has the checksum.
+fn are_names_whole(seed: u32, block: &[u8]) -> bool {
+    let (names, tail) = block.split_at(block.len() - TAIL_BYTES);
+    let is_tail = le32(tail, 0) == 0
+        && usize::from(le16(tail, 4)) == TAIL_BYTES
+        && tail[6] == 0
+        && tail[7] == TAIL_TYPE;
+    is_tail && crc32c_from(seed, &[names]) == le32(tail, 8)
+}
+
+/// An index begins behind an entry that fills the block, or behind `.`, `..` and 8 bytes in the first
+/// block: how much there is room for and how much there is, then the checksum behind that room.
+fn is_index_whole(seed: u32, block: &[u8]) -> bool {
+    const ENTRY: usize = 8;
+    let is_first = usize::from(le16(block, 4)) == 12;
+    let start = if is_first { 32 } else { 8 };
+    let (limit, count) = (le16(block, start), le16(block, start + 2));
+    let used = start + usize::from(count) * ENTRY;
+    let tail = start + usize::from(limit) * ENTRY;
+    if count > limit || tail + 8 > block.len() {
+        return false;
+    }
+    let parts = [&block[..used], &block[tail..tail + 4], &[0; 4]];
+    crc32c_from(seed, &parts) == le32(block, tail + 4)
 }
 
 /// The length of an entry, which has 16 bits also in blocks of 64 KiB.

@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tempfile::TempDir;
+
 use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent};
 
 /// A disk in a file.
@@ -243,4 +245,14 @@ pub fn create(path: &Path, size_bytes: u64) {
 
 pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// A folder for images: in memory where there is room, since they are flushed all the time.
+pub fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let room = rustix::fs::statvfs(memory).map_or(0, |found| found.f_bavail * found.f_frsize);
+    let found = (room > 2 << 30).then(|| TempDir::new_in(memory));
+    found
+        .and_then(Result::ok)
+        .unwrap_or_else(|| TempDir::new().unwrap())
 }

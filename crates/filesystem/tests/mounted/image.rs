@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::common::{Numbers, create, run, text};
+use crate::common::{Numbers, create, folder, run, text};
 use crate::tree::{self, Plan};
 use crate::{copy, succeeds};
 
@@ -38,7 +38,7 @@ impl Image {
         plan: &Plan,
         numbers: &mut Numbers,
     ) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder();
         let file = folder.path().join("image");
         create(&file, size_bytes);
         let mut arguments = options.to_vec();
@@ -82,7 +82,7 @@ pub struct Mounted {
 
 impl Mounted {
     pub fn new(file: &Path, options: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder();
         let mut all = vec!["loop"];
         all.extend(options);
         run(
@@ -97,7 +97,7 @@ impl Mounted {
 
     /// A copy, so that what a recovery writes is not seen by who reads the image.
     pub fn copy_of(image: &Image) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder();
         let file = folder.path().join("copy");
         copy(&image.file, &file);
         let mut mounted = Self::new(&file, &["noatime"]);
@@ -125,7 +125,7 @@ impl Drop for Mounted {
 
 /// Whether mounts do not work here, and nobody minds.
 pub fn mounts_are_excused() -> bool {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let (file, point) = (folder.path().join("image"), folder.path().join("point"));
     create(&file, 1 << 20);
     std::fs::create_dir(&point).unwrap();

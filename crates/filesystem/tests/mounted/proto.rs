@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::common::{Numbers, create, run, text};
+use crate::common::{Numbers, create, folder, run, text};
 
 /// A file system, and the folder that its content is from.
 pub struct Made {
@@ -18,7 +18,7 @@ pub struct Made {
 }
 
 pub fn make(options: &str, numbers: &mut Numbers) -> Made {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let (file, source) = (folder.path().join("image"), folder.path().join("source"));
     fs::create_dir(&source).unwrap();
     grow(&source, numbers);
