@@ -1,10 +1,13 @@
 //! Numbers at a place in bytes, and their checksums. Whoever asks has made sure
 //! that the bytes are long enough.
 
-use crc::{CRC_32_ISCSI, CRC_32_ISO_HDLC, Crc, Table};
+use crc::{CRC_32_ISCSI, CRC_32_ISO_HDLC, CRC_32_MPEG_2, Crc, Table};
 
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 static CRC32: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
+
+/// CRC-32 with the highest bit first and without inversions, which older journals have.
+pub(crate) static CRC32_BE: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_MPEG_2);
 
 macro_rules! numbers {
     ($($name:ident $type:ty, $from:ident;)*) => {$(

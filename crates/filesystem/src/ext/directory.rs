@@ -30,8 +30,9 @@ impl Ext {
             });
         }
         let mut block = vec![0; self.block_bytes()];
-        let mut offset = 0;
-        while offset + block.len() as u64 <= directory.content_bytes {
+        let size = block.len() as u64;
+        let mut offset = 0u64;
+        while directory.content_bytes.saturating_sub(offset) >= size {
             let run = self.map(directory, offset, &mut None)?;
             if run.place == Place::Hole {
                 offset = offset.saturating_add(run.length);
@@ -42,7 +43,7 @@ impl Ext {
             if self.visit_block(directory, &block, visit)?.is_break() {
                 break;
             }
-            offset += block.len() as u64;
+            offset += size;
         }
         Ok(())
     }

@@ -7,8 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use crc::{Digest, Table};
+
 use super::Ext;
-use crate::bytes::{be16, be32, be64, crc32c_from, le16, le32};
+use crate::bytes::{CRC32_BE, be16, be32, be64, crc32c_from, le16, le32};
 use crate::driver::{Driver, Node, Place};
 use crate::error::{Error, Result};
 use crate::file_system::Log;
@@ -26,6 +28,9 @@ const COMMIT: u32 = 2;
 const SUPERBLOCK_OLD: u32 = 3;
 const SUPERBLOCK: u32 = 4;
 const REVOKE: u32 = 5;
+
+/// A compatible feature: commits have a checksum of all blocks of the transaction.
+const CHECKSUM: u32 = 0x1;
 
 // Incompatible features.
 const BITS_64: u32 = 0x2;
@@ -114,6 +119,8 @@ struct Journal<'a> {
     ext: &'a Ext,
     node: Node,
     features: u32,
+    /// Whether a commit has one checksum for the whole transaction, the older way.
+    sums_transactions: bool,
     seed: u32,
     /// The blocks that transactions are written to, in a circle.
     first: u32,
@@ -129,6 +136,7 @@ impl<'a> Journal<'a> {
             ext,
             node,
             features: 0,
+            sums_transactions: false,
             seed: 0,
             first: 0,
             end: 1,
@@ -152,6 +160,7 @@ impl<'a> Journal<'a> {
             )));
         }
         journal.features = features;
+        journal.sums_transactions = kind == SUPERBLOCK && be32(&bytes, 36) & CHECKSUM != 0;
         journal.seed = crc32c_from(!0, &[&bytes[48..64]]);
         if journal.has_checksums() {
             let parts = [&bytes[..0xfc], &[0; 4], &bytes[0x100..1024]];
@@ -220,12 +229,24 @@ impl<'a> Journal<'a> {
 }
 
 /// What a transaction did, until its commit is found.
-#[derive(Default)]
 struct Transaction {
     copies: Vec<(u64, Copied)>,
     revoked: Vec<u64>,
+    /// The checksum of its descriptors and copies, the older way.
+    sum: Digest<'static, u32, Table<16>>,
     /// Whether a copy is not what its tag says.
     damaged: bool,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self {
+            copies: Vec::new(),
+            revoked: Vec::new(),
+            sum: CRC32_BE.digest(),
+            damaged: false,
+        }
+    }
 }
 
 struct Replay<'a> {
@@ -252,7 +273,9 @@ impl Replay<'_> {
                     self.descriptor(&bytes, block, left)?
                 }
                 REVOKE if self.journal.is_whole(&bytes, tail) => self.revoke(&bytes)?,
-                COMMIT if self.journal.is_whole(&bytes, 16) => self.commit()?,
+                COMMIT if self.journal.is_whole(&bytes, 16) && self.is_sum_right(&bytes) => {
+                    self.commit()?
+                }
                 _ => return Ok(()),
             };
             for _ in 0..used {
@@ -267,6 +290,9 @@ impl Replay<'_> {
     fn descriptor(&mut self, bytes: &[u8], block: u32, left: u32) -> Result<u32> {
         let journal = &self.journal;
         let end = bytes.len() - if journal.has_checksums() { 4 } else { 0 };
+        if journal.sums_transactions {
+            self.pending.sum.update(bytes);
+        }
         let mut at = HEADER_BYTES;
         let (mut copy, mut used) = (block, 1);
         while let Some(tag) = Tag::parse(journal.features, &bytes[at..end]) {
@@ -280,6 +306,10 @@ impl Replay<'_> {
                 at: journal.place(copy)?,
                 escaped: tag.flags & ESCAPED != 0,
             };
+            if journal.sums_transactions {
+                let bytes = journal.block(copy)?;
+                self.pending.sum.update(&bytes);
+            }
             if journal.has_checksums() && !self.is_copy_whole(&tag, copied)? {
                 self.pending.damaged = true;
             }
@@ -305,6 +335,15 @@ impl Replay<'_> {
         } else {
             tag.checksum == sum & 0xffff
         })
+    }
+
+    /// Whether the checksum of a whole transaction is the one in its commit, or none is there.
+    fn is_sum_right(&self, commit: &[u8]) -> bool {
+        const CRC32: [u8; 2] = [1, 4];
+        let stored = be32(commit, 16);
+        let is_unused = commit[12..14] == [0, 0] && stored == 0;
+        let is_right = || commit[12..14] == CRC32 && self.pending.sum.clone().finalize() == stored;
+        !self.journal.sums_transactions || is_unused || is_right()
     }
 
     fn revoke(&mut self, bytes: &[u8]) -> Result<u32> {

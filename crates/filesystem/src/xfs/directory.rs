@@ -31,7 +31,7 @@ impl Xfs {
         let mut block = vec![0; self.superblock.directory_block_bytes as usize];
         let size = block.len() as u64;
         let mut offset = 0;
-        while offset + size <= length {
+        while length.saturating_sub(offset) >= size {
             let run = self.map(directory, offset, &mut None)?;
             if run.place == Place::Hole {
                 let blocks = (run.length / size).max(1);

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub mod made;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -10,10 +12,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
+use cairn_filesystem::FileSystem;
 use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent};
 
 /// A disk in a file.
@@ -236,6 +240,13 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr),
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Opens the file system in a file.
+pub fn open(file: &Path) -> FileSystem {
+    let disk = RawDisk::open(file);
+    let range = 0..disk.size_bytes();
+    FileSystem::open(Arc::new(disk), range).unwrap()
 }
 
 /// An empty file of a length.

@@ -7,16 +7,15 @@
 mod common;
 mod compare;
 mod image;
-mod proto;
 mod tree;
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use cairn_filesystem::{Content, FileSystem, Log};
+use cairn_filesystem::{Content, Log};
 
-use common::{Numbers, RawDisk, run, seed, text};
+use common::made::{self, Amount};
+use common::{Numbers, open, run, seed, text};
 use image::{Image, Mounted, mounts_are_excused};
 use tree::Plan;
 
@@ -84,9 +83,7 @@ fn ext_file_systems_are_read_as_linux_reads_them() {
         println!("{kind} {options} {plan:?}");
         let mut numbers = Numbers::new(seed.wrapping_add(index as u64));
         let image = Image::ext(kind, options, plan, &mut numbers);
-        let disk = Arc::new(RawDisk::open(&image.file));
-        let size_bytes = std::fs::metadata(&image.file).unwrap().len();
-        let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+        let file_system = open(&image.file);
         let log = if plan.dirty {
             Log::Replayed
         } else {
@@ -109,9 +106,7 @@ fn xfs_is_read_as_linux_reads_it() {
         println!("xfs {options} {plan:?}");
         let mut numbers = Numbers::new(seed.wrapping_add(1000 + index as u64));
         let image = Image::xfs(options, plan, &mut numbers);
-        let disk = Arc::new(RawDisk::open(&image.file));
-        let size_bytes = std::fs::metadata(&image.file).unwrap().len();
-        let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+        let file_system = open(&image.file);
         assert_eq!(file_system.found().content, Content::Xfs);
         // Freezing writes everything back and leaves a note for a recovery.
         assert_eq!(file_system.needs_recovery(), plan.frozen, "{options}");
@@ -130,6 +125,12 @@ fn xfs_is_read_as_linux_reads_it() {
     }
 }
 
+const AMOUNT: Amount = Amount {
+    names: 5000,
+    file_bytes: 20_000,
+    links: true,
+};
+
 /// Version 4 is made by `mkfs.xfs` with its content, since Linux is about to mount it no more.
 #[test]
 fn xfs_of_version_4_is_read_as_it_was_made() {
@@ -145,10 +146,8 @@ fn xfs_of_version_4_is_read_as_it_was_made() {
     for (index, options) in all.iter().enumerate() {
         println!("xfs of version 4 {options}");
         let mut numbers = Numbers::new(seed.wrapping_add(2000 + index as u64));
-        let made = proto::make(&format!("-m crc=0 {options}"), &mut numbers);
-        let disk = Arc::new(RawDisk::open(&made.file));
-        let size_bytes = std::fs::metadata(&made.file).unwrap().len();
-        let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+        let made = made::xfs(&format!("-m crc=0 {options}"), AMOUNT, &mut numbers);
+        let file_system = open(&made.file);
         assert_eq!(file_system.log(), Log::Clean);
         compare::with_source(&file_system, &made.source);
     }
@@ -161,14 +160,11 @@ fn a_log_of_xfs_that_was_not_emptied_is_told() {
     }
     let mut numbers = Numbers::new(seed());
     let image = Image::xfs("-b size=4096", &Plan::DIRTY, &mut numbers);
-    let disk = Arc::new(RawDisk::open(&image.file));
-    let size_bytes = std::fs::metadata(&image.file).unwrap().len();
-    let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+    let file_system = open(&image.file);
     assert_eq!(file_system.log(), Log::Dirty);
     // A mount empties it, and an unmount says so.
     drop(Mounted::new(&image.file, &[]));
-    let disk = Arc::new(RawDisk::open(&image.file));
-    let file_system = FileSystem::open(disk, 0..size_bytes).unwrap();
+    let file_system = open(&image.file);
     assert_eq!(file_system.log(), Log::Clean);
 }
 

@@ -1,0 +1,330 @@
+//! Disks with a few bytes changed: whatever they say, nothing panics, nothing goes on for ever, little is
+//! read, and where structures have checksums nothing wrong is told.
+
+mod common;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+
+use cairn_filesystem::{Entry, Error, FileSystem, Layout};
+use cairn_types::disk::{DiskError, DiskReader, Extent};
+use cairn_types::tree::EntryKind;
+use proptest::prelude::*;
+
+use common::made::{self, Amount};
+use common::{ChangedDisk, MemoryDisk, Numbers, PAGE, run, text};
+
+/// Changed disks for each case of a test.
+const DISKS: u64 = 8;
+/// Bytes that looking at one disk may read: that of all files and directories several times over.
+const READ_MAX: u64 = 256 << 20;
+/// Entries that one disk may be found to have; it has some 500.
+const ENTRIES_MAX: usize = 20_000;
+
+const AMOUNT: Amount = Amount {
+    names: 300,
+    file_bytes: 3000,
+    links: true,
+};
+
+fn ext(kind: &str, options: &str) -> MemoryDisk {
+    let made = made::ext(kind, options, 4 << 20, AMOUNT, &mut Numbers::new(1));
+    MemoryDisk::load(&made.file)
+}
+
+fn xfs(options: &str) -> MemoryDisk {
+    MemoryDisk::load(&made::xfs(options, AMOUNT, &mut Numbers::new(2)).file)
+}
+
+fn fat(options: &str, size_bytes: u64) -> MemoryDisk {
+    let amount = Amount {
+        links: false,
+        ..AMOUNT
+    };
+    let made = made::fat(options, size_bytes, amount, &mut Numbers::new(3));
+    MemoryDisk::load(&made.file)
+}
+
+/// One with something in its journal.
+fn with_journal(options: &str, open: &str) -> MemoryDisk {
+    let made = made::ext("ext4", options, 4 << 20, AMOUNT, &mut Numbers::new(4));
+    let data = made.folder.path().join("data");
+    made::write(&data, &vec![7; 12 << 10]);
+    let commands = made.folder.path().join("commands");
+    let mut list = format!("{open}\n");
+    for block in (2000..2400).step_by(40) {
+        let blocks: Vec<String> = (block..block + 12).map(|block| block.to_string()).collect();
+        list += &format!(
+            "jw -b {} {}\njw -r {block}\n",
+            blocks.join(","),
+            text(&data)
+        );
+    }
+    made::write(&commands, format!("{list}jc\n").as_bytes());
+    run("debugfs", &["-w", "-f", text(&commands), text(&made.file)]);
+    MemoryDisk::load(&made.file)
+}
+
+/// Reads the disk that is changed, which lives as long as the test.
+struct Shared(ChangedDisk<'static>);
+
+impl DiskReader for Shared {
+    fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent, DiskError> {
+        self.0.extent_at(offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        self.0.read_at(offset, buffer)
+    }
+
+    fn check_unchanged(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+/// Changes up to 16 places: a bit, a byte, a number, or bytes from elsewhere on the disk.
+fn change(disk: &'static MemoryDisk, numbers: &mut Numbers) -> ChangedDisk<'static> {
+    let pages = disk.page_numbers();
+    let mut changed = ChangedDisk::new(disk);
+    for _ in 0..1 + numbers.below(16) {
+        let place = |numbers: &mut Numbers| {
+            // The beginning of a disk says most.
+            let end = if numbers.one_in(3) {
+                pages.len().min(8)
+            } else {
+                pages.len()
+            };
+            pages[numbers.below(end as u64) as usize] * PAGE as u64 + numbers.below(PAGE as u64)
+        };
+        let at = place(numbers);
+        let byte = |at: u64| {
+            disk.pages
+                .get(&(at / PAGE as u64))
+                .map_or(0, |page| page[at as usize % PAGE])
+        };
+        match numbers.below(5) {
+            0 => changed.change(at, byte(at) ^ 1 << numbers.below(8)),
+            1 => changed.change(at, numbers.next() as u8),
+            2 => {
+                let number = *numbers.one_of(&[0, 1, 0x7f, 0x80, 0xff]);
+                for offset in 0..*numbers.one_of(&[1, 2, 4, 8]) {
+                    changed.change((at + offset).min(disk.size_bytes - 1), number);
+                }
+            }
+            3 => changed.change(at, byte(at).wrapping_add(*numbers.one_of(&[1, 255]))),
+            _ => {
+                let from = place(numbers) & !3;
+                for offset in 0..*numbers.one_of(&[4, 8, 16, 64]) {
+                    changed.change(
+                        ((at & !3) + offset).min(disk.size_bytes - 1),
+                        byte(from + offset),
+                    );
+                }
+            }
+        }
+    }
+    changed
+}
+
+/// What was found at a path: what it is, and its target if it is a link.
+type Seen = BTreeMap<Vec<u8>, (Entry, Vec<u8>)>;
+
+/// Looks at everything, and at parts of all files.
+fn look(file_system: &FileSystem, numbers: &mut Numbers) -> Seen {
+    let mut seen = Seen::new();
+    let mut buffer = vec![0; 10_000];
+    for (index, (path, entry)) in file_system.walk(b"/").unwrap().enumerate() {
+        assert!(index < ENTRIES_MAX, "too many entries");
+        let Ok(entry) = entry else { continue };
+        let mut target = Vec::new();
+        match entry.metadata.kind {
+            EntryKind::File => {
+                if let Ok(file) = file_system.file(&path) {
+                    assert!(file.size_bytes() == entry.metadata.size_bytes);
+                    let _ = file.read_at(0, &mut buffer);
+                    let _ = file.read_at(numbers.next() % (file.size_bytes() + 1), &mut buffer);
+                    let mut offset = 0;
+                    for _ in 0..100 {
+                        let Ok(extent) = file.extent_at(offset) else {
+                            break;
+                        };
+                        assert!(extent.length > 0);
+                        offset = extent.end();
+                    }
+                }
+            }
+            EntryKind::Symlink => {
+                let Ok(read) = file_system.read_link(&path) else {
+                    continue;
+                };
+                target = read;
+                let _ = file_system.resolve(&path);
+            }
+            EntryKind::Directory if numbers.one_in(4) => {
+                let _ = file_system.list(&path, None, 5);
+            }
+            _ => {}
+        }
+        seen.insert(path, (entry, target));
+    }
+    seen
+}
+
+fn open(disk: ChangedDisk<'static>) -> (Arc<Shared>, Result<FileSystem, Error>) {
+    let disk = Arc::new(Shared(disk));
+    let reader: Arc<dyn DiskReader> = disk.clone();
+    let size_bytes = reader.size_bytes();
+    (disk, FileSystem::open(reader, 0..size_bytes))
+}
+
+fn check_disk(disk: &'static MemoryDisk, seed: u64, original: Option<&Seen>) {
+    let mut numbers = Numbers::new(seed);
+    for _ in 0..DISKS {
+        let (disk, opened) = open(change(disk, &mut numbers));
+        match opened {
+            Ok(file_system) => {
+                let seen = look(&file_system, &mut numbers);
+                if let Some(original) = original {
+                    assert_nothing_wrong(original, &seen);
+                }
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        let read_bytes = disk.0.read_bytes.load(Ordering::Relaxed);
+        assert!(read_bytes < READ_MAX, "{read_bytes} bytes were read");
+    }
+}
+
+/// What is told is what it was: there may be less, and nothing else.
+fn assert_nothing_wrong(original: &Seen, seen: &Seen) {
+    for (path, (entry, _)) in seen {
+        let before = original.get(path);
+        let before = before.unwrap_or_else(|| panic!("{} was never there", path.escape_ascii()));
+        assert_eq!(entry, &before.0, "{}", path.escape_ascii());
+    }
+}
+
+fn whole(disk: &'static MemoryDisk) -> Seen {
+    let (_, opened) = open(ChangedDisk::new(disk));
+    let seen = look(&opened.unwrap(), &mut Numbers::new(0));
+    assert!(seen.len() > 300, "too little is there: {}", seen.len());
+    seen
+}
+
+macro_rules! damaged {
+    ($($name:ident: $disk:expr, checksums: $checksums:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            static DISK: LazyLock<MemoryDisk> = LazyLock::new(|| $disk);
+            let original = whole(&DISK);
+            let original = $checksums.then_some(&original);
+            proptest!(ProptestConfig { failure_persistence: None, ..Default::default() }, |(seed: u64)| {
+                check_disk(&DISK, seed, original);
+            });
+        }
+    )*};
+}
+
+damaged! {
+    a_damaged_ext2: ext("ext2", "-b 1024"), checksums: false;
+    a_damaged_ext4: ext("ext4", "-b 1024"), checksums: true;
+    a_damaged_ext4_without_checksums:
+        ext("ext4", "-b 1024 -O ^metadata_csum,^has_journal"), checksums: false;
+    a_damaged_ext4_with_content_in_inodes:
+        ext("ext4", "-b 1024 -O ^metadata_csum,inline_data,meta_bg,^resize_inode,^has_journal -I 512"),
+        checksums: false;
+    a_damaged_journal: with_journal("-b 1024 -O ^metadata_csum", "jo"), checksums: false;
+    a_damaged_journal_with_checksums: with_journal("-b 1024", "jo -c -v 3"), checksums: true;
+    a_damaged_xfs_of_version_4: xfs("-m crc=0 -b size=1024"), checksums: false;
+    a_damaged_xfs_of_version_5: xfs("-b size=1024"), checksums: true;
+    a_damaged_fat12: fat("-F 12", 2 << 20), checksums: false;
+    a_damaged_fat16: fat("-F 16 -s 1", 8 << 20), checksums: false;
+    a_damaged_fat32: fat("-F 32 -s 1", 34 << 20), checksums: false;
+}
+
+/// Tables with random entries, which a program would not write.
+fn divided(numbers: &mut Numbers) -> MemoryDisk {
+    let mut disk = MemoryDisk {
+        pages: Default::default(),
+        size_bytes: numbers.below(8 << 20),
+    };
+    let mut sector = |number: u64, numbers: &mut Numbers| {
+        let page = disk
+            .pages
+            .entry(number * 512 / PAGE as u64)
+            .or_insert_with(|| Box::new([0; PAGE]));
+        let sector = &mut page[number as usize * 512 % PAGE..][..512];
+        for entry in 0..4 {
+            let at = 446 + entry * 16;
+            sector[at + 4] = *numbers.one_of(&[0, 5, 0x0f, 0x83, 0x83]);
+            let first = *numbers.one_of(&[0, 1, 2, 5, u64::from(u32::MAX)]);
+            sector[at + 8..at + 12].copy_from_slice(&(first as u32).to_le_bytes());
+            let count = *numbers.one_of(&[0, 1, 100, u64::from(u32::MAX)]);
+            sector[at + 12..at + 16].copy_from_slice(&(count as u32).to_le_bytes());
+        }
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    };
+    for number in 0..12 {
+        sector(number, numbers);
+    }
+    disk
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn a_table_that_goes_in_circles_ends(seed: u64) {
+        let disk: &'static MemoryDisk = Box::leak(Box::new(divided(&mut Numbers::new(seed))));
+        let disk: Arc<dyn DiskReader> = Arc::new(Shared(ChangedDisk::new(disk)));
+        let layout = Layout::read(&disk).unwrap();
+        prop_assert!(layout.partitions.len() <= 4 + 4 * 100);
+        let numbers: HashSet<u32> = layout.partitions.iter().map(|one| one.number).collect();
+        prop_assert_eq!(numbers.len(), layout.partitions.len());
+        for partition in &layout.partitions {
+            prop_assert!(partition.range.start < partition.range.end);
+            prop_assert!(partition.range.end <= disk.size_bytes());
+        }
+    }
+
+    #[test]
+    fn a_damaged_gpt_is_told_or_right(seed: u64) {
+        static DISK: LazyLock<MemoryDisk> = LazyLock::new(|| {
+            let folder = common::folder();
+            let file = folder.path().join("disk");
+            common::create(&file, 4 << 20);
+            let script = folder.path().join("script");
+            made::write(&script, b"label: gpt\nsize=1MiB, name=one\nsize=64KiB\n5: size=128KiB\n");
+            let commands = folder.path().join("commands");
+            made::write(&commands, format!("I\n{}\nw\n", text(&script)).as_bytes());
+            let shell = format!("fdisk {} < {}", text(&file), text(&commands));
+            run("sh", &["-c", &shell]);
+            MemoryDisk::load(&file)
+        });
+        let whole: Arc<dyn DiskReader> = Arc::new(Shared(ChangedDisk::new(&DISK)));
+        let whole = Layout::read(&whole).unwrap();
+        prop_assert_eq!(whole.partitions.len(), 3);
+        let mut numbers = Numbers::new(seed);
+        for _ in 0..DISKS {
+            let mut disk = change(&DISK, &mut numbers);
+            // What says that there is such a table has no checksum.
+            disk.changes.entry(0).and_modify(|page| page[446..512].copy_from_slice(&DISK.pages[&0][446..512]));
+            let disk: Arc<dyn DiskReader> = Arc::new(Shared(disk));
+            match Layout::read(&disk) {
+                Ok(layout) => {
+                    let ranges = |layout: &Layout| -> Vec<_> {
+                        let partitions = layout.partitions.iter();
+                        partitions.map(|one| (one.number, one.range.clone(), one.name.clone())).collect()
+                    };
+                    prop_assert_eq!(ranges(&layout), ranges(&whole));
+                }
+                Err(error) => prop_assert_eq!(error.kind(), cairn_types::Kind::Corrupt),
+            }
+        }
+    }
+}
