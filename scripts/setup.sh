@@ -13,7 +13,11 @@ packages=(build-essential ca-certificates e2fsprogs python3 qemu-utils)
 requirements=
 case $target in
   run) ;;
-  test) packages+=(libnbd-bin postgresql python3-venv) requirements=tests/requirements.txt ;;
+  # Clients of exported disks; what makes file systems that files are read out of.
+  test)
+    packages+=(dosfstools fdisk libnbd-bin mount mtools postgresql python3-venv util-linux xfsprogs)
+    requirements=tests/requirements.txt
+    ;;
   test-clients) packages+=(python3-venv) requirements=tests/requirements.txt ;;
   # borg is built here; the libraries are what it is built upon.
   bench)

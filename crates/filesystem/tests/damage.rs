@@ -1,6 +1,8 @@
 //! Disks with a few bytes changed: whatever they say, nothing panics, nothing goes on for ever, little is
 //! read, and where structures have checksums nothing wrong is told.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::{BTreeMap, HashSet};
@@ -16,7 +18,7 @@ use common::made::{self, Amount};
 use common::{ChangedDisk, MemoryDisk, Numbers, PAGE, run, text};
 
 /// Changed disks for each case of a test.
-const DISKS: u64 = 8;
+const DISKS: u64 = 4;
 /// Bytes that looking at one disk may read: that of all files and directories several times over.
 const READ_MAX: u64 = 256 << 20;
 /// Entries that one disk may be found to have; it has some 500.
@@ -185,7 +187,13 @@ fn open(disk: ChangedDisk<'static>) -> (Arc<Shared>, Result<FileSystem, Error>) 
 fn check_disk(disk: &'static MemoryDisk, seed: u64, original: Option<&Seen>) {
     let mut numbers = Numbers::new(seed);
     for _ in 0..DISKS {
-        let (disk, opened) = open(change(disk, &mut numbers));
+        let mut changed = change(disk, &mut numbers);
+        if original.is_some() {
+            // That ext4 has checksums at all stands in one bit, which none of them covers then.
+            let features = 1024 + 0x64;
+            changed.restore(features..features + 4);
+        }
+        let (disk, opened) = open(changed);
         match opened {
             Ok(file_system) => {
                 let seen = look(&file_system, &mut numbers);
@@ -313,7 +321,7 @@ proptest! {
         for _ in 0..DISKS {
             let mut disk = change(&DISK, &mut numbers);
             // What says that there is such a table has no checksum.
-            disk.changes.entry(0).and_modify(|page| page[446..512].copy_from_slice(&DISK.pages[&0][446..512]));
+            disk.restore(446..512);
             let disk: Arc<dyn DiskReader> = Arc::new(Shared(disk));
             match Layout::read(&disk) {
                 Ok(layout) => {

@@ -1,5 +1,7 @@
 //! Disks with partitions, and FAT, as the programs make them that everybody uses.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

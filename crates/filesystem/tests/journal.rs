@@ -1,5 +1,7 @@
 //! Journals that `debugfs` wrote: replayed here and by `e2fsck`, they give the same files.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
@@ -135,6 +136,16 @@ impl<'a> ChangedDisk<'a> {
             .entry(number)
             .or_insert_with(|| before.cloned().unwrap_or_else(|| Box::new([0; PAGE])));
         page[offset as usize % PAGE] = byte;
+    }
+}
+
+impl ChangedDisk<'_> {
+    /// Takes back what was changed of some bytes of the first page.
+    pub fn restore(&mut self, range: Range<usize>) {
+        if let Some(page) = self.changes.get_mut(&0) {
+            let before = &self.disk.pages[&0];
+            page[range.clone()].copy_from_slice(&before[range]);
+        }
     }
 }
 

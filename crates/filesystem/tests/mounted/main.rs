@@ -3,6 +3,8 @@
 //! Mounting takes root and loop devices. Where that is not permitted the test fails, unless
 //! `CAIRN_NO_MOUNTS=1` excuses it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
