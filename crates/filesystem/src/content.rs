@@ -199,3 +199,61 @@ fn fat(head: &[u8]) -> Option<Found> {
     let label = padded_text(&head[label..label + 11]).filter(|label| label != "NO NAME");
     Some(Found::new(Content::Vfat, label, Some(uuid)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told by bytes at these places.
+    fn found(places: &[(usize, &[u8])]) -> (Content, Option<String>, Option<String>) {
+        let mut head = vec![0; HEAD_BYTES as usize];
+        for (at, bytes) in places {
+            head[*at..*at + bytes.len()].copy_from_slice(bytes);
+        }
+        let found = volume(&head).or_else(|| btrfs(&head));
+        let found = found.unwrap_or(Found::new(Content::Unknown, None, None));
+        (found.content, found.label, found.uuid)
+    }
+
+    #[test]
+    fn what_is_not_read_is_told_apart() {
+        let text = |text: &str| Some(text.to_owned());
+        let uuid = "6f3c0a52-0ad5-4a5c-9f0e-2f1f1d0a9b11";
+        let luks = found(&[
+            (0, b"LUKS\xba\xbe\0\x02"),
+            (24, b"secret"),
+            (168, uuid.as_bytes()),
+        ]);
+        assert_eq!(luks, (Content::Luks, text("secret"), text(uuid)));
+        // Version 1 has no label: other things stand there.
+        let luks = found(&[
+            (0, b"LUKS\xba\xbe\0\x01"),
+            (24, b"xts-plain64"),
+            (168, uuid.as_bytes()),
+        ]);
+        assert_eq!(luks, (Content::Luks, None, text(uuid)));
+        let id = "abcdefghijklmnopqrstuvwxyz012345";
+        for sector in [0, 512, 1536] {
+            let label: [(usize, &[u8]); 3] = [
+                (sector, b"LABELONE"),
+                (sector + 24, b"LVM2 001"),
+                (sector + 32, id.as_bytes()),
+            ];
+            assert_eq!(found(&label), (Content::Lvm, None, text(id)));
+        }
+        let ntfs = found(&[
+            (3, b"NTFS    "),
+            (0x48, &[0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 1]),
+        ]);
+        assert_eq!(ntfs, (Content::Ntfs, None, text("0123456789ABCDEF")));
+        let start = 64 * 1024;
+        let btrfs = found(&[
+            (start + 0x40, b"_BHRfS_M"),
+            (start + 0x12b, b"pool"),
+            (start + 0x20, &[0x11; 16]),
+        ]);
+        let uuid = text("11111111-1111-1111-1111-111111111111");
+        assert_eq!(btrfs, (Content::Btrfs, text("pool"), uuid));
+        assert_eq!(found(&[]).0, Content::Unknown);
+    }
+}

@@ -54,6 +54,9 @@ impl Ext {
             ext.read_block_part(SUPERBLOCK_OFFSET / block_bytes, within, &mut bytes)?;
             ext.superblock = Superblock::parse(&bytes)?;
         }
+        if ext.superblock.is_unclean() {
+            ext.log = Log::Dirty;
+        }
         ext.node(ROOT)?;
         Ok(ext)
     }

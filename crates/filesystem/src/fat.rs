@@ -13,6 +13,7 @@ use cairn_types::tree::{EntryKind, FileTime, Metadata};
 use crate::bytes::{le16, le32};
 use crate::driver::{Driver, Hint, Node, Place, Run, Visit};
 use crate::error::{Error, Result};
+use crate::file_system::Log;
 use crate::volume::Volume;
 
 mod geometry;
@@ -40,13 +41,30 @@ const LONG_NAME: u8 = 0x0f;
 pub(crate) struct Fat {
     volume: Arc<Volume>,
     geometry: Geometry,
+    log: Log,
 }
 
 impl Fat {
     pub(crate) fn open(volume: Arc<Volume>) -> Result<Self> {
         let boot = volume.read_vec(0, 512)?;
         let geometry = Geometry::parse(&boot)?;
-        Ok(Self { volume, geometry })
+        // Linux notes there that it is mounted, or was until it lost power.
+        let state = if geometry.is_32() { boot[65] } else { boot[37] };
+        let log = if state & 1 == 0 {
+            Log::Clean
+        } else {
+            Log::Dirty
+        };
+        Ok(Self {
+            volume,
+            geometry,
+            log,
+        })
+    }
+
+    /// There is none; whether it was in use.
+    pub(crate) fn log(&self) -> Log {
+        self.log
     }
 
     /// The cluster behind another one of a chain.

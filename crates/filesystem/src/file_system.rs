@@ -32,8 +32,8 @@ pub enum Log {
     Clean,
     /// It held changes, and they are taken into account.
     Replayed,
-    /// It may hold changes that are not seen: the last seconds before the backup may be missing, and
-    /// files that changed then may be found damaged.
+    /// It may hold changes that are not seen, or there is none and the file system was in use: what was changed
+    /// last before the backup may be missing, and may be found damaged.
     Dirty,
 }
 
@@ -92,7 +92,11 @@ impl FileSystem {
                 let log = xfs.log();
                 (Box::new(xfs), log)
             }
-            Content::Vfat => (Box::new(Fat::open(Arc::clone(&volume))?), Log::Clean),
+            Content::Vfat => {
+                let fat = Fat::open(Arc::clone(&volume))?;
+                let log = fat.log();
+                (Box::new(fat), log)
+            }
             content => return Err(Error::NoFileSystem { content }),
         };
         Ok(Self(Arc::new(Inner::new(driver, volume, found, log))))
@@ -108,7 +112,7 @@ impl FileSystem {
         self.0.log
     }
 
-    /// Whether its log may hold changes that are not seen; people are to be told.
+    /// Whether there may be changes that are not seen; people are to be told.
     pub fn needs_recovery(&self) -> bool {
         self.0.log == Log::Dirty
     }

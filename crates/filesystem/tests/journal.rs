@@ -5,6 +5,8 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cairn_filesystem::Log;
@@ -93,6 +95,26 @@ fn write_journal(
     let list = made.folder.path().join("commands");
     made::write(&list, commands.as_bytes());
     run("debugfs", &["-w", "-f", text(&list), text(&made.file)]);
+}
+
+#[test]
+fn a_file_system_without_a_journal_that_was_in_use_is_told() {
+    let mut numbers = Numbers::new(seed());
+    let made = made::ext("ext2", "", 8 << 20, AMOUNT, &mut numbers);
+    assert_eq!(open(&made.file).log(), Log::Clean);
+    run(
+        "debugfs",
+        &["-w", "-R", "set_super_value state 0", text(&made.file)],
+    );
+    let file_system = open(&made.file);
+    assert!(file_system.needs_recovery());
+    for (options, state) in [("-F 16", 37), ("-F 32", 65)] {
+        let made = made::fat(options, 40 << 20, AMOUNT, &mut numbers);
+        assert_eq!(open(&made.file).log(), Log::Clean);
+        let file = File::options().write(true).open(&made.file).unwrap();
+        file.write_all_at(&[1], state).unwrap();
+        assert!(open(&made.file).needs_recovery());
+    }
 }
 
 #[test]

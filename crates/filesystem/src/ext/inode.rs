@@ -58,6 +58,9 @@ impl Ext {
             return Err(bad("the uppermost directory is none"));
         }
         let content_bytes = self.content_bytes(kind, &raw);
+        if content_bytes > i64::MAX as u64 {
+            return Err(bad("its length is wrong"));
+        }
         let is_file = kind == EntryKind::File;
         let metadata = Metadata {
             kind,

@@ -52,6 +52,7 @@ pub(crate) struct Superblock {
     compatible: u32,
     incompatible: u32,
     read_only: u32,
+    state: u16,
     pub(crate) checksum_seed: u32,
     pub(crate) journal_inode: u32,
 }
@@ -94,6 +95,7 @@ impl Superblock {
             compatible: le32(bytes, 0x5c),
             incompatible,
             read_only: le32(bytes, 0x64),
+            state: le16(bytes, 0x3a),
             checksum_seed: if incompatible & CHECKSUM_SEED != 0 {
                 le32(bytes, 0x270)
             } else {
@@ -119,12 +121,12 @@ impl Superblock {
         if !descriptor_bytes.is_power_of_two() || !(32..=1024).contains(&descriptor_bytes) {
             return bad("the size of a group's descriptor is wrong");
         }
-        // Source: Linux, EXT4_MAX_BLOCKS_PER_GROUP counts clusters, of 64 Ki blocks at most each.
         if self.inodes_per_group == 0 || self.blocks_per_group == 0 {
             return bad("the size of a group is wrong");
         }
-        if u64::from(self.first_data_block) >= self.blocks {
-            return bad("it has no blocks");
+        let most = u64::MAX / 2 / u64::from(self.block_bytes);
+        if self.blocks <= u64::from(self.first_data_block) || self.blocks > most {
+            return bad("the number of its blocks is wrong");
         }
         Ok(())
     }
@@ -144,6 +146,12 @@ impl Superblock {
     /// Whether the journal is to be replayed before anything is read.
     pub(crate) fn needs_recovery(&self) -> bool {
         self.compatible & HAS_JOURNAL != 0 && self.incompatible & RECOVER != 0
+    }
+
+    /// Whether it has no journal and was in use, or has known errors.
+    pub(crate) fn is_unclean(&self) -> bool {
+        const CLEAN: u16 = 0x1;
+        self.compatible & HAS_JOURNAL == 0 && self.state & CLEAN == 0
     }
 
     /// Which of the family a superblock is of: 2, 3 or 4.
