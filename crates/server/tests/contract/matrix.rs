@@ -381,7 +381,10 @@ impl Client {
     }
 
     async fn export_case(&mut self, operation: Op) -> Case {
-        let backup = self.a_backup().await;
+        let server = self.a_backup().await;
+        let shown = self.call(Op::ShowBackup, &[&server], Value::Null).await;
+        let disk = &shown.body["backup"]["children"][0]["id"];
+        let backup = disk.as_str().unwrap().to_owned();
         let wish = json!({ "export": { "writable": true } });
         if operation == Op::CreateExport {
             return Case::new([&backup], wish);

@@ -484,10 +484,12 @@ async fn zones_and_full_rules_are_kept_as_they_were_written_and_end_by_null() {
     let changed = change(json!({ "pattern": [PATTERN], "recurrence_rules": null })).await;
     let wanted = json!({ "pattern": [PATTERN], "start_time": "2023-11-14 22:13:20" });
     assert_eq!(properties(&changed), wanted);
+    let changed = change(json!({ "recurrence_rules": null })).await;
+    assert_eq!(properties(&changed), wanted, "there are none any more");
     for wrong in [
         json!({ "pattern": [] }),
-        json!({ "recurrence_rules": null }),
-        json!({ "pattern": [PATTERN], "timezone": "Mars/Base" }),
+        json!({ "pattern": [], "timezone": "Europe/Berlin" }),
+        json!({ "timezone": "Mars/Base" }),
         json!({ "pattern": [PATTERN], "recurrence_rules": ["FREQ=SECONDLY"] }),
     ] {
         let refused = change(wrong.clone()).await;
