@@ -343,13 +343,18 @@ mod tests {
             let was_made = matches!(from, BackupStatus::Protecting | BackupStatus::Available);
             assert_eq!(may, was_made, "{from}");
         }
-        for never in [
-            BackupStatus::WaitingProtect,
-            BackupStatus::Error,
-            BackupStatus::WaitingDelete,
-            BackupStatus::Deleting,
-        ] {
+        for never in [BackupStatus::WaitingProtect, BackupStatus::Error] {
             assert!(!leads(never, BackupStatus::Available), "{never}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_leads_back_only_where_it_is_cancelled() {
+        for from in [BackupStatus::WaitingDelete, BackupStatus::Deleting] {
+            let back = BackupStep::ALL
+                .iter()
+                .filter(|step| step.to() == BackupStatus::Available && step.from().contains(&from));
+            assert!(back.eq([&BackupStep::CancelDelete]), "{from}");
         }
     }
 
