@@ -37,6 +37,8 @@ CREATE TABLE notifications (
 CREATE INDEX notifications_by_project ON notifications (project_id, created_at, id);
 CREATE INDEX notifications_due ON notifications (status, not_before, created_at, id);
 CREATE INDEX notifications_by_target ON notifications (target_id, status);
+-- Those on their way: few, beside the many that are known.
+CREATE INDEX notifications_on_their_way ON notifications (status, lease_until);
 
 CREATE TABLE notifications_dropped (
     project_id TEXT PRIMARY KEY REFERENCES projects (id),

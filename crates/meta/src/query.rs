@@ -376,6 +376,15 @@ pub(crate) trait FromRow: Sized {
     fn from_row(row: &AnyRow) -> Result<Self>;
 }
 
+/// A row of which the id alone is wanted.
+pub(crate) struct Id<T>(pub T);
+
+impl<T: FromStr> FromRow for Id<T> {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self(row.parsed("id")?))
+    }
+}
+
 /// Columns read as the types they stand for.
 pub(crate) trait Columns {
     fn text(&self, column: &str) -> Result<String>;

@@ -9,7 +9,7 @@ use cairn_types::{
 };
 use sqlx::any::AnyRow;
 
-use crate::query::{Columns, FromRow, Statement, insert, text};
+use crate::query::{Columns, FromRow, Id, Statement, insert, text};
 use crate::tasks::TaskState;
 use crate::{Result, Tx};
 
@@ -138,15 +138,6 @@ const REPLICATION: &str = "SELECT r.*, c.status AS copy_status, c.error_message 
     FROM replications r LEFT JOIN backups c ON c.id = r.destination_backup_id \
     JOIN tasks t ON t.id = r.task_id";
 
-/// A backup of which there was a copy.
-struct Copied(BackupId);
-
-impl FromRow for Copied {
-    fn from_row(row: &AnyRow) -> Result<Self> {
-        Ok(Self(row.parsed("source_backup_id")?))
-    }
-}
-
 /// The copy is there, or in another region.
 const NOT_HISTORY: &str = "(c.id IS NOT NULL OR r.destination_region <> r.source_region)";
 
@@ -227,15 +218,15 @@ impl Tx {
             return Ok(Vec::new());
         }
         let mut statement = Statement::new(
-            "SELECT DISTINCT r.source_backup_id FROM replications r \
+            "SELECT DISTINCT r.source_backup_id AS id FROM replications r \
              JOIN tasks t ON t.id = r.task_id",
         );
         statement
             .equals("r.destination_vault_id", Some(destination))
             .one_of("r.source_backup_id", backups)
             .condition("t.state = 'succeeded'");
-        let found: Vec<Copied> = statement.all(self).await?;
-        Ok(found.into_iter().map(|Copied(backup)| backup).collect())
+        let found: Vec<Id<BackupId>> = statement.all(self).await?;
+        Ok(found.into_iter().map(|Id(backup)| backup).collect())
     }
 
     /// The record of a copy that comes, or came, to a project from another region.

@@ -4,7 +4,7 @@
 use cairn_types::{ProjectId, ResourceId, ResourceType, Timestamp, VaultId};
 use sqlx::any::AnyRow;
 
-use crate::query::{Columns, FromRow, Page, Statement};
+use crate::query::{Columns, FromRow, Id, Page, Statement};
 use crate::vaults::signed;
 use crate::{Result, Tx};
 
@@ -44,14 +44,6 @@ impl FromRow for ResourceUsage {
             used_bytes: row.unsigned("used_bytes")?,
             multi_az_bytes: row.unsigned("multi_az_bytes")?,
         })
-    }
-}
-
-struct Id(VaultId);
-
-impl FromRow for Id {
-    fn from_row(row: &AnyRow) -> Result<Self> {
-        Ok(Self(row.parsed("id")?))
     }
 }
 
@@ -138,7 +130,7 @@ impl Tx {
         statement
             .equals("project_id", Some(project))
             .condition("status <> 'deleting' RETURNING id");
-        let mut ids: Vec<Id> = statement.all(self).await?;
+        let mut ids: Vec<Id<VaultId>> = statement.all(self).await?;
         ids.sort_by_key(|id| id.0);
         Ok(ids.into_iter().map(|id| id.0).collect())
     }
