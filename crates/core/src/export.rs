@@ -152,7 +152,7 @@ impl Service {
         backup: BackupId,
         writable: bool,
     ) -> Result<ExportView> {
-        self.refuse_more_exports(caller.project)?;
+        refuse_more(&lock(&self.exports().open), caller.project)?;
         let mut tx = self.meta().read().await?;
         let found = exportable(&mut tx, caller.project, backup).await?;
         drop(tx);
@@ -194,10 +194,6 @@ impl Service {
         let make = move || Overlay::new(base, &settings.folder, settings.scratch_bytes);
         let made = tokio::task::spawn_blocking(make).await;
         Ok(made.map_err(|_| Error::Panicked { what: "an export" })??)
-    }
-
-    fn refuse_more_exports(&self, project: ProjectId) -> Result<()> {
-        refuse_more(&lock(&self.exports().open), project)
     }
 
     /// The project's exports that are open, in the order of their ids.

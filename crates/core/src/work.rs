@@ -249,7 +249,7 @@ impl Worker {
                 replica,
             } => {
                 let there = (region.as_str(), destination, replica);
-                send::withdraw_later(&self.service, row.created_at, there).await
+                self.service.withdraw_later(row.created_at, there).await
             }
             Task::Receive { project, backup } => {
                 let work = receive::Receive {
@@ -365,7 +365,7 @@ impl Worker {
                     replica,
                     bandwidth,
                 };
-                work.undo(why).await
+                work.undo().await
             }
             Task::Receive { project, backup } => {
                 let work = receive::Receive {

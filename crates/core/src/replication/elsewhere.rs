@@ -147,10 +147,9 @@ impl Service {
         // The same replica may be on its way for another call.
         let on_its_way = matches!(begun, Err(Error::Refused(Refusal::AlreadyReplicated)));
         if begun.is_err() && !on_its_way {
-            let (region, project) = (&target.region, target.project);
-            let withdrawn = self.regions().withdraw(region, project, there.backup).await;
-            if let Err(error) = withdrawn {
-                tracing::warn!(%error, region, "A region waits for a replica that will not come.");
+            let there = (target.region.as_str(), target.project, there.backup);
+            if let Err(error) = self.withdraw_from(there).await {
+                tracing::warn!(%error, "A region waits for a replica that will not come.");
             }
         }
         begun

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_link::{Answered, Disks, Limit, answer};
-use cairn_task::Failure;
 use cairn_types::disk::{BlockId, DiskError, DiskReader};
 use cairn_types::{
     BackupId, BackupStatus, Kind, Progress, ProjectId, ReplicationId, ResourceId, Timestamp,
@@ -152,29 +151,10 @@ impl Send<'_> {
         Ok(tx.commit().await?)
     }
 
-    /// The region need not wait any more. If it cannot be told now, a task of its own goes on trying.
-    pub(super) async fn undo(&self, why: &Failure) -> Result<()> {
+    /// The region need not wait any more.
+    pub(super) async fn undo(&self) -> Result<()> {
         let there = (self.region, self.destination, self.replica);
-        let Err(problem) = withdraw(self.service(), there).await else {
-            return Ok(());
-        };
-        tracing::warn!(
-            problem,
-            region = self.region,
-            why = why.text,
-            "A region could not be told yet that a replica will not come."
-        );
-        let task = Task::Withdraw {
-            region: self.region.to_owned(),
-            destination: self.destination,
-            replica: self.replica,
-        };
-        let mut tx = self.service().meta().begin().await?;
-        let (shortest, _) = ROUNDS_SECONDS;
-        self.service()
-            .enqueue_silently(&mut tx, &task, shortest)
-            .await?;
-        Ok(tx.commit().await?)
+        self.service().withdraw_from(there).await
     }
 
     fn disks(&self) -> Arc<dyn Disks> {
@@ -191,46 +171,70 @@ impl Send<'_> {
     }
 }
 
-/// Tells a region that a replica will not come; the problem, if that is to be tried again.
-async fn withdraw(
-    service: &Service,
-    (region, destination, replica): (&str, ProjectId, BackupId),
-) -> std::result::Result<(), String> {
-    let withdrawing = service.regions().withdraw(region, destination, replica);
-    match timeout(WITHDRAWING, withdrawing).await {
-        Ok(Err(error)) if error.kind == Kind::Transient => Err(error.to_string()),
-        Ok(Err(error)) if error.kind != Kind::NotFound => {
-            tracing::warn!(%error, region, "A region does not take a replica back.");
-            Ok(())
-        }
-        Ok(_) => Ok(()),
-        Err(_) => Err("it does not answer".to_owned()),
-    }
-}
+/// A replica that a region waits for.
+type Awaited<'a> = (&'a str, ProjectId, BackupId);
 
-/// As [`Send::undo`], by a task of its own: until the region answers, or would have
-/// found out by the silence.
-pub(super) async fn withdraw_later(
-    service: &Service,
-    since: Timestamp,
-    there: (&str, ProjectId, BackupId),
-) -> Result<()> {
-    let Err(problem) = withdraw(service, there).await else {
-        return Ok(());
-    };
-    let waited = service.now().seconds_since(since);
-    if waited >= service.replication_rules().patience_seconds {
+impl Service {
+    /// Tells a region that a replica will not come. If it cannot be told now, a task of its
+    /// own goes on trying.
+    pub(crate) async fn withdraw_from(&self, there: Awaited<'_>) -> Result<()> {
+        let Err(problem) = self.try_to_withdraw(there).await else {
+            return Ok(());
+        };
+        let (region, destination, replica) = there;
         tracing::warn!(
             problem,
-            region = there.0,
-            "A region was never told that a replica will not come."
+            region,
+            "A region could not be told yet that a replica will not come."
         );
-        return Ok(());
+        let task = Task::Withdraw {
+            region: region.to_owned(),
+            destination,
+            replica,
+        };
+        let mut tx = self.meta().begin().await?;
+        let (shortest, _) = ROUNDS_SECONDS;
+        self.enqueue_silently(&mut tx, &task, shortest).await?;
+        Ok(tx.commit().await?)
     }
-    let (shortest, longest) = ROUNDS_SECONDS;
-    Err(Error::Later {
-        seconds: (waited / 4).clamp(shortest, longest),
-    })
+
+    /// As [`withdraw_from`](Self::withdraw_from), by that task: until the region answers, or would
+    /// have found out by the silence.
+    pub(super) async fn withdraw_later(&self, since: Timestamp, there: Awaited<'_>) -> Result<()> {
+        let Err(problem) = self.try_to_withdraw(there).await else {
+            return Ok(());
+        };
+        let waited = self.now().seconds_since(since);
+        if waited >= self.replication_rules().patience_seconds {
+            tracing::warn!(
+                problem,
+                region = there.0,
+                "A region was never told that a replica will not come."
+            );
+            return Ok(());
+        }
+        let (shortest, longest) = ROUNDS_SECONDS;
+        Err(Error::Later {
+            seconds: (waited / 4).clamp(shortest, longest),
+        })
+    }
+
+    /// The problem, if it is to be tried again.
+    async fn try_to_withdraw(
+        &self,
+        (region, destination, replica): Awaited<'_>,
+    ) -> std::result::Result<(), String> {
+        let withdrawing = self.regions().withdraw(region, destination, replica);
+        match timeout(WITHDRAWING, withdrawing).await {
+            Ok(Err(error)) if error.kind == Kind::Transient => Err(error.to_string()),
+            Ok(Err(error)) if error.kind != Kind::NotFound => {
+                tracing::warn!(%error, region, "A region does not take a replica back.");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+            Err(_) => Err("it does not answer".to_owned()),
+        }
+    }
 }
 
 /// The disks of the backup that is replicated.
