@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use crate::Disk;
 use crate::error::{Error, Result};
 use crate::transmission::MAX_TRANSFER_BYTES;
-use crate::wire::{self, OPT_LIST_META_CONTEXT};
+use crate::wire;
 
 /// How long the client may take for all of it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -158,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Negotiation<'_, S> {
         let Some(asked) = context_queries(data) else {
             return self.reply(option, wire::REP_ERR_INVALID, &[]).await;
         };
-        let lists = option == OPT_LIST_META_CONTEXT;
+        let lists = option == wire::OPT_LIST_META_CONTEXT;
         let all = lists && (asked.is_empty() || asked.contains(&&b"base:"[..]));
         let found = all || asked.contains(&ALLOCATION);
         if !lists {

@@ -1,20 +1,19 @@
 //! Exports over HTTP: an extension. A connection to one is upgraded to the
 //! Network Block Device protocol, which `crates/nbd` speaks.
 
-use axum::http::header::{CONNECTION, UPGRADE};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use cairn_api::export::{
     CreateExportRequest, Export as WireExport, ExportResponse, ListExportsResponse, PROTOCOL,
 };
 use cairn_core::{Caller, ExportView};
 use cairn_types::ExportId;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::App;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::request::Request;
+use crate::upgrade;
 
 pub(crate) async fn create(
     app: &App,
@@ -30,7 +29,7 @@ pub(crate) async fn create(
 }
 
 pub(crate) async fn list(app: &App, caller: &Caller) -> Result<ListExportsResponse> {
-    let exports: Vec<_> = app.service.list_exports(caller);
+    let exports = app.service.list_exports(caller);
     let count = exports.len() as u64;
     Ok(ListExportsResponse {
         exports: exports.into_iter().map(export).collect(),
@@ -53,11 +52,7 @@ pub(crate) async fn end(app: &App, caller: &Caller, request: &Request) -> Result
 /// Makes the request's connection one to the export's disk.
 pub(crate) async fn connect(app: &App, caller: &Caller, request: &Request) -> Result<Response> {
     let id: ExportId = request.path("export_id")?;
-    if request.header(UPGRADE.as_str()) != Some(PROTOCOL) {
-        return Err(Failure::invalid(UPGRADE.as_str()));
-    }
-    let upgrade = request.parts.extensions.get::<OnUpgrade>().cloned();
-    let upgrade = upgrade.ok_or_else(|| Failure::invalid(CONNECTION.as_str()))?;
+    let upgrade = upgrade::asked(request, PROTOCOL)?;
     let connection = app.service.connect_export(caller, id)?;
     app.calls.spawn(async move {
         let serving = async {
@@ -73,11 +68,7 @@ pub(crate) async fn connect(app: &App, caller: &Caller, request: &Request) -> Re
             () = connection.ended() => {}
         }
     });
-    let headers = [
-        (CONNECTION, HeaderValue::from_static("upgrade")),
-        (UPGRADE, HeaderValue::from_static(PROTOCOL)),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    Ok(upgrade::switched(PROTOCOL, HeaderMap::new()))
 }
 
 fn export(view: ExportView) -> WireExport {

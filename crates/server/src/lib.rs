@@ -33,6 +33,7 @@ mod retention;
 mod routes;
 mod sync;
 mod tags;
+mod upgrade;
 mod usage;
 mod vaults;
 mod verifications;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::header::{CONNECTION, UPGRADE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
 use cairn_api::replica::{
     AnnounceReplicaRequest, AnnounceReplicaResponse, AwaitedReplica, KEY_HEADER, PROTOCOL,
     ReplicaResource, ReplicaResponse, ReplicaState,
@@ -15,12 +14,12 @@ use cairn_core::records::ReplicationEnd;
 use cairn_core::{Caller, NewReplica, Refusal, ReplicatedResource};
 use cairn_link::{Connection, End, EphemeralKey, Keys, PUBLIC_KEY_BYTES};
 use cairn_types::BackupId;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use crate::App;
 use crate::error::{Failure, Result};
 use crate::request::Request;
+use crate::upgrade;
 
 /// How long the other end may take to prove that it knows the secret.
 const PROVING: Duration = Duration::from_secs(10);
@@ -92,11 +91,7 @@ pub(crate) async fn withdraw(app: &App, caller: &Caller, request: &Request) -> R
 /// from the secret of the access key that signed the request.
 pub(crate) async fn connect(app: &App, caller: &Caller, request: &Request) -> Result<Response> {
     let id: BackupId = request.path("replica_id")?;
-    if request.header(UPGRADE.as_str()) != Some(PROTOCOL) {
-        return Err(Failure::invalid(UPGRADE.as_str()));
-    }
-    let upgrade = request.parts.extensions.get::<OnUpgrade>().cloned();
-    let upgrade = upgrade.ok_or_else(|| Failure::invalid(CONNECTION.as_str()))?;
+    let upgrade = upgrade::asked(request, PROTOCOL)?;
     let (keys, public) = agree(app, request, id).await?;
     app.service.expect_connection(caller, id).await?;
     let place = Arc::clone(&app.handshakes).try_acquire_owned();
@@ -119,12 +114,9 @@ pub(crate) async fn connect(app: &App, caller: &Caller, request: &Request) -> Re
         }
         drop(place);
     });
-    let headers = [
-        (CONNECTION, HeaderValue::from_static("upgrade")),
-        (UPGRADE, HeaderValue::from_static(PROTOCOL)),
-        (HeaderName::from_static(KEY_HEADER), public),
-    ];
-    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static(KEY_HEADER), public);
+    Ok(upgrade::switched(PROTOCOL, headers))
 }
 
 /// The keys of a connection, and what the other end is to be told.

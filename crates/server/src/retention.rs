@@ -44,15 +44,17 @@ pub(crate) async fn explain(
 }
 
 fn text(found: &Explanation) -> String {
-    let has_ended = found.until.is_some();
-    let until = match found.until {
-        Some(until) => format!("until {} UTC", until.format("%Y-%m-%d %H:%M:%S")),
-        None => "with no end that is known now".to_owned(),
-    };
-    match found.kept_by.as_slice() {
-        [] if has_ended => "Nothing keeps it: it is deleted with the next sweep.".to_owned(),
-        [] => "Nothing keeps it: it goes when the next backup of its resource is made.".to_owned(),
-        rules => format!("It is kept by {}, {until}.", rules.join(" and ")),
+    let rules = found.kept_by.join(" and ");
+    match (rules.as_str(), found.until) {
+        ("", Some(_)) => "Nothing keeps it: it is deleted with the next sweep.".to_owned(),
+        ("", None) => {
+            "Nothing keeps it: it goes when the next backup of its resource is made.".to_owned()
+        }
+        (rules, Some(until)) => {
+            let until = until.format("%Y-%m-%d %H:%M:%S");
+            format!("It is kept by {rules}, until {until} UTC.")
+        }
+        (rules, None) => format!("It is kept by {rules}, with no end that is known now."),
     }
 }
 
