@@ -1,5 +1,6 @@
 """Replication between two servers: what goes over the wire, and what happens when it does not."""
 
+import errno
 import hashlib
 import secrets
 import socket
@@ -340,13 +341,15 @@ def foreign(server, path, rubbish):
             answer += raw.recv(4096)
         status, _, rest = answer.partition(b"\r\n\r\n")
         assert status.startswith(b"HTTP/1.1 101"), answer
-        raw.sendall(rubbish)
-        raw.shutdown(socket.SHUT_WR)
         try:
+            raw.sendall(rubbish)
+            raw.shutdown(socket.SHUT_WR)
             while piece := raw.recv(4096):
                 rest += piece
-        except ConnectionResetError:
-            pass
+        except OSError as error:
+            # It may have hung up before all was said.
+            if error.errno not in (errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE):
+                raise
     return rest
 
 
