@@ -23,6 +23,7 @@ use crate::backup::{
 };
 use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
 use crate::export::{self, CreateExportRequest, ExportResponse, ListExportsResponse};
+use crate::file::{FetchBackupFileQuery, ListBackupFilesQuery, ListBackupFilesResponse};
 use crate::notification::{
     CreateNotificationTargetRequest, ListNotificationTargetsResponse, ListNotificationsQuery,
     ListNotificationsResponse, NotificationResponse, NotificationTargetResponse,
@@ -259,6 +260,22 @@ impl Client {
         let request = Request::new(Operation::ConnectExport, parameters);
         let (upgraded, _) = self.upgrade(request, export::PROTOCOL, None).await?;
         Ok(upgraded)
+    }
+
+    /// Fetches bytes `first` to `last` of a file in a backup, or as many of them as it has.
+    pub async fn fetch_backup_file(
+        &self,
+        backup_id: BackupId,
+        query: &FetchBackupFileQuery,
+        (first, last): (u64, u64),
+    ) -> Result<Vec<u8>> {
+        let parameters: &[(&str, &str)] = &[("backup_id", &backup_id.to_string())];
+        let operation = Operation::FetchBackupFile;
+        let request = Request::new(operation, parameters).query(query.write());
+        let range = HeaderValue::from_str(&format!("bytes={first}-{last}"));
+        let range = (header::RANGE, range.expect("digits are plain text"));
+        let answer = self.ask(request, [range]).await?;
+        self.receive(operation, answer).await
     }
 
     /// Has a request's connection speak another protocol; returns it with the answer's headers.
@@ -597,6 +614,9 @@ calls! {
     /// Shows a notification.
     show_notification = ShowNotification(notification_id: NotificationId) => NotificationResponse;
 
+    /// Lists files in a backup, one page.
+    list_backup_files = ListBackupFiles(backup_id: BackupId)
+        query ListBackupFilesQuery => ListBackupFilesResponse;
     /// Opens a disk's backup to be connected to.
     create_export = CreateExport(backup_id: BackupId) body CreateExportRequest => ExportResponse;
     /// Lists the exports that are open.

@@ -287,11 +287,13 @@ error_codes! {
         "0001" NotificationTargetLimit "The limit of notification targets is reached.";
         "0004" ExportLimit "The limit of exports is reached.";
         "0005" NotADiskBackup "It is not the backup of one disk.";
+        "0008" UnreadableFile "The file cannot be read: {}";
     }
     "Cairn" 404 {
         "0002" NotificationTargetNotFound "Notification target does not exist.";
         "0003" NotificationNotFound "Notification does not exist.";
         "0006" ExportNotFound "Export does not exist.";
+        "0007" FileNotFound "File does not exist.";
     }
     // What a gateway before the service answers on its behalf.
     "APIGW" 401 {

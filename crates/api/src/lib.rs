@@ -17,6 +17,7 @@ pub mod client;
 mod credentials;
 mod error_code;
 pub mod export;
+pub mod file;
 pub mod identity;
 pub mod lookup;
 pub mod member;

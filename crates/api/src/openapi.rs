@@ -13,6 +13,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::{ErrorBody, Operation, OperationSpec};
 
 const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 
 /// A named part of the document: a schema that others refer to.
 type Component = (String, RefOr<Schema>);
@@ -23,6 +24,7 @@ struct Shape {
     query: Vec<Parameter>,
     body: Option<RefOr<Schema>>,
     answer: Option<RefOr<Schema>>,
+    answers_bytes: bool,
     components: Vec<Component>,
 }
 
@@ -42,6 +44,12 @@ impl Shape {
         self
     }
 
+    /// Answers with bytes, or with a range of them.
+    fn bytes(mut self) -> Self {
+        self.answers_bytes = true;
+        self
+    }
+
     fn refer_to<T: ToSchema>(&mut self) -> RefOr<Schema> {
         let name = T::name().into_owned();
         T::schemas(&mut self.components);
@@ -55,7 +63,7 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, backup, binding, checkpoint, export, lookup, member, metadata, notification,
+        agent, backup, binding, checkpoint, export, file, lookup, member, metadata, notification,
         operation_log, order, organization_policy, policy, protectable, replica, replication,
         retention, simulation, sync, tag, usage, vault, verification,
     };
@@ -261,6 +269,12 @@ fn shape(operation: Operation) -> Shape {
         Op::ListNotifications => shape
             .query(notification::ListNotificationsQuery::parameters())
             .answer::<notification::ListNotificationsResponse>(),
+        Op::ListBackupFiles => shape
+            .query(file::ListBackupFilesQuery::parameters())
+            .answer::<file::ListBackupFilesResponse>(),
+        Op::FetchBackupFile => shape
+            .query(file::FetchBackupFileQuery::parameters())
+            .bytes(),
         Op::CreateExport => shape
             .body::<export::CreateExportRequest>()
             .answer::<export::ExportResponse>(),
@@ -340,6 +354,10 @@ fn describe(operation: Operation, shape: Shape) -> utoipa::openapi::path::Operat
     if let Some(answer) = shape.answer {
         success = success.content(JSON, json(answer));
     }
+    if shape.answers_bytes {
+        success = success.content(BYTES, ContentBuilder::new().build());
+    }
+    let success = success.build();
     let failure = ResponseBuilder::new()
         .description("It was refused, and nothing has changed.")
         .content(JSON, json(error));
@@ -348,8 +366,11 @@ fn describe(operation: Operation, shape: Shape) -> utoipa::openapi::path::Operat
         .operation_id(Some(spec.id))
         .tag(format!("{:?}", spec.group))
         .description(extension)
-        .response(spec.success_status.to_string(), success.build())
+        .response(spec.success_status.to_string(), success.clone())
         .response("4XX", failure.build());
+    if shape.answers_bytes {
+        operation = operation.response("206", success);
+    }
     for name in spec.path_parameters() {
         operation = operation.parameter(path_parameter(name));
     }

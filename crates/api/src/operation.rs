@@ -292,6 +292,10 @@ operations! {
             ListNotifications: GET "/v3/{project_id}/notifications" 200;
             ShowNotification: GET "/v3/{project_id}/notifications/{notification_id}" 200;
         }
+        File {
+            ListBackupFiles: GET "/v3/{project_id}/backups/{backup_id}/files" 200;
+            FetchBackupFile: GET "/v3/{project_id}/backups/{backup_id}/files/content" 200;
+        }
         Export {
             CreateExport: POST "/v3/{project_id}/backups/{backup_id}/exports" 201;
             ListExports: GET "/v3/{project_id}/exports" 200;

@@ -7,6 +7,7 @@ use cairn_types::{BackupStatus, CheckpointId, PolicyId};
 use clap::{Args, Subcommand};
 
 use crate::export::{self, Serve};
+use crate::file::{self, Fetch, Files};
 use crate::output::{Printer, gb, time};
 use crate::table::{Table, pairs};
 use crate::wait::{self, Waiting};
@@ -27,6 +28,10 @@ pub enum BackupCommand {
         /// The backup, by id or name.
         backup: String,
     },
+    /// List files in a backup, without restoring it.
+    Files(Files),
+    /// Fetch a file out of a backup.
+    Fetch(Fetch),
     /// Serve a disk's backup at a socket by NBD, at once and without restoring it:
     /// to boot from it, to mount it, to copy it.
     Serve(Serve),
@@ -85,6 +90,8 @@ pub(crate) async fn execute(
             let explanation = client.explain_backup(id).await?.explanation;
             printer.print(&explanation, || explain(&explanation))
         }
+        BackupCommand::Files(wish) => file::list(&wish, client, printer).await,
+        BackupCommand::Fetch(wish) => file::fetch(&wish, client, printer).await,
         BackupCommand::Serve(wish) => export::serve(&wish, client, printer).await,
         BackupCommand::Rename { backup, name } => {
             let id = find::backup(client, &backup).await?.id;

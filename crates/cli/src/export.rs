@@ -61,7 +61,7 @@ pub(crate) async fn serve(
 }
 
 /// The backup to export of one that was named.
-fn disk_of(backup: &Backup) -> Result<BackupId, Error> {
+pub(crate) fn disk_of(backup: &Backup) -> Result<BackupId, Error> {
     match backup.children.as_slice() {
         [] => Ok(backup.id),
         [disk] => Ok(disk.id),

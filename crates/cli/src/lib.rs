@@ -10,6 +10,7 @@ mod backup;
 mod checkpoint;
 mod error;
 mod export;
+mod file;
 mod find;
 mod notification;
 mod output;

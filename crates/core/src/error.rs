@@ -41,6 +41,9 @@ pub enum Error {
     /// A disk cannot be exported.
     #[error("the disk cannot be exported")]
     Export(#[from] cairn_nbd::Error),
+    /// The disk of a backup cannot be read for its files.
+    #[error("a file cannot be read")]
+    Files(#[source] cairn_filesystem::Error),
     /// The source does not want the replica any more.
     #[error("the source has given the replication up")]
     GivenUp,
@@ -89,6 +92,7 @@ impl Error {
             Self::Password(_) | Self::Panicked { .. } => Kind::Bug,
             Self::Link(error) => error.kind(),
             Self::Export(error) => error.kind(),
+            Self::Files(error) => error.kind(),
             Self::Region(error) => error.kind,
             Self::ReplicaFailed { .. } | Self::GivenUp => Kind::Conflict,
             Self::Silence { .. } => Kind::NotFound,
@@ -570,6 +574,15 @@ pub enum Refusal {
     /// A share's backup was named where a disk's belongs.
     #[error("It is a share's backup, not a disk's.")]
     NotADiskBackup,
+    /// Nothing in the backup has this path.
+    #[error("File does not exist.")]
+    FileNotFound,
+    /// It cannot be read, or not as what it was asked as.
+    #[error("{why}")]
+    UnreadableFile {
+        /// Why.
+        why: String,
+    },
     /// No such server in the project.
     #[error("Server {id} does not exist.")]
     ServerNotFound {
@@ -601,6 +614,7 @@ impl Refusal {
             | Self::TargetNotFound
             | Self::NotificationNotFound
             | Self::ExportNotFound
+            | Self::FileNotFound
             | Self::TagNotFound { .. } => Kind::NotFound,
             Self::VaultFull
             | Self::TooManyVaults

@@ -287,8 +287,18 @@ fn refuse_more(open: &BTreeMap<ExportId, Arc<Export>>, project: ProjectId) -> Re
     }
 }
 
-/// The backup, if it is a disk's that a project may read now: its own, or one that it has accepted.
+/// The backup, if it is a disk's that a project may read now.
 async fn exportable(tx: &mut Tx, project: ProjectId, id: BackupId) -> Result<Backup> {
+    let backup = readable(tx, project, id).await?;
+    match backup.resource_type {
+        ResourceType::Volume => Ok(backup),
+        ResourceType::Turbo => Err(Refusal::NotADiskBackup.into()),
+        _ => Err(Refusal::ServerHasDisks.into()),
+    }
+}
+
+/// The backup, if a project may read it now: its own, or one that it has accepted.
+pub(crate) async fn readable(tx: &mut Tx, project: ProjectId, id: BackupId) -> Result<Backup> {
     let backup = tx.visible_backup(project, id).await?;
     let backup = backup.ok_or(Refusal::BackupNotFound)?;
     if backup.project != project {
@@ -298,11 +308,6 @@ async fn exportable(tx: &mut Tx, project: ProjectId, id: BackupId) -> Result<Bac
             let status = status.to_string();
             return Err(Refusal::ShareNotAccepted { status }.into());
         }
-    }
-    match backup.resource_type {
-        ResourceType::Volume => {}
-        ResourceType::Turbo => return Err(Refusal::NotADiskBackup.into()),
-        _ => return Err(Refusal::ServerHasDisks.into()),
     }
     match backup.status {
         BackupStatus::Available | BackupStatus::WaitingRestore | BackupStatus::Restoring => {

@@ -32,10 +32,14 @@ pub struct App {
     pub(crate) places: Arc<Semaphore>,
     pub(crate) regions: Option<Arc<HttpRegions>>,
     pub(crate) handshakes: Arc<Semaphore>,
+    /// Places for files that are fetched out of backups.
+    pub(crate) downloads: Arc<Semaphore>,
 }
 
 /// Connections for replicas of which the other end has not proven yet who it is.
 const HANDSHAKES: usize = 16;
+/// Files that are fetched out of backups at the same time.
+const DOWNLOADS: usize = 32;
 /// Requests that are answered at the same time; further ones wait.
 const REQUESTS: usize = 512;
 
@@ -52,6 +56,7 @@ impl App {
             places: Arc::new(Semaphore::new(REQUESTS)),
             regions: None,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
         }
     }
 

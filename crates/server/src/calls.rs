@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, backups, bindings, checkpoints, exports, lookups, members, metadata,
+    App, agents, backups, bindings, checkpoints, exports, files, lookups, members, metadata,
     notifications, operation_logs, orders, organization_policies, policies, protectables, replicas,
     replications, retention, sync, tags, usage, vaults, verifications,
 };
@@ -138,6 +138,7 @@ calls! {
         ListOrganizationPolicyDetail: organization_policies::detail, (app, caller, request);
 
         CreateExport: exports::create, (app, caller, request);
+        ListBackupFiles: files::list, (app, caller, request);
         ListExports: exports::list, (app, caller);
         ShowExport: exports::show, (app, caller, request);
 
@@ -188,6 +189,7 @@ calls! {
     by_itself {
         ConnectReplica: replicas::connect, (app, caller, request);
         ConnectExport: exports::connect, (app, caller, request);
+        FetchBackupFile: files::fetch, (app, caller, request);
     }
     to_anybody {
         ListApiVersions: lookups::versions, (app);

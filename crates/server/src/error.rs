@@ -210,6 +210,8 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::NotificationNotFound => ErrorCode::NotificationNotFound,
         Refusal::TooManyTargets { .. } => ErrorCode::NotificationTargetLimit,
         Refusal::ExportNotFound => ErrorCode::ExportNotFound,
+        Refusal::FileNotFound => ErrorCode::FileNotFound,
+        Refusal::UnreadableFile { .. } => ErrorCode::UnreadableFile,
         Refusal::TooManyExports { .. } | Refusal::TooManyExportConnections { .. } => {
             ErrorCode::ExportLimit
         }

@@ -13,6 +13,7 @@ mod checkpoints;
 mod convert;
 mod error;
 mod exports;
+mod files;
 mod identity;
 mod lookups;
 mod members;

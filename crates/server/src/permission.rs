@@ -58,9 +58,10 @@ fn needs(operation: Operation) -> Needs {
         | Op::PreviewPolicy => Needs::Looking,
         Op::CreatePolicy | Op::UpdatePolicy | Op::DeletePolicy => Needs::Policies,
         Op::MigrateDomain => Needs::Domain,
-        // What comes by the connection changes what is in the project; an export gives
-        // out what a restore would.
-        Op::ConnectReplica | Op::ConnectExport => Needs::Changing,
+        // What comes by the connection changes what is in the project.
+        Op::ConnectReplica => Needs::Changing,
+        // They give out what a restore would.
+        Op::ConnectExport | Op::ListBackupFiles | Op::FetchBackupFile => Needs::Changing,
         _ if spec.method == Method::GET => Needs::Looking,
         _ if spec.group == Group::Notification => Needs::Policies,
         _ if spec.group == Group::OrganizationPolicy => Needs::Domain,

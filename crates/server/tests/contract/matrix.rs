@@ -720,9 +720,12 @@ macro_rules! rows {
         $(
             #[tokio::test]
             async fn $name() {
-                // A connection is made by a signature over a real one: `replicas.rs`.
+                // A connection is made by a signature over a real one: `replicas.rs`. No disk
+                // here holds files: `tests/test_files.py`.
                 let of_group = |operation: &&Operation| {
-                    matches!(operation.spec().group, $groups) && !matches!(operation, Op::ConnectReplica | Op::ConnectExport)
+                    let elsewhere = matches!(operation, Op::ConnectReplica | Op::ConnectExport)
+                        || operation.spec().group == Group::File;
+                    matches!(operation.spec().group, $groups) && !elsewhere
                 };
                 for operation in Operation::ALL.iter().filter(of_group) {
                     check(*operation).await;
@@ -748,7 +751,7 @@ rows! {
     retention_and_tasks_by_everybody: Group::Retention | Group::Task,
     replicas_by_everybody: Group::Replica,
     notifications_by_everybody: Group::Notification,
-    exports_by_everybody: Group::Export,
+    exports_by_everybody: Group::Export | Group::File,
     agents_by_everybody: Group::Agent | Group::AppConsistency | Group::Protectable,
     orders_by_everybody: Group::Order | Group::Migration,
     lookups_by_everybody: Group::StorageUsage | Group::Feature | Group::Lookup | Group::Version,

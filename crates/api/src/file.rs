@@ -1,0 +1,198 @@
+//! Files in backups on the wire: listed and fetched without a restore. An
+//! extension: CBR has nothing of the kind.
+//!
+//! Names are bytes, and JSON has none: what is not printable text is written
+//! `\xNN`, a backslash `\\`. Paths are written and read so too.
+
+use cairn_types::BackupId;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::page;
+use crate::query::query;
+use crate::validate::{Invalid, Validate, require};
+
+/// Entries of a page at most.
+pub const MAX_FILES: u32 = 1000;
+/// Characters of a path at most, as it is written: four for a byte.
+const MAX_PATH_CHARS: usize = 4 * 32 * 1024;
+
+/// Writes bytes of names as text.
+pub fn write_name(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                c if c.is_control() => {
+                    let mut bytes = [0; 4];
+                    push_bytes(&mut text, c.encode_utf8(&mut bytes).as_bytes());
+                }
+                c => text.push(c),
+            }
+        }
+        push_bytes(&mut text, chunk.invalid());
+    }
+    text
+}
+
+fn push_bytes(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push_str(&format!("\\x{byte:02x}"));
+    }
+}
+
+/// Reads what [`write_name`] writes; nothing, if it is none.
+pub fn read_name(text: &str) -> Option<Vec<u8>> {
+    let mut name = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        name.extend_from_slice(before.as_bytes());
+        if let Some(after) = escape.strip_prefix("\\\\") {
+            name.push(b'\\');
+            rest = after;
+            continue;
+        }
+        let digits = escape.strip_prefix("\\x")?.get(..2)?;
+        let plain = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        name.push(u8::from_str_radix(digits, 16).ok().filter(|_| plain)?);
+        rest = &escape[4..];
+    }
+    name.extend_from_slice(rest.as_bytes());
+    Some(name)
+}
+
+query! {
+    /// What of a backup is listed.
+    pub struct ListBackupFilesQuery {
+        one {
+            /// The directory or the file; the uppermost directory, if unset. On a disk with partitions
+            /// it begins with one, as `/p2/etc`.
+            path: String,
+            /// Page size, 1 to 1000.
+            limit: u32,
+            /// Go on behind the entry of this name.
+            marker: String,
+        }
+        many {}
+    }
+}
+
+query! {
+    /// Which file of a backup is fetched.
+    pub struct FetchBackupFileQuery {
+        one {
+            /// The file.
+            path: String,
+        }
+        many {}
+    }
+}
+
+fn name(key: &str, text: Option<&String>) -> Result<(), Invalid> {
+    let readable = |text: &String| text.len() <= MAX_PATH_CHARS && read_name(text).is_some();
+    let rule = "It takes text in which \\xNN is a byte and \\\\ a backslash.";
+    require(text.is_none_or(readable), key, rule)
+}
+
+impl Validate for ListBackupFilesQuery {
+    fn validate(&self) -> Result<(), Invalid> {
+        page::limit(self.limit, MAX_FILES)?;
+        name("path", self.path.as_ref())?;
+        name("marker", self.marker.as_ref())
+    }
+}
+
+impl Validate for FetchBackupFileQuery {
+    fn validate(&self) -> Result<(), Invalid> {
+        require(self.path.is_some(), "path", "It is missing.")?;
+        name("path", self.path.as_ref())
+    }
+}
+
+/// What `ListBackupFiles` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListBackupFilesResponse {
+    /// The backup.
+    pub backup_id: BackupId,
+    /// What was asked about.
+    pub entry: BackupFile,
+    /// What is in it, by the bytes of the names; nothing, if it is no directory.
+    pub files: Vec<BackupFile>,
+    /// The `marker` of the next page; `null` on the last.
+    pub next_marker: Option<String>,
+    /// What whoever reads this should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// An entry of a directory in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackupFile {
+    /// Its name; empty for the uppermost directory.
+    pub name: String,
+    /// Its path in the backup.
+    pub path: String,
+    /// `file`, `directory`, `symlink`, `fifo`, `socket`, `character_device` or `block_device`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// A file's length, or a partition's; 0 for anything else.
+    pub size_bytes: u64,
+    /// The permissions, in octal digits such as `0644`.
+    pub mode: String,
+    /// The owner's number.
+    pub uid: u32,
+    /// The group's number.
+    pub gid: u32,
+    /// When its content changed, as `2026-01-31T08:00:00.123456789Z`; `null` where nothing says.
+    pub modified_at: Option<String>,
+    /// Where a symbolic link points.
+    pub target: Option<String>,
+    /// What is in a partition, where this is one.
+    pub partition: Option<BackupPartition>,
+}
+
+/// What is in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BackupPartition {
+    /// What sort of content, such as `ext4`, `swap` or `unknown`.
+    pub content: String,
+    /// Its label, or its name in the table.
+    pub label: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_can_be_written_and_read() {
+        for (name, text) in [
+            (&b"plain"[..], "plain"),
+            ("ümlaut €".as_bytes(), "ümlaut €"),
+            (b"a\\b", "a\\\\b"),
+            (b"\xff\xfe", "\\xff\\xfe"),
+            (b"line\nbreak", "line\\x0abreak"),
+            (b"", ""),
+        ] {
+            assert_eq!(write_name(name), text);
+            assert_eq!(read_name(text).as_deref(), Some(name));
+        }
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(read_name(&write_name(&all)), Some(all));
+        for wrong in ["\\", "\\x", "\\x4", "\\xg0", "\\n", "\\x+1", "\\xé"] {
+            assert_eq!(read_name(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_query_names_what_can_be() {
+        assert!(ListBackupFilesQuery::parse("path=/etc&limit=1000&marker=a").is_ok());
+        assert!(ListBackupFilesQuery::parse("").is_ok());
+        for wrong in ["limit=0", "limit=1001", "path=%5Cq", "marker=%5C"] {
+            assert!(ListBackupFilesQuery::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(FetchBackupFileQuery::parse("path=/etc/passwd").is_ok());
+        assert!(FetchBackupFileQuery::parse("").is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! `cairn backup files` and `cairn backup fetch`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use cairn_api::Client;
+use cairn_api::backup::Backup;
+use cairn_api::file::{BackupFile, FetchBackupFileQuery, ListBackupFilesQuery, MAX_FILES};
+use cairn_types::BackupId;
+use clap::Args;
+
+use crate::output::{Printer, bytes};
+use crate::table::Table;
+use crate::{Error, find};
+
+/// Bytes that are asked for at a time.
+const PIECE_BYTES: u64 = 4 << 20;
+/// What stands for standard output.
+const STANDARD_OUTPUT: &str = "-";
+
+/// A directory in a backup.
+#[derive(Debug, Clone, Args)]
+pub struct Files {
+    /// The backup, by id or name: a disk's, a share's, or a server's that has one disk.
+    backup: String,
+    /// The directory, or a file; the uppermost directory if unset. On a disk with partitions it
+    /// begins with one, as /p2/etc.
+    #[arg(default_value = "/")]
+    path: String,
+}
+
+/// A file in a backup.
+#[derive(Debug, Clone, Args)]
+pub struct Fetch {
+    /// The backup, by id or name: a disk's, a share's, or a server's that has one disk.
+    backup: String,
+    /// The file, as `cairn backup files` writes its path.
+    path: String,
+    /// Where it goes; standard output if unset. What is there of it already, from a fetch that was
+    /// interrupted, is not fetched again.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+/// Lists a directory, all of it.
+pub(crate) async fn list(
+    wish: &Files,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<(), Error> {
+    let backup = content_of(&find::backup(client, &wish.backup).await?)?;
+    let mut query = ListBackupFilesQuery {
+        path: Some(wish.path.clone()),
+        limit: Some(MAX_FILES),
+        marker: None,
+    };
+    let (mut files, mut notes) = (Vec::new(), Vec::new());
+    loop {
+        let page = client.list_backup_files(backup, &query).await?;
+        if page.entry.kind != "directory" {
+            files.push(page.entry);
+        }
+        files.extend(page.files);
+        notes.extend(page.notes);
+        query.marker = page.next_marker;
+        if query.marker.is_none() {
+            break;
+        }
+    }
+    notes.dedup();
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+    printer.print(&files, || table(&files))
+}
+
+fn table(files: &[BackupFile]) -> String {
+    let mut table = Table::new(&["TYPE", "MODE", "OWNER", "SIZE", "MODIFIED", "PATH"]);
+    for file in files {
+        let modified = file.modified_at.as_deref().unwrap_or_default();
+        let modified = modified.get(..19).unwrap_or(modified).replace('T', " ");
+        let path = match (&file.target, &file.partition) {
+            (Some(target), _) => format!("{} -> {target}", file.path),
+            (None, Some(found)) => {
+                let label = found.label.as_deref().unwrap_or_default();
+                format!("{} ({} {label})", file.path, found.content)
+            }
+            (None, None) => file.path.clone(),
+        };
+        table.row([
+            file.kind.clone(),
+            file.mode.clone(),
+            format!("{}:{}", file.uid, file.gid),
+            bytes(file.size_bytes),
+            modified,
+            path,
+        ]);
+    }
+    table.render()
+}
+
+/// The backup whose content is meant: a server's one disk.
+fn content_of(backup: &Backup) -> Result<BackupId, Error> {
+    crate::export::disk_of(backup)
+}
+
+/// Fetches a file, piece by piece.
+pub(crate) async fn fetch(
+    wish: &Fetch,
+    client: &Client,
+    printer: &mut Printer,
+) -> Result<(), Error> {
+    let backup = content_of(&find::backup(client, &wish.backup).await?)?;
+    let query = ListBackupFilesQuery {
+        path: Some(wish.path.clone()),
+        limit: Some(1),
+        marker: None,
+    };
+    let found = client.list_backup_files(backup, &query).await?;
+    for note in &found.notes {
+        eprintln!("note: {note}");
+    }
+    if found.entry.kind != "file" {
+        let (path, kind) = (&wish.path, &found.entry.kind);
+        return Err(Error::Usage(format!("{path} is no file but a {kind}")));
+    }
+    let size = found.entry.size_bytes;
+    let query = FetchBackupFileQuery {
+        path: Some(wish.path.clone()),
+    };
+    let target = wish
+        .to
+        .as_deref()
+        .filter(|path| *path != Path::new(STANDARD_OUTPUT));
+    let Some(target) = target else {
+        let mut out = io::stdout().lock();
+        let of = (client, backup, &query);
+        pieces(of, 0..size, |piece| out.write_all(piece)).await?;
+        return Ok(out.flush()?);
+    };
+    let (partial, mut file) = resume(target, backup, &wish.path)?;
+    let had = file.metadata()?.len().min(size);
+    file.set_len(had)?;
+    pieces((client, backup, &query), had..size, |piece| {
+        file.write_all(piece)
+    })
+    .await?;
+    file.sync_all()?;
+    std::fs::rename(&partial, target)?;
+    printer.say(&format!("{} is {}", target.display(), bytes(size)))
+}
+
+/// The file that is filled until it is whole. So long its name tells what it is a part of, so
+/// that no other file's bytes are taken for this one's.
+fn resume(target: &Path, backup: BackupId, path: &str) -> io::Result<(PathBuf, File)> {
+    // FNV-1a, by which the same path has the same number for ever.
+    let number = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut partial = target.as_os_str().to_owned();
+    partial.push(format!(".{backup}-{number:016x}.part"));
+    let partial = PathBuf::from(partial);
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&partial)?;
+    Ok((partial, file))
+}
+
+async fn pieces(
+    (client, backup, query): (&Client, BackupId, &FetchBackupFileQuery),
+    wanted: std::ops::Range<u64>,
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), Error> {
+    let mut at = wanted.start;
+    while at < wanted.end {
+        let last = (at + PIECE_BYTES).min(wanted.end) - 1;
+        let piece = client.fetch_backup_file(backup, query, (at, last)).await?;
+        if piece.len() as u64 != last + 1 - at {
+            return Err(Error::Connection(io::ErrorKind::UnexpectedEof.into()));
+        }
+        take(&piece)?;
+        at = last + 1;
+    }
+    Ok(())
+}
