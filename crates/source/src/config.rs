@@ -136,9 +136,28 @@ pub struct ServerConfig {
     pub name: String,
     /// Its disks by their paths below the folder; the first is the system disk.
     pub disks: Vec<PathBuf>,
+    /// The QMP socket of its QEMU; while that answers, its disks are read through QEMU.
+    #[serde(default)]
+    pub qmp: Option<PathBuf>,
+    /// The socket of the agent in the guest (`qemu-ga`).
+    #[serde(default)]
+    pub guest_agent: Option<PathBuf>,
     /// What it is tagged with beside its source's tags, or instead of those with the same keys.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
+}
+
+impl ServerConfig {
+    /// A server of images that no QEMU is asked about.
+    pub fn new(name: impl Into<String>, disks: Vec<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            disks,
+            qmp: None,
+            guest_agent: None,
+            tags: BTreeMap::new(),
+        }
+    }
 }
 
 /// Checks what can be known without looking into the folders.
@@ -146,6 +165,7 @@ pub struct ServerConfig {
 /// Errors: `Invalid` always.
 pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
     let mut names = HashSet::new();
+    let mut monitors = HashSet::new();
     for source in sources {
         if !is_name(source.name()) {
             return Err(bad_source(
@@ -159,7 +179,7 @@ pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
             });
         }
         match source {
-            SourceConfig::Images(images) => check_servers(images)?,
+            SourceConfig::Images(images) => check_servers(images, &mut monitors)?,
             SourceConfig::Share(share) => drop(share.options()?),
         }
     }
@@ -185,7 +205,8 @@ pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
     Ok(())
 }
 
-fn check_servers(source: &ImagesConfig) -> Result<()> {
+/// Checks the servers of a source; no two servers have one QEMU.
+fn check_servers(source: &ImagesConfig, monitors: &mut HashSet<PathBuf>) -> Result<()> {
     let mut names = HashSet::new();
     let mut disks = HashSet::new();
     for server in &source.server {
@@ -201,6 +222,20 @@ fn check_servers(source: &ImagesConfig) -> Result<()> {
         }
         if !names.insert(server.name.as_str()) {
             return Err(bad("another server has the same name".to_owned()));
+        }
+        let sockets = server.qmp.iter().chain(&server.guest_agent);
+        for socket in sockets {
+            if !socket.is_absolute() {
+                return Err(bad(format!("{socket:?} is not an absolute path")));
+            }
+        }
+        if server.qmp.is_none() && server.guest_agent.is_some() {
+            return Err(bad("it has a guest_agent, and no qmp".to_owned()));
+        }
+        if let Some(qmp) = &server.qmp
+            && !monitors.insert(real_path(qmp))
+        {
+            return Err(bad("another server has the same qmp".to_owned()));
         }
         if server.disks.is_empty() {
             return Err(bad("it has no disk".to_owned()));

@@ -117,6 +117,49 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A guest that runs has the image.
+    #[error("the image {volume} is a disk of {server}, which runs: stop it first")]
+    GuestRuns {
+        /// The volume's name.
+        volume: String,
+        /// The server's name.
+        server: String,
+    },
+    /// A guest is being backed up already.
+    #[error("{server} is being backed up")]
+    GuestBusy {
+        /// The server's name.
+        server: String,
+    },
+    /// Somebody else has the QEMU of a guest serve NBD.
+    #[error("the NBD server in the QEMU of {server} is in use by another program")]
+    NbdServerTaken {
+        /// The server's name.
+        server: String,
+    },
+    /// The disks of a running guest cannot be read through its QEMU.
+    #[error("cannot read the disks of {server} while it runs")]
+    Guest {
+        /// The server's name.
+        server: String,
+        /// What went wrong, with what QEMU said.
+        #[source]
+        source: io::Error,
+    },
+    /// A disk was asked for together with a server that it is none of.
+    #[error("{volume} is no disk of {server}")]
+    NotItsDisk {
+        /// The volume's name.
+        volume: String,
+        /// The server's name.
+        server: String,
+    },
+    /// Something else was to be opened as if it were a server.
+    #[error("{name} is no server")]
+    NotAServer {
+        /// Its name.
+        name: String,
+    },
     /// The program that reads qcow2 images is not installed.
     #[error("cannot open the image {volume}: the program qemu-nbd (package qemu-utils) is missing")]
     NoQemu {
@@ -143,16 +186,22 @@ impl Error {
             | Self::BadServer { .. }
             | Self::NotAVolume { .. }
             | Self::NotAShare { .. }
+            | Self::NotItsDisk { .. }
+            | Self::NotAServer { .. }
             | Self::Unusable { .. }
             | Self::NoQemu { .. } => Kind::Invalid,
             Self::TooManyVolumes { .. } => Kind::Exhausted,
             Self::NotFound { .. } | Self::Missing { .. } => Kind::NotFound,
-            Self::InUse { .. } => Kind::Conflict,
+            Self::InUse { .. }
+            | Self::GuestRuns { .. }
+            | Self::GuestBusy { .. }
+            | Self::NbdServerTaken { .. } => Kind::Conflict,
             Self::Folder { source, .. }
             | Self::Open { source, .. }
             | Self::OpenShare { source, .. }
             | Self::OpenFolder { source, .. }
-            | Self::Serve { source, .. } => io_kind(source),
+            | Self::Serve { source, .. }
+            | Self::Guest { source, .. } => io_kind(source),
         }
     }
 }
@@ -161,6 +210,7 @@ impl Error {
 fn io_kind(error: &io::Error) -> Kind {
     match error.kind() {
         io::ErrorKind::NotFound => Kind::NotFound,
+        io::ErrorKind::ResourceBusy => Kind::Conflict,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::Exhausted,
         io::ErrorKind::InvalidInput

@@ -1,5 +1,6 @@
 //! What the configured folders hold, and how it is opened.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use cairn_types::disk::{DiskReader, DiskWriter};
@@ -8,6 +9,7 @@ use cairn_types::{ResourceId, ResourceType};
 use crate::change_map::reflink;
 use crate::config::{self, ImagesConfig, ServerConfig, ShareConfig, SourceConfig, volume_name};
 use crate::folder::Folder;
+use crate::guest::{self, Consistency, Guests, Level, Opened, ServerReaders, Wanted};
 use crate::lock::Access;
 use crate::protectable::{
     ImageFormat, Protectable, ProtectableStatus, server_id, share_id, volume_id,
@@ -22,6 +24,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone)]
 pub struct Inventory {
     sources: Arc<Vec<SourceConfig>>,
+    guests: Arc<Guests>,
 }
 
 impl Inventory {
@@ -33,6 +36,7 @@ impl Inventory {
         config::check(&sources)?;
         Ok(Self {
             sources: Arc::new(sources),
+            guests: Arc::default(),
         })
     }
 
@@ -75,13 +79,95 @@ impl Inventory {
         found.cloned().ok_or(Error::NotFound { id })
     }
 
-    /// Opens a volume at one point in time, for a backup: until the reader is
-    /// dropped, no QEMU can open the image for writing, unless a reflink of
-    /// it is read.
+    /// Opens a volume at one point in time, for a backup. If it is a disk of a guest
+    /// that runs, and whose QMP socket is configured, it is read through QEMU. Otherwise,
+    /// until the reader is dropped, no QEMU can open the image for writing, unless a reflink
+    /// of it is read.
     ///
     /// Errors: `NotFound` no such volume, or its file is missing; `Conflict`
-    /// somebody has it open for writing; `Invalid` a server, or no image.
+    /// somebody has it open for writing, or its guest is being backed up; `Invalid` a
+    /// server, or no image; `Transient` its QEMU does not answer.
     pub fn open_reader(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
+        let (source, name, _) = self.locate(volume)?;
+        if let Some(server) = server_of(source, &name) {
+            let opened = self.open_disks(source, server, &[volume], Level::Crash)?;
+            let mut readers = opened.disks.into_iter().map(|(_, reader)| reader);
+            return Ok(readers.next().expect("as many as were asked for"));
+        }
+        self.open_at_rest(volume)
+    }
+
+    /// Opens disks of a server, all at the same point in time, for a backup; `level` is what
+    /// is asked of that point. A disk that the guest does not have, or all of them if it does not
+    /// run, are read as [`open_reader`](Self::open_reader) reads images at rest.
+    ///
+    /// Errors: those of [`open_reader`](Self::open_reader), and `Invalid` no server, or a
+    /// disk that is none of it.
+    pub fn open_server(
+        &self,
+        server: ResourceId,
+        volumes: &[ResourceId],
+        level: Level,
+    ) -> Result<ServerReaders> {
+        let (source, config) = self.locate_server(server)?;
+        self.open_disks(source, config, volumes, level)
+    }
+
+    /// Removes from the QEMU of every guest that runs what a backup that was cut off left
+    /// there; to be called before the first backup. What cannot be done is logged, and tried again
+    /// by the next backup.
+    pub fn clean_up(&self) {
+        for (_, server) in self.servers() {
+            if let Err(error) = guest::clean_up(&self.guests, server) {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(
+                    error,
+                    server = server.name,
+                    "Whether a backup left something in a guest's QEMU is not known."
+                );
+            }
+        }
+    }
+
+    fn open_disks(
+        &self,
+        source: &ImagesConfig,
+        server: &ServerConfig,
+        volumes: &[ResourceId],
+        level: Level,
+    ) -> Result<ServerReaders> {
+        let mut wanted = Vec::with_capacity(volumes.len());
+        for volume in volumes {
+            let (_, name, _) = self.locate(*volume)?;
+            let of = server_of(source, &name).filter(|of| of.name == server.name);
+            if of.is_none() || volume_id(&source.name, &name) != *volume {
+                let server = server.name.clone();
+                return Err(Error::NotItsDisk {
+                    volume: name,
+                    server,
+                });
+            }
+            let path = source.path.join(&name);
+            wanted.push(Wanted { name, path });
+        }
+        let opened = guest::open(&self.guests, &source.path, server, (&wanted, level))?;
+        let opened = opened.unwrap_or_else(|| Opened {
+            disks: wanted.iter().map(|_| None).collect(),
+            consistency: Consistency::AtRest,
+        });
+        let mut disks = Vec::with_capacity(volumes.len());
+        for (volume, reader) in volumes.iter().zip(opened.disks) {
+            let reader = reader.map_or_else(|| self.open_at_rest(*volume), Ok)?;
+            disks.push((*volume, reader));
+        }
+        Ok(ServerReaders {
+            disks,
+            consistency: opened.consistency,
+        })
+    }
+
+    /// Opens a volume that no running guest has.
+    fn open_at_rest(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
         let (source, name, format) = self.locate(volume)?;
         let path = source.path.join(&name);
         match format {
@@ -103,10 +189,11 @@ impl Inventory {
     /// is to be as it was. A block device keeps its size.
     ///
     /// Errors: as [`open_reader`](Self::open_reader), and `Conflict` if
-    /// anybody has it open; `Denied` it may not be written.
+    /// anybody has it open, a guest that runs above all; `Denied` it may not be written.
     pub fn open_writer(&self, volume: ResourceId, size_bytes: u64) -> Result<Arc<dyn DiskWriter>> {
         let (source, name, format) = self.locate(volume)?;
         let path = source.path.join(&name);
+        check_stopped(source, &name)?;
         match format {
             ImageFormat::Raw => {
                 let mut disk = RawDisk::open(&name, &path, Access::Write)?;
@@ -125,6 +212,7 @@ impl Inventory {
     /// Errors: as [`open_writer`](Self::open_writer).
     pub fn check_writable(&self, volume: ResourceId) -> Result<()> {
         let (source, name, _) = self.locate(volume)?;
+        check_stopped(source, &name)?;
         // Whatever the format, locks and permissions are the file's.
         raw::open_locked(&name, &source.path.join(&name), Access::Write).map(drop)
     }
@@ -183,6 +271,28 @@ impl Inventory {
         Ok(open)
     }
 
+    /// Every configured server, with its source.
+    fn servers(&self) -> impl Iterator<Item = (&ImagesConfig, &ServerConfig)> {
+        self.sources
+            .iter()
+            .filter_map(|source| match source {
+                SourceConfig::Images(images) => Some(images),
+                SourceConfig::Share(_) => None,
+            })
+            .flat_map(|source| source.server.iter().map(move |server| (source, server)))
+    }
+
+    fn locate_server(&self, id: ResourceId) -> Result<(&ImagesConfig, &ServerConfig)> {
+        let mut servers = self.servers();
+        let found = servers.find(|(source, server)| server_id(&source.name, &server.name) == id);
+        match found {
+            Some(found) => Ok(found),
+            None => Err(Error::NotAServer {
+                name: self.find(id)?.name,
+            }),
+        }
+    }
+
     /// The source of a volume, its path below the source's folder, and its format.
     fn locate(&self, id: ResourceId) -> Result<(&ImagesConfig, String, ImageFormat)> {
         let found = self.find(id)?;
@@ -196,6 +306,28 @@ impl Inventory {
         let source = images.find(|source| source.name == found.source);
         let source = source.expect("every protectable comes from one of the sources");
         Ok((source, found.name, format))
+    }
+}
+
+/// The server that the volume `name` is a disk of.
+fn server_of<'s>(source: &'s ImagesConfig, name: &str) -> Option<&'s ServerConfig> {
+    let is_it = |disk: &PathBuf| volume_name(disk).as_deref() == Some(name);
+    let mut servers = source.server.iter();
+    servers.find(|server| server.disks.iter().any(is_it))
+}
+
+/// Errors: `Conflict` a guest that runs has the volume; `Transient` its QEMU does not answer.
+fn check_stopped(source: &ImagesConfig, name: &str) -> Result<()> {
+    let Some(server) = server_of(source, name) else {
+        return Ok(());
+    };
+    // Not every QEMU locks its images.
+    match guest::has_disk(server, &source.path.join(name))? {
+        false => Ok(()),
+        true => Err(Error::GuestRuns {
+            volume: name.to_owned(),
+            server: server.name.clone(),
+        }),
     }
 }
 

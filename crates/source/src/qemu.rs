@@ -79,7 +79,7 @@ impl QemuNbd {
         };
         let (listener, streams) = sockets().map_err(failed)?;
         let process = Process::spawn(command(path, access, context, listener)).map_err(failed)?;
-        match Pool::negotiate(streams, access, context) {
+        match Pool::negotiate(streams, "", access, context) {
             Ok(pool) => Ok(Self { pool, process }),
             Err(error) => Err(explain(name, error.into(), process)),
         }

@@ -185,11 +185,7 @@ impl World {
                 .expect("a file can be written");
         }
         let clock = Arc::new(FakeClock::at(1_700_000_000));
-        let server = ServerConfig {
-            name: SERVER.to_owned(),
-            disks: SERVER_DISKS.iter().map(PathBuf::from).collect(),
-            tags: BTreeMap::new(),
-        };
+        let server = ServerConfig::new(SERVER, SERVER_DISKS.iter().map(PathBuf::from).collect());
         let images = SourceConfig::Images(ImagesConfig {
             name: "lab".to_owned(),
             path: images,

@@ -1,5 +1,8 @@
 //! Persistent dirty bitmaps of qcow2 images, in which QEMU notes what is written.
 //!
+//! What follows is of images at rest; those of a running guest have the same bitmaps by the same
+//! rules (`guest/bitmaps.rs`), so that either goes on where the other stopped.
+//!
 //! Before a backup reads an image it adds an empty bitmap, so that whatever is
 //! written later is noted there; until the backup is acknowledged the one of the
 //! backup before stays beside it. Whoever is killed leaves a bitmap too many, or
@@ -10,7 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_types::disk::{NoChangeMap, Point};
+use cairn_types::disk::{Extent, NoChangeMap, Point};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -20,7 +23,7 @@ use crate::nbd::Context;
 use crate::qemu::{QemuNbd, qemu_img};
 
 /// Bytes of a disk that one bit stands for: those of a block of a backup.
-const GRANULARITY_BYTES: &str = "65536";
+pub(crate) const GRANULARITY_BYTES: u32 = 65_536;
 /// Bitmaps of Cairn in one image at most: that of the last acknowledged
 /// backup, and what was left by backups that were killed. Each costs every write something.
 const BITMAPS_MAX: usize = 3;
@@ -31,6 +34,91 @@ const PREFIX: &str = "bitmap:";
 /// Bitmaps with this flag were not saved by whoever wrote last.
 /// Source: QEMU, `qapi/block-core.json`, `Qcow2BitmapInfoFlags`.
 const IN_USE: &str = "in-use";
+
+/// Why an image gets no bitmap that has other states beneath or within it.
+pub(crate) const LAYERED: &str = "its image has a backing file or snapshots within";
+/// Why there is no change map when the bitmap is not there.
+pub(crate) const GONE: &str = "the bitmap of the earlier backup is gone";
+/// Why there is none when whoever wrote to the image last ended without a word.
+pub(crate) const UNRELIABLE: &str = "the bitmap of the earlier backup was not saved in full";
+
+/// What is to be done to the bitmaps of an image before a backup.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// These go, in this order.
+    pub(crate) remove: Vec<String>,
+    /// These stay until the backup is acknowledged, the oldest first.
+    pub(crate) older: Vec<String>,
+    /// This one is added.
+    pub(crate) name: String,
+}
+
+impl Plan {
+    /// By the bitmaps of an image, and whether each is reliable. Those of others are left alone.
+    pub(crate) fn of(found: impl Iterator<Item = (bool, String)>) -> Self {
+        let ours = found.filter_map(|(reliable, name)| Some((number_in(&name)?, reliable, name)));
+        let mut ours: Vec<_> = ours.collect();
+        ours.sort();
+        let (older, unreliable): (Vec<_>, Vec<_>) =
+            ours.into_iter().partition(|(_, reliable, _)| *reliable);
+        let mut older: Vec<(u64, String)> = older
+            .into_iter()
+            .map(|(number, _, name)| (number, name))
+            .collect();
+        let mut remove: Vec<String> = unreliable.into_iter().map(|(.., name)| name).collect();
+        // The oldest is that of the last acknowledged backup, or was.
+        while older.len() >= BITMAPS_MAX
+            && let Some((_, newest)) = older.pop()
+        {
+            remove.push(newest);
+        }
+        let number = older
+            .last()
+            .map_or(0, |(number, _)| number.saturating_add(1));
+        Self {
+            remove,
+            older: older.into_iter().map(|(_, name)| name).collect(),
+            name: format!("{OURS}{number:010}-{}", Uuid::new_v4().simple()),
+        }
+    }
+}
+
+/// The point at which the bitmap of this name was empty.
+pub(crate) fn point_of(name: &str) -> Point {
+    let point = Point::new(&format!("{PREFIX}{name}"));
+    point.expect("the name is short and of digits and letters")
+}
+
+/// The name of the bitmap that was empty at this point.
+pub(crate) fn name_in(point: &Point) -> Result<&str, NoChangeMap> {
+    let name = point.as_str().strip_prefix(PREFIX);
+    let name = name.filter(|name| is_ours(name));
+    name.ok_or_else(|| NoChangeMap("the earlier backup began no bitmap".to_owned()))
+}
+
+/// Whether a persistent bitmap of this name is one of Cairn's.
+pub(crate) fn is_ours(name: &str) -> bool {
+    number_in(name).is_some()
+}
+
+/// The dirty runs of a disk of this size, as a connection with the bitmap's context tells them.
+pub(crate) fn dirty_runs(
+    size_bytes: u64,
+    run_at: impl Fn(u64) -> io::Result<Extent>,
+) -> Result<Vec<Range<u64>>, NoChangeMap> {
+    let (mut changes, mut at) = (Vec::new(), 0);
+    while at < size_bytes {
+        let run = run_at(at).map_err(failed)?;
+        at = run.end();
+        if run.data {
+            changes.push(run.offset..run.end());
+        }
+        if changes.len() > RANGES_MAX {
+            return Err(NoChangeMap("its bitmap has too many runs".to_owned()));
+        }
+    }
+    Ok(changes)
+}
 
 /// A bitmap that was empty when the image was opened.
 #[derive(Debug)]
@@ -50,24 +138,16 @@ impl Bitmap {
         let info = Info::read(path)?;
         if info.backing_filename.is_some() || !info.snapshots.is_empty() {
             // What changes there is noted in no bitmap of this image.
-            let why = "its image has a backing file or snapshots within";
-            return Err(NoChangeMap(why.to_owned()));
+            return Err(NoChangeMap(LAYERED.to_owned()));
         }
-        let mut ours = info.ours();
-        let unreliable = ours.extract_if(.., |bitmap| !bitmap.is_reliable());
-        for bitmap in unreliable {
-            remove(path, &bitmap.name).map_err(failed)?;
+        let found = info.format_specific.data.bitmaps.into_iter();
+        let found = found.map(|bitmap| (bitmap.is_reliable(), bitmap.name));
+        let Plan { remove, name, .. } = Plan::of(found);
+        for bitmap in remove {
+            self::remove(path, &bitmap).map_err(failed)?;
         }
-        // The oldest is that of the last acknowledged backup, or was.
-        while ours.len() >= BITMAPS_MAX
-            && let Some(newest) = ours.pop()
-        {
-            remove(path, &newest.name).map_err(failed)?;
-        }
-        let last = ours.last().and_then(|bitmap| number_in(&bitmap.name));
-        let number = last.map_or(0, |number| number + 1);
-        let name = format!("{OURS}{number:010}-{}", Uuid::new_v4().simple());
-        let add = ["bitmap", "-f", "qcow2", "--add", "-g", GRANULARITY_BYTES];
+        let granularity = GRANULARITY_BYTES.to_string();
+        let add = ["bitmap", "-f", "qcow2", "--add", "-g", &granularity];
         qemu_img(&add, path, &[&name]).map_err(failed)?;
         Ok(Self {
             image: image.to_owned(),
@@ -78,37 +158,22 @@ impl Bitmap {
     }
 
     pub(crate) fn point(&self) -> Point {
-        let point = Point::new(&format!("{PREFIX}{}", self.name));
-        point.expect("the name is short and of digits and letters")
+        point_of(&self.name)
     }
 
     /// As [`DiskReader::changes_since`](cairn_types::disk::DiskReader::changes_since).
     pub(crate) fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
-        let no = |why: &str| NoChangeMap(why.to_owned());
-        let name = earlier.as_str().strip_prefix(PREFIX);
-        let name = name.filter(|name| number_in(name).is_some());
-        let name = name.ok_or_else(|| no("the earlier backup began no bitmap"))?;
+        let name = name_in(earlier)?;
         let ours = Info::read(&self.path)?.ours();
         let found = ours.iter().find(|bitmap| bitmap.name == name);
-        let found = found.ok_or_else(|| no("the bitmap of the earlier backup is gone"))?;
+        let found = found.ok_or_else(|| NoChangeMap(GONE.to_owned()))?;
         if !found.is_reliable() {
-            return Err(no("the bitmap of the earlier backup was not saved in full"));
+            return Err(NoChangeMap(UNRELIABLE.to_owned()));
         }
         let context = Context::DirtyBitmap(name.to_owned());
         let server = QemuNbd::start(&self.image, &self.path, Access::Read, &context);
         let server = server.map_err(|error| NoChangeMap(error.to_string()))?;
-        let (mut changes, mut at) = (Vec::new(), 0);
-        while at < server.size_bytes() {
-            let run = server.extent_at(at).map_err(failed)?;
-            at = run.end();
-            if run.data {
-                changes.push(run.offset..run.end());
-            }
-            if changes.len() > RANGES_MAX {
-                return Err(no("its bitmap has too many runs"));
-            }
-        }
-        Ok(changes)
+        dirty_runs(server.size_bytes(), |at| server.extent_at(at))
     }
 
     /// Lets this bitmap stay, and the others of Cairn go, when it is dropped.

@@ -38,7 +38,7 @@ impl Context {
     }
 }
 
-/// A negotiated connection to the server's default export.
+/// A negotiated connection to one export of a server.
 #[derive(Debug)]
 pub(crate) struct Connection<S> {
     stream: S,
@@ -52,8 +52,8 @@ pub(crate) struct Connection<S> {
 }
 
 impl<S: Read + Write> Connection<S> {
-    /// Negotiates the default export on a fresh stream.
-    pub(crate) fn negotiate(mut stream: S, context: Context) -> Result<Self> {
+    /// Negotiates an export on a fresh stream; the empty name is that of the default one.
+    pub(crate) fn negotiate(mut stream: S, export: &str, context: Context) -> Result<Self> {
         if wire::read_u64(&mut stream)? != wire::SERVER_MAGIC
             || wire::read_u64(&mut stream)? != wire::OPTION_MAGIC
         {
@@ -79,23 +79,17 @@ impl<S: Read + Write> Connection<S> {
             cookie: 0,
         };
         if connection.option(wire::OPT_STRUCTURED_REPLY, &[], |_, _, _| Ok(()))? {
-            connection.ask_for_context()?;
+            connection.ask_for_context(export)?;
         }
-        connection.go()?;
+        connection.go(export)?;
         Ok(connection)
     }
 
-    fn ask_for_context(&mut self) -> Result<()> {
+    fn ask_for_context(&mut self, export: &str) -> Result<()> {
         let name = self.context.name();
-        let mut data = Vec::new();
-        data.extend(0_u32.to_be_bytes());
+        let mut data = text(export);
         data.extend(1_u32.to_be_bytes());
-        data.extend(
-            u32::try_from(name.len())
-                .expect("it is short")
-                .to_be_bytes(),
-        );
-        data.extend(name.as_bytes());
+        data.extend(text(&name));
         self.option(
             wire::OPT_SET_META_CONTEXT,
             &data,
@@ -112,9 +106,12 @@ impl<S: Read + Write> Connection<S> {
         Ok(())
     }
 
-    fn go(&mut self) -> Result<()> {
+    fn go(&mut self, export: &str) -> Result<()> {
         let mut told_size = false;
-        let done = self.option(wire::OPT_GO, &[0; 6], |connection, kind, mut data| {
+        let mut request = text(export);
+        // No information is asked for beyond what comes anyway.
+        request.extend(0_u16.to_be_bytes());
+        let done = self.option(wire::OPT_GO, &request, |connection, kind, mut data| {
             if kind != wire::REP_INFO {
                 return Ok(());
             }
@@ -377,6 +374,12 @@ impl<S: Read + Write> Connection<S> {
         }
         Err(NbdError::Protocol("a reply comes in too many chunks"))
     }
+}
+
+/// A text in an option: its length, and it.
+fn text(text: &str) -> Vec<u8> {
+    let length = u32::try_from(text.len()).expect("our names are short");
+    [&length.to_be_bytes(), text.as_bytes()].concat()
 }
 
 /// A part of a reply that carries something.

@@ -1,5 +1,5 @@
 //! A client of the Network Block Device protocol, enough of it to read and
-//! write a disk that `qemu-nbd` serves: fixed newstyle negotiation, structured
+//! write a disk that `qemu-nbd` or a running QEMU serves: fixed newstyle negotiation, structured
 //! replies, block status by `base:allocation` or a dirty bitmap.
 //!
 //! The server is not trusted: whatever it answers, the client returns an error

@@ -19,7 +19,7 @@ type Link = Connection<UnixStream>;
 
 /// Connections that are all alike; a thread borrows one for a request.
 ///
-/// `qemu-nbd` closes the connection over which it could not read, so a reader
+/// QEMU's server closes the connection over which it could not read, so a reader
 /// goes on with those that are left. A writer does not: nobody knows what the
 /// server did of the request that was lost.
 #[derive(Debug)]
@@ -46,9 +46,10 @@ struct State {
 }
 
 impl Pool {
-    /// Negotiates the default export on connections to one server.
+    /// Negotiates an export on connections to one server; the empty name is that of the default one.
     pub(crate) fn negotiate(
         streams: Vec<UnixStream>,
+        export: &str,
         access: Access,
         context: &Context,
     ) -> Result<Self, NbdError> {
@@ -56,7 +57,7 @@ impl Pool {
         for stream in streams {
             stream.set_read_timeout(Some(ANSWER_LIMIT))?;
             stream.set_write_timeout(Some(ANSWER_LIMIT))?;
-            let link = Connection::negotiate(stream, context.clone())?;
+            let link = Connection::negotiate(stream, export, context.clone())?;
             if access == Access::Write && !link.is_writable() {
                 return Err(NbdError::Io(io::ErrorKind::ReadOnlyFilesystem.into()));
             }
@@ -245,7 +246,7 @@ impl Pool {
         match error {
             NbdError::Io(cut) if cut.kind() == io::ErrorKind::UnexpectedEof => io::Error::new(
                 cut.kind(),
-                "qemu-nbd closed the connection, as it does when it cannot read the image",
+                "the NBD server closed the connection, as it does when it cannot read the image",
             ),
             error => error.into(),
         }

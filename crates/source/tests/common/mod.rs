@@ -11,6 +11,8 @@ use cairn_source::{ImagesConfig, Inventory, ServerConfig, SourceConfig};
 use cairn_types::ResourceId;
 use cairn_types::disk::{DiskReader, DiskWriter};
 
+pub mod guest;
+
 pub const MIB: u64 = 1 << 20;
 
 /// A temporary folder that is the source `lab`.
@@ -47,11 +49,7 @@ impl Lab {
 
     pub fn inventory_with_server(&self, name: &str, disks: &[&str]) -> Inventory {
         let disks = disks.iter().map(PathBuf::from).collect();
-        let server = vec![ServerConfig {
-            name: name.to_owned(),
-            disks,
-            tags: BTreeMap::new(),
-        }];
+        let server = vec![ServerConfig::new(name, disks)];
         Inventory::new(vec![SourceConfig::Images(ImagesConfig {
             server,
             ..self.config()

@@ -46,14 +46,13 @@ pub(super) fn source(folder: &Path) -> SourceConfig {
         reflinks: true,
         bitmaps: true,
         tags: BTreeMap::new(),
-        server: vec![ServerConfig {
-            name: SERVER.to_owned(),
-            disks: DISKS[2..]
+        server: vec![ServerConfig::new(
+            SERVER,
+            DISKS[2..]
                 .iter()
                 .map(|disk| PathBuf::from(disk.0))
                 .collect(),
-            tags: BTreeMap::new(),
-        }],
+        )],
     })
 }
 

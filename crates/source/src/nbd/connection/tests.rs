@@ -90,7 +90,7 @@ fn status_chunk(context: u32, runs: &[(u32, u32)]) -> Vec<u8> {
 
 fn connect(replies: Vec<u8>) -> Connection<Script> {
     let script = [greeting(), replies].concat();
-    Connection::negotiate(Script(Cursor::new(script)), Context::Allocation).unwrap()
+    Connection::negotiate(Script(Cursor::new(script)), "", Context::Allocation).unwrap()
 }
 
 fn read(replies: Vec<u8>, length: usize) -> Result<Vec<u8>> {
@@ -186,7 +186,7 @@ fn long_replies_are_refused_before_they_are_read() {
     option.extend(option_reply(wire::OPT_STRUCTURED_REPLY, wire::REP_ACK, &[]));
     let length_at = option.len() - 4;
     option[length_at..].copy_from_slice(&u32::MAX.to_be_bytes());
-    let negotiated = Connection::negotiate(Script(Cursor::new(option)), Context::Allocation);
+    let negotiated = Connection::negotiate(Script(Cursor::new(option)), "", Context::Allocation);
     assert!(matches!(negotiated, Err(NbdError::Protocol(_))));
 }
 
@@ -198,7 +198,7 @@ proptest! {
         noise in proptest::collection::vec(any::<u8>(), 0..400),
     ) {
         let said = [&greeting()[..cut], &noise].concat();
-        if let Ok(mut connection) = Connection::negotiate(Script(Cursor::new(said)), Context::Allocation) {
+        if let Ok(mut connection) = Connection::negotiate(Script(Cursor::new(said)), "", Context::Allocation) {
             let _ = connection.read(0, &mut [0; 64]);
         }
     }
