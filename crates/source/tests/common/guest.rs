@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cairn_source::{ImagesConfig, Inventory, ServerConfig, SourceConfig};
+use cairn_source::{Consistency, ImagesConfig, Inventory, Level, ServerConfig, SourceConfig};
 use cairn_types::ResourceId;
+use cairn_types::disk::DiskReader;
 use serde_json::{Value, json};
 
 use super::Lab;
@@ -277,4 +278,48 @@ impl Lab {
 pub fn drain(mut stream: UnixStream) {
     let mut buffer = [0; 4096];
     while matches!(stream.read(&mut buffer), Ok(1..)) {}
+}
+
+/// What a disk should hold.
+#[derive(Clone)]
+pub struct Model(pub Vec<u8>);
+
+impl Model {
+    pub fn new(size_bytes: u64) -> Self {
+        Self(vec![0; size_bytes as usize])
+    }
+
+    /// The guest writes, and the model with it.
+    pub fn write(&mut self, guest: &Guest, disk: usize, byte: u8, offset: u64, length: u64) {
+        guest.write(disk, byte, offset, length);
+        self.0[offset as usize..(offset + length) as usize].fill(byte);
+    }
+
+    pub fn assert_is(&self, disk: &dyn DiskReader) {
+        assert_eq!(disk.size_bytes(), self.0.len() as u64);
+        let mut at = 0;
+        while at < disk.size_bytes() {
+            let extent = disk.extent_at(at).unwrap();
+            let expected = &self.0[at as usize..extent.end() as usize];
+            let mut read = vec![0xaa; expected.len()];
+            disk.read_at(at, &mut read).unwrap();
+            assert!(read == expected, "{extent:?}");
+            assert!(
+                extent.data || read.iter().all(|byte| *byte == 0),
+                "{extent:?}"
+            );
+            at = extent.end();
+        }
+        disk.check_unchanged().unwrap();
+    }
+}
+
+/// Opens disks of the server `web-1` at one point in time.
+pub fn open_all(lab: &Lab, inventory: &Inventory, disks: &[&str]) -> Vec<Arc<dyn DiskReader>> {
+    let volumes: Vec<_> = disks.iter().map(|disk| lab.id(disk)).collect();
+    let opened = inventory
+        .open_server(lab.server_id(inventory), &volumes, Level::Crash)
+        .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    assert_eq!(opened.consistency, Consistency::Crash { why: None });
+    opened.disks.into_iter().map(|(_, reader)| reader).collect()
 }
