@@ -210,6 +210,7 @@ impl Qmp {
 fn silence(error: io::Error) -> QmpError {
     match error.kind() {
         io::ErrorKind::TimedOut => QmpError::Silent,
+        io::ErrorKind::InvalidData => QmpError::Protocol("a line is too long"),
         _ => QmpError::Io(error),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use cairn_types::ResourceId;
 use cairn_types::disk::{DiskReader, DiskWriter};
 
 pub mod guest;
+pub mod proxy;
 
 pub const MIB: u64 = 1 << 20;
 
@@ -24,6 +25,13 @@ impl Lab {
     pub fn new() -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// In a folder below another one.
+    pub fn within(folder: &Path) -> Self {
+        Self {
+            folder: tempfile::tempdir_in(folder).unwrap(),
         }
     }
 
