@@ -16,6 +16,8 @@ use crate::lines::Lines;
 
 /// How long a guest may be frozen, from when it is told to until it is told to thaw.
 const FREEZE_LIMIT: Duration = Duration::from_secs(10);
+/// How much of that is left for the moment itself, however long the freeze takes.
+const MOMENT: Duration = Duration::from_secs(3);
 /// How long the agent may take over anything else.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// How often a guest is told to thaw.
@@ -40,7 +42,7 @@ impl Frozen {
         let mut agent = Agent::connect(path)?;
         let until = Instant::now() + FREEZE_LIMIT;
         // From here on it may be frozen, whatever comes back.
-        let asked = agent.ask("guest-fsfreeze-freeze", until);
+        let asked = agent.ask("guest-fsfreeze-freeze", until - MOMENT);
         let mut frozen = Self {
             agent,
             until,

@@ -31,6 +31,8 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// The test's own connection to a QEMU.
 pub struct Monitor {
     stream: BufReader<UnixStream>,
+    /// The names of the events that came.
+    pub events: Vec<String>,
 }
 
 impl Monitor {
@@ -39,6 +41,7 @@ impl Monitor {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut monitor = Self {
             stream: BufReader::new(stream),
+            events: Vec::new(),
         };
         monitor.line()?;
         monitor.ask("qmp_capabilities", json!({}));
@@ -60,6 +63,9 @@ impl Monitor {
             let line = self.line().ok_or("the connection ended")?;
             if let Some(answer) = line.get("return") {
                 return Ok(answer.clone());
+            }
+            if let Some(event) = line.get("event") {
+                self.events.push(event.as_str().unwrap().to_owned());
             }
             if let Some(error) = line.get("error") {
                 return Err(error["desc"].as_str().unwrap().to_owned());
@@ -135,28 +141,67 @@ fn qemu() -> Command {
 }
 
 impl Guest {
-    /// Starts a guest with these images of a lab as its disks, in their order.
+    /// Starts a guest with these images of a lab as its disks, in their order; it executes nothing.
     pub fn start(lab: &Lab, disks: &[&str]) -> Self {
-        Self::start_with(lab, disks, &[])
+        Self::start_with(lab, disks, &["-S", "-m", "16"])
     }
 
-    pub fn start_with(lab: &Lab, disks: &[&str], more: &[&str]) -> Self {
+    /// Boots the Linux that `scripts/guest_image.sh` has built, until it has begun to write
+    /// on its two disks. Its agent listens at `agent`.
+    pub fn boot(lab: &Lab, disks: &[&str]) -> Self {
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest");
+        assert!(
+            built.join("built").exists(),
+            "scripts/guest_image.sh has built no guest"
+        );
+        let (kernel, initrd) = (built.join("kernel"), built.join("initrd"));
+        let (console, agent) = (lab.path("console"), lab.path("agent"));
+        let (to_console, to_agent) = (
+            format!("file:{}", console.display()),
+            format!(
+                "socket,path={},server=on,wait=off,id=agent",
+                agent.display()
+            ),
+        );
+        let guest = Self::start_with(
+            lab,
+            disks,
+            &[
+                "-m",
+                "256",
+                "-cpu",
+                "max",
+                "-serial",
+                &to_console,
+                "-kernel",
+                kernel.to_str().unwrap(),
+                "-initrd",
+                initrd.to_str().unwrap(),
+                "-append",
+                "console=ttyS0 panic=-1",
+                "-device",
+                "virtio-serial",
+                "-chardev",
+                &to_agent,
+                "-device",
+                "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+            ],
+        );
+        wait_until("the guest's start", || {
+            let said = std::fs::read(&console).unwrap_or_default();
+            String::from_utf8_lossy(&said).contains("cairn guest: ready")
+        });
+        guest
+    }
+
+    fn start_with(lab: &Lab, disks: &[&str], more: &[&str]) -> Self {
         let (qmp, own) = (lab.path("qmp"), lab.path("monitor"));
         for socket in [&qmp, &own] {
             // That of a guest before this one.
             let _ = std::fs::remove_file(socket);
         }
         let mut command = qemu();
-        command.args([
-            "-accel",
-            "tcg",
-            "-S",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-m",
-            "16",
-        ]);
+        command.args(["-accel", "tcg", "-nodefaults", "-display", "none"]);
         for (at, disk) in disks.iter().enumerate() {
             let format = match disk.ends_with(".qcow2") {
                 true => "qcow2",
