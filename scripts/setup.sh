@@ -28,12 +28,14 @@ case $target in
   *) echo "no such target: $target" >&2; exit 2 ;;
 esac
 
-missing=()
-for package in "${packages[@]}"; do
-  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  as_root=()
+# Installs those of the packages that are missing, with these options of apt-get.
+install_missing() {
+  local options=$1 package missing=() as_root=()
+  shift
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" != 0 ]; then
     command -v sudo >/dev/null || {
       echo "These Debian packages are missing; install them as root: ${missing[*]}" >&2
@@ -42,9 +44,30 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root=(sudo)
   fi
   echo "Installing ${missing[*]}"
+  [ -z "$options" ] || add_backports "${as_root[@]}"
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  # All of them are named: an older version of one could have others removed.
+  # shellcheck disable=SC2086 # The options are words.
   "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null </dev/null
+    apt-get install -y -qq --no-install-recommends $options "$@" >/dev/null </dev/null
+}
+
+# Debian 12 has its newer QEMU in a suite of its own, on the mirror that this machine uses.
+add_backports() {
+  local mirror
+  [ -z "$(apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -x "$VERSION_CODENAME-backports")" ] || return 0
+  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+  echo "deb $mirror $VERSION_CODENAME-backports main" |
+    "$@" tee /etc/apt/sources.list.d/backports.list >/dev/null
+}
+
+install_missing "" "${packages[@]}"
+if [ "$target" = test ]; then
+  # shellcheck disable=SC1091
+  . /etc/os-release
+  [ "${VERSION_CODENAME:-}" = bookworm ] && suite="-t bookworm-backports" || suite=
+  install_missing "$suite" busybox-static qemu-system-x86 qemu-utils
+  scripts/guest_image.sh
 fi
 
 # rustup installs here without telling the shells that are open.
