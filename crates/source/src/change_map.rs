@@ -7,14 +7,16 @@
 pub(crate) mod bitmap;
 pub(crate) mod file;
 pub(crate) mod reflink;
+pub(crate) mod tail;
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use bitmap::Bitmap;
 use cairn_types::ResourceId;
-use cairn_types::disk::{NoChangeMap, Point};
+use cairn_types::disk::{Extent, NoChangeMap, Point};
 use file::ChangeFile;
 use reflink::Reflink;
 
@@ -76,12 +78,17 @@ impl ChangeMap {
         }
     }
 
-    pub(crate) fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
+    /// `extent_at` tells the disk's runs, as [`DiskReader::extent_at`](cairn_types::disk::DiskReader::extent_at).
+    pub(crate) fn changes_since(
+        &self,
+        earlier: &Point,
+        extent_at: impl Fn(u64) -> io::Result<Extent>,
+    ) -> Result<Vec<Range<u64>>, NoChangeMap> {
         match self {
             Self::None(why) => Err(why.clone()),
             Self::File(file) => file.changes_since(earlier),
             Self::Reflink(reflink) => reflink.changes_since(earlier),
-            Self::Bitmap(bitmap) => bitmap.changes_since(earlier),
+            Self::Bitmap(bitmap) => bitmap.changes_since(earlier, extent_at),
         }
     }
 

@@ -312,7 +312,8 @@ impl DiskReader for Qcow2Disk {
     }
 
     fn changes_since(&self, earlier: &Point) -> std::result::Result<Vec<Range<u64>>, NoChangeMap> {
-        self.changes.changes_since(earlier)
+        let extent_at = |at| self.server.extent_at(at);
+        self.changes.changes_since(earlier, extent_at)
     }
 
     fn keep_point(&self) {

@@ -270,7 +270,8 @@ impl DiskReader for RawDisk {
     }
 
     fn changes_since(&self, earlier: &Point) -> std::result::Result<Vec<Range<u64>>, NoChangeMap> {
-        self.changes.changes_since(earlier)
+        let extent_at = |at| extent_of(&self.file, self.size_bytes, at);
+        self.changes.changes_since(earlier, extent_at)
     }
 
     fn keep_point(&self) {

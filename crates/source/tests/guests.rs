@@ -124,6 +124,13 @@ fn why_not(disk: &dyn DiskReader, since: &Point) -> String {
     disk.changes_since(since).expect_err("no map").to_string()
 }
 
+const END: u8 = 0xee;
+
+/// Data at the end of a disk that does not change: without it, the end might have been cut off.
+fn write_end(guest: &Guest, disk: usize, size_bytes: u64) {
+    guest.write(disk, END, size_bytes - SLOT, SLOT);
+}
+
 #[test]
 fn bitmaps_tell_what_changed_whether_the_guest_runs_or_not() {
     let lab = Lab::new();
@@ -134,6 +141,8 @@ fn bitmaps_tell_what_changed_whether_the_guest_runs_or_not() {
 
     let guest = Guest::start(&lab, &["a.qcow2"]);
     model.write(&guest, 0, 1, 0, MIB);
+    write_end(&guest, 0, 64 * MIB);
+    model.0[(64 * MIB - SLOT) as usize..].fill(END);
     let disk = open();
     let first = disk.point().expect("a bitmap began");
     // This is behind the point.
@@ -200,6 +209,7 @@ fn a_bitmap_that_cannot_be_used_costs_its_disk_alone() {
     let chain = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b"];
     lab.qemu_img(&[&chain[..], &["base.img", names[5]]].concat());
     let guest = Guest::start(&lab, &names);
+    (0..6).for_each(|disk| write_end(&guest, disk, 8 * MIB));
     let inventory = lab.inventory_with_guest(&names);
     let disks = open_all(&lab, &inventory, &names);
     let points: Vec<_> = disks.iter().map(|disk| disk.point()).collect();
@@ -245,6 +255,7 @@ fn a_bitmap_that_cannot_be_used_costs_its_disk_alone() {
     for disk in &disks {
         let mut model = Model::new(8 * MIB);
         model.0[3 * MIB as usize] = 9;
+        model.0[(8 * MIB - SLOT) as usize..].fill(END);
         model.assert_is(&**disk);
     }
     drop(disks);
@@ -299,6 +310,9 @@ fn disks_come_and_go_and_change_their_size() {
     let inventory = lab.inventory_with_guest(&names);
     // The third is configured, and not (yet) the guest's.
     let guest = Guest::start(&lab, &names[..2]);
+    (0..2).for_each(|disk| write_end(&guest, disk, 8 * MIB));
+    let end = format!("write -P {END} {} {SLOT}", 8 * MIB - SLOT);
+    lab.qemu_io(names[2], &[&end]);
     let disks = open_all(&lab, &inventory, &names);
     let points: Vec<_> = disks.iter().map(|disk| disk.point().unwrap()).collect();
     disks.iter().for_each(|disk| disk.keep_point());
@@ -308,11 +322,12 @@ fn disks_come_and_go_and_change_their_size() {
         "block_resize",
         json!({"node-name": "node0", "size": 12 * MIB}),
     );
+    // All of the new end is told of, whether it was written to or not.
     guest.write(0, 1, 11 * MIB, SLOT);
     guest.write(1, 2, MIB, SLOT);
     let disks = open_all(&lab, &inventory, &names);
     assert_eq!(disks[0].size_bytes(), 12 * MIB);
-    assert_eq!(changes(&*disks[0], &points[0]), [11 * MIB..11 * MIB + SLOT]);
+    assert_eq!(changes(&*disks[0], &points[0]), [8 * MIB..12 * MIB]);
     // Nobody resizes a disk that is being read.
     let resize = json!({"node-name": "node0", "size": 16 * MIB});
     let resized = guest
@@ -327,7 +342,7 @@ fn disks_come_and_go_and_change_their_size() {
     let guest = Guest::start(&lab, &["c.qcow2", "b.qcow2"]);
     guest.write(0, 3, 2 * MIB, SLOT);
     let disks = open_all(&lab, &inventory, &names);
-    assert_eq!(changes(&*disks[0], &points[0]), [11 * MIB..11 * MIB + SLOT]);
+    assert_eq!(changes(&*disks[0], &points[0]), [8 * MIB..12 * MIB]);
     assert_eq!(changes(&*disks[1], &points[1]), [MIB..MIB + SLOT]);
     assert_eq!(changes(&*disks[2], &points[2]), [2 * MIB..2 * MIB + SLOT]);
     drop(disks);
@@ -336,6 +351,39 @@ fn disks_come_and_go_and_change_their_size() {
     assert_eq!(changes(&*disks[0], &points[2]), [2 * MIB..2 * MIB + SLOT]);
     drop(disks);
     assert_eq!(guest.leftovers(), [""; 0]);
+}
+
+/// QEMU's bitmaps forget what was cut off, and do not tell that it came back empty.
+#[test]
+fn an_end_that_was_cut_off_and_came_back_is_told_of() {
+    let lab = Lab::new();
+    lab.qcow2("a.qcow2", "64M");
+    let inventory = lab.inventory_with_guest(&["a.qcow2"]);
+    let open = || inventory.open_reader(lab.id("a.qcow2")).unwrap();
+    let guest = Guest::start(&lab, &["a.qcow2"]);
+    guest.write(0, 1, 0, 64 * MIB);
+    let disk = open();
+    let point = disk.point().unwrap();
+    disk.keep_point();
+    drop(disk);
+    guest.write(0, 2, 30 * MIB, SLOT);
+    guest.write(0, 3, 50 * MIB, SLOT);
+    for size in [40 * MIB, 64 * MIB] {
+        guest.ask("block_resize", json!({"node-name": "node0", "size": size}));
+    }
+    guest.write(0, 4, 60 * MIB, 10);
+    let expected = [30 * MIB..30 * MIB + SLOT, 40 * MIB..64 * MIB];
+    let disk = open();
+    assert_eq!(changes(&*disk, &point), expected);
+    drop(disk);
+    guest.quit();
+    let disk = open();
+    assert_eq!(changes(&*disk, &point), expected);
+    drop(disk);
+    lab.qemu_img(&["resize", "-q", "--shrink", "a.qcow2", "20M"]);
+    lab.qemu_img(&["resize", "-q", "a.qcow2", "64M"]);
+    let disk = open();
+    assert_eq!(changes(&*disk, &point), [20 * MIB..64 * MIB]);
 }
 
 #[test]

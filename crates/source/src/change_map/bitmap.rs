@@ -18,6 +18,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::RANGES_MAX;
+use super::tail::{self, Shape};
 use crate::lock::Access;
 use crate::nbd::Context;
 use crate::qemu::{QemuNbd, qemu_img};
@@ -162,9 +163,15 @@ impl Bitmap {
     }
 
     /// As [`DiskReader::changes_since`](cairn_types::disk::DiskReader::changes_since).
-    pub(crate) fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
+    pub(crate) fn changes_since(
+        &self,
+        earlier: &Point,
+        extent_at: impl Fn(u64) -> io::Result<Extent>,
+    ) -> Result<Vec<Range<u64>>, NoChangeMap> {
         let name = name_in(earlier)?;
-        let ours = Info::read(&self.path)?.ours();
+        let info = Info::read(&self.path)?;
+        let cluster_bytes = info.cluster_size;
+        let ours = info.ours();
         let found = ours.iter().find(|bitmap| bitmap.name == name);
         let found = found.ok_or_else(|| NoChangeMap(GONE.to_owned()))?;
         if !found.is_reliable() {
@@ -173,7 +180,14 @@ impl Bitmap {
         let context = Context::DirtyBitmap(name.to_owned());
         let server = QemuNbd::start(&self.image, &self.path, Access::Read, &context);
         let server = server.map_err(|error| NoChangeMap(error.to_string()))?;
-        dirty_runs(server.size_bytes(), |at| server.extent_at(at))
+        let size_bytes = server.size_bytes();
+        let mut changes = dirty_runs(size_bytes, |at| server.extent_at(at))?;
+        let shape = Shape {
+            size_bytes,
+            cluster_bytes,
+        };
+        tail::add(&mut changes, shape, extent_at).map_err(failed)?;
+        Ok(changes)
     }
 
     /// Lets this bitmap stay, and the others of Cairn go, when it is dropped.
@@ -210,6 +224,7 @@ impl Drop for Bitmap {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct Info {
+    cluster_size: u64,
     backing_filename: Option<String>,
     #[serde(default)]
     snapshots: Vec<serde_json::Value>,

@@ -29,6 +29,7 @@ pub(super) struct Node {
 #[serde(rename_all = "kebab-case")]
 struct Image {
     virtual_size: u64,
+    cluster_size: Option<u64>,
     backing_filename: Option<String>,
     #[serde(default)]
     snapshots: Vec<Value>,
@@ -96,6 +97,11 @@ impl Attached {
 }
 
 impl Node {
+    /// A write into one of these allocates all of it.
+    pub(super) fn cluster_bytes(&self) -> Option<u64> {
+        self.image.cluster_size
+    }
+
     /// Whether other states lie beneath or within it.
     pub(super) fn is_layered(&self) -> bool {
         self.image.backing_filename.is_some() || !self.image.snapshots.is_empty()

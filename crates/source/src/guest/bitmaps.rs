@@ -7,9 +7,10 @@
 //! copied, and the copy is read.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 
-use cairn_types::disk::{NoChangeMap, Point};
+use cairn_types::disk::{Extent, NoChangeMap, Point};
 use serde_json::{Value, json};
 
 use super::attached::{Attached, BitmapInfo};
@@ -17,6 +18,7 @@ use super::fleece::Kind;
 use crate::change_map::bitmap::{
     GONE, GRANULARITY_BYTES, LAYERED, Plan, UNRELIABLE, name_in, point_of,
 };
+use crate::change_map::tail::{self, Shape};
 use crate::qmp::{Qmp, QmpError};
 
 /// The bitmaps of a disk that is being backed up.
@@ -24,6 +26,7 @@ use crate::qmp::{Qmp, QmpError};
 pub(super) struct Bitmaps {
     /// The node that they belong to.
     pub(super) node: String,
+    cluster_bytes: u64,
     /// The one that was added.
     pub(super) added: String,
     /// The reliable ones from before, the oldest first, with their granularity.
@@ -52,6 +55,9 @@ impl Bitmaps {
         if image.is_layered() {
             return Err(no(LAYERED));
         }
+        let cluster_bytes = image.cluster_bytes();
+        let cluster_bytes =
+            cluster_bytes.ok_or_else(|| no("QEMU tells no size of its clusters"))?;
         let found = image.bitmaps.iter();
         let busy = found.clone().filter(|bitmap| bitmap.busy);
         let busy = busy.map(|bitmap| (bitmap.name.clone(), "its bitmap is in use by a job"));
@@ -79,6 +85,7 @@ impl Bitmaps {
         let older = older.filter_map(|name| Some((granularity(&name)?, name)));
         Ok(Self {
             node: image.name.clone(),
+            cluster_bytes,
             added: plan.name,
             older: older
                 .map(|(granularity, name)| (name, granularity))
@@ -125,13 +132,28 @@ impl Bitmaps {
         point_of(&self.added)
     }
 
-    pub(super) fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
+    /// As [`DiskReader::changes_since`](cairn_types::disk::DiskReader::changes_since), of a disk
+    /// of this size whose runs `extent_at` tells.
+    pub(super) fn changes_since(
+        &self,
+        earlier: &Point,
+        size_bytes: u64,
+        extent_at: impl Fn(u64) -> io::Result<Extent>,
+    ) -> Result<Vec<Range<u64>>, NoChangeMap> {
         let name = name_in(earlier)?;
         if let Some(why) = self.useless.get(name) {
             return Err(NoChangeMap((*why).to_owned()));
         }
         let changes = self.changes.get(name);
-        changes.map_or_else(|| Err(NoChangeMap(GONE.to_owned())), Clone::clone)
+        let changes = changes.ok_or_else(|| NoChangeMap(GONE.to_owned()))?;
+        let mut changes = changes.clone()?;
+        let shape = Shape {
+            size_bytes,
+            cluster_bytes: self.cluster_bytes,
+        };
+        let added = tail::add(&mut changes, shape, extent_at);
+        added.map_err(|error| NoChangeMap(error.to_string()))?;
+        Ok(changes)
     }
 
     /// Lets the added bitmap stay and the older ones go, or the other way round.

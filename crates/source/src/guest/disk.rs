@@ -107,7 +107,8 @@ impl DiskReader for GuestDisk {
 
     fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
         let bitmaps = self.bitmaps.as_ref().map_err(Clone::clone)?;
-        bitmaps.changes_since(earlier)
+        let extent_at = |at| self.pool.extent_at(at);
+        bitmaps.changes_since(earlier, self.size_bytes(), extent_at)
     }
 
     fn keep_point(&self) {
