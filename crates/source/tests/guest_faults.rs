@@ -129,6 +129,36 @@ fn a_backup_that_fails_leaves_the_point_before() {
 }
 
 #[test]
+fn a_guest_that_is_shut_down_ends_the_backup_and_loses_nothing() {
+    let lab = Lab::new();
+    let guest = two_disks(&lab);
+    let inventory = lab.inventory_with_guest(&DISKS);
+    guest.write(0, 1, 0, 4 * MIB);
+    let disks = open_all(&lab, &inventory, &DISKS);
+    let point = disks[0].point().unwrap();
+    disks.iter().for_each(|disk| disk.keep_point());
+    drop(disks);
+    guest.write(0, 2, MIB, 10);
+    let disks = open_all(&lab, &inventory, &DISKS);
+    guest.write(0, 3, 2 * MIB, 10);
+    guest.quit();
+    assert!(disks[0].read_at(0, &mut [0]).is_err());
+    drop(disks);
+    let disks = try_open(&lab, &inventory).unwrap();
+    let changed = disks[0].changes_since(&point).unwrap();
+    assert_eq!(changed, [MIB..MIB + SLOT, 2 * MIB..2 * MIB + SLOT]);
+    let mut model = Model::new(4 * MIB);
+    model.0.fill(1);
+    model.0[MIB as usize..MIB as usize + 10].fill(2);
+    model.0[2 * MIB as usize..2 * MIB as usize + 10].fill(3);
+    model.assert_is(&*disks[0]);
+    disks.iter().for_each(|disk| disk.keep_point());
+    drop(disks);
+    let guest = Guest::start(&lab, &DISKS);
+    assert_eq!([guest.bitmaps(0).len(), guest.bitmaps(1).len()], [1, 1]);
+}
+
+#[test]
 fn an_nbd_server_of_somebody_else_is_left_alone() {
     let lab = Lab::new();
     let guest = two_disks(&lab);
@@ -254,13 +284,15 @@ fn like_qemu(stream: &UnixStream, replies: usize) -> BufReader<UnixStream> {
     reader
 }
 
+type Impostor = Box<dyn Fn(UnixStream) + Send>;
+
 #[test]
 fn what_is_no_qemu_is_given_up_soon() {
     let flood = |mut stream: UnixStream, what: &[u8]| while stream.write_all(what).is_ok() {};
     let lab = Lab::new();
     DISKS.iter().for_each(|name| lab.qcow2(name, "4M"));
     let endless = vec![b'x'; 1 << 20];
-    let impostors: Vec<(&str, Box<dyn Fn(UnixStream) + Send>)> = vec![
+    let impostors: Vec<(&str, Impostor)> = vec![
         ("silent", Box::new(common::guest::drain)),
         ("closing", Box::new(drop)),
         (

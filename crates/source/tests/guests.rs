@@ -4,6 +4,10 @@
     clippy::unwrap_used,
     reason = "a test that cannot set up its files has failed"
 )]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
 
 mod common;
 
@@ -429,4 +433,114 @@ fn what_is_no_disk_of_the_server_is_refused() {
         .unwrap();
     assert_eq!(opened.consistency, Consistency::AtRest);
     assert!(Arc::strong_count(&opened.disks[0].1) == 1 && opened.disks[0].0 == a);
+}
+
+/// However a disk is attached: what the guest writes goes through the filter, and is noted.
+#[test]
+fn every_sort_of_device_is_read() {
+    let lab = Lab::new();
+    let kinds = [
+        "ide",
+        "scsi",
+        "virtio",
+        "nvme",
+        "usb",
+        "thread",
+        "throttled",
+        "odd,name",
+    ];
+    let names = kinds.map(|kind| format!("{kind}.qcow2"));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.iter().for_each(|name| lab.qcow2(name, "4M"));
+    let drive = |kind: &str, interface: &str| {
+        let path = lab.path(&format!("{kind}.qcow2")).display().to_string();
+        // QEMU's options have commas doubled.
+        let path = path.replace(',', ",,");
+        format!(
+            "file={path},format=qcow2,if={interface},id={}",
+            kind.replace(',', "")
+        )
+    };
+    let throttled = format!(
+        "driver=throttle,node-name=limit,throttle-group=group,file.driver=qcow2,\
+         file.file.driver=file,file.file.filename={}",
+        lab.path("throttled.qcow2").display()
+    );
+    let drives = [
+        drive("ide", "ide"),
+        drive("scsi", "none"),
+        drive("virtio", "virtio"),
+        drive("nvme", "none"),
+        drive("usb", "none"),
+        drive("thread", "none"),
+        drive("odd,name", "virtio"),
+    ];
+    let mut arguments = vec![
+        "-S",
+        "-m",
+        "16",
+        "-object",
+        "iothread,id=loop",
+        "-object",
+        "throttle-group,id=group,x-iops-total=1000",
+        "-blockdev",
+        &throttled,
+        "-device",
+        "virtio-scsi-pci",
+        "-device",
+        "qemu-xhci",
+    ];
+    drives
+        .iter()
+        .for_each(|drive| arguments.extend(["-drive", drive]));
+    for device in [
+        "scsi-hd,drive=scsi",
+        "nvme,drive=nvme,serial=x",
+        "usb-storage,drive=usb",
+        "virtio-blk-pci,drive=thread,iothread=loop",
+        "virtio-blk-pci,drive=limit",
+    ] {
+        arguments.extend(["-device", device]);
+    }
+    let guest = Guest::start_with(&lab, &[], &arguments);
+    let inventory = lab.inventory_with_guest(&names);
+    let disks = open_all(&lab, &inventory, &names);
+    let any = Point::new("bitmap:cairn-0000000000-ab").unwrap();
+    let points: Vec<_> = disks
+        .iter()
+        .zip(kinds)
+        .map(|(disk, kind)| {
+            disk.point()
+                .ok_or_else(|| why_not(&**disk, &any))
+                .expect(kind)
+        })
+        .collect();
+    let devices = guest.ask("query-block", json!({}));
+    let devices: Vec<_> = devices.as_array().unwrap().iter().collect();
+    let write = |byte: u8| {
+        for device in devices
+            .iter()
+            .filter(|device| device["inserted"].is_object())
+        {
+            guest.io_at(
+                device["qdev"].as_str().unwrap(),
+                &format!("write -P {byte} 0 4M"),
+            );
+        }
+    };
+    write(1);
+    disks
+        .iter()
+        .for_each(|disk| Model::new(4 * MIB).assert_is(&**disk));
+    disks.iter().for_each(|disk| disk.keep_point());
+    drop(disks);
+    assert_eq!(guest.leftovers(), [""; 0]);
+    let disks = open_all(&lab, &inventory, &names);
+    write(2);
+    let mut model = Model::new(4 * MIB);
+    model.0.fill(1);
+    for (disk, point) in disks.iter().zip(&points) {
+        model.assert_is(&**disk);
+        assert_eq!(changes(&**disk, point), [0..4 * MIB]);
+    }
 }

@@ -82,6 +82,10 @@ fn unnoted_end(noted: &[Range<u64>], range: Range<u64>) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges may have one"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -132,7 +132,7 @@ pub(super) fn attached(qmp: &mut Qmp) -> Result<Vec<Attached>, QmpError> {
             device: qdev,
             size_bytes: root.image.virtual_size,
             identity: path.as_deref().and_then(Identity::of),
-            qcow2: qcow2_of(&root, &nodes),
+            qcow2: qcow2_of(&root, &nodes, folder.as_deref()),
             file: root.file,
             root: root.name,
         })
@@ -141,10 +141,11 @@ pub(super) fn attached(qmp: &mut Qmp) -> Result<Vec<Attached>, QmpError> {
 }
 
 /// The node of the qcow2 image that is read at `root`: there may be filters between.
-fn qcow2_of(root: &Node, nodes: &[Node]) -> Option<Node> {
+fn qcow2_of(root: &Node, nodes: &[Node], folder: Option<&Path>) -> Option<Node> {
+    let path = path_of(&root.file, folder);
     let is_same = |node: &&Node| match root.drv.as_str() {
         "qcow2" => node.name == root.name,
-        _ => node.file == root.file,
+        _ => path.is_some() && path_of(&node.file, folder) == path,
     };
     let mut found = nodes
         .iter()

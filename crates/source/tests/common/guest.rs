@@ -194,7 +194,8 @@ impl Guest {
         guest
     }
 
-    fn start_with(lab: &Lab, disks: &[&str], more: &[&str]) -> Self {
+    /// With these arguments more.
+    pub fn start_with(lab: &Lab, disks: &[&str], more: &[&str]) -> Self {
         let (qmp, own) = (lab.path("qmp"), lab.path("monitor"));
         for socket in [&qmp, &own] {
             // That of a guest before this one.
@@ -256,7 +257,14 @@ impl Guest {
 
     /// Has `qemu-io` do something at a device.
     pub fn io(&self, disk: usize, what: &str) {
-        let line = format!("qemu-io -d /machine/peripheral/disk{disk}/virtio-backend \"{what}\"");
+        self.io_at(
+            &format!("/machine/peripheral/disk{disk}/virtio-backend"),
+            what,
+        );
+    }
+
+    pub fn io_at(&self, device: &str, what: &str) {
+        let line = format!("qemu-io -d {device} \"{what}\"");
         let said = self.ask("human-monitor-command", json!({"command-line": line}));
         assert_eq!(said, "", "{what}");
         let said = std::fs::read_to_string(&self.log).unwrap();
