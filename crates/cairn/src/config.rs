@@ -342,6 +342,12 @@ fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::f
     for server in &source.server {
         write!(f, "\n\n[[source.server]]\nname = {:?}", server.name)?;
         write!(f, "\ndisks = {:?}", server.disks)?;
+        if let Some(qmp) = &server.qmp {
+            write!(f, "\nqmp = {qmp:?}")?;
+        }
+        if let Some(agent) = &server.guest_agent {
+            write!(f, "\nguest_agent = {agent:?}")?;
+        }
         show_tags(&server.tags, f)?;
     }
     Ok(())
