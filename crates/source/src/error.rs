@@ -137,6 +137,14 @@ pub enum Error {
         /// The server's name.
         server: String,
     },
+    /// To read the disks of a running guest could end its QEMU.
+    #[error(
+        "{server} cannot be backed up while it runs: it has I/O threads, and its QEMU is older than 9.0"
+    )]
+    FragileQemu {
+        /// The server's name.
+        server: String,
+    },
     /// The disks of a running guest cannot be read through its QEMU.
     #[error("cannot read the disks of {server} while it runs")]
     Guest {
@@ -187,6 +195,7 @@ impl Error {
             | Self::NotAVolume { .. }
             | Self::NotAShare { .. }
             | Self::NotItsDisk { .. }
+            | Self::FragileQemu { .. }
             | Self::NotAServer { .. }
             | Self::Unusable { .. }
             | Self::NoQemu { .. } => Kind::Invalid,

@@ -109,7 +109,7 @@ impl Drop for Turn {
 /// Opens those disks that the guest of `server` has, if it runs.
 ///
 /// Errors: `Conflict` it is being backed up, or its NBD server is in use; `Exhausted` no room for
-/// scratch files in `folder`; `Transient` its QEMU does not answer.
+/// scratch files in `folder`; `Invalid` its QEMU could end by it; `Transient` its QEMU does not answer.
 pub(crate) fn open(
     guests: &Arc<Guests>,
     folder: &Path,
@@ -126,6 +126,10 @@ pub(crate) fn open(
     let turn = guests.take(socket).ok_or_else(|| Error::GuestBusy {
         server: server.name.clone(),
     })?;
+    if is_fragile(&mut qmp).map_err(|error| failed(error.into()))? {
+        let server = server.name.clone();
+        return Err(Error::FragileQemu { server });
+    }
     let disks = find_disks(&mut qmp, folder, server, wanted).map_err(failed)?;
     if disks.iter().all(Option::is_none) {
         return Ok(None);
@@ -146,6 +150,19 @@ pub(crate) fn open(
     let names: Vec<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
     let (disks, consistency) = attempt.run(qmp, &names, disks).map_err(failed)?;
     Ok(Some(Opened { disks, consistency }))
+}
+
+/// From this version on, QEMU ends connections to its NBD server on its main thread alone. An older one
+/// may end with an assertion (`nbd_blockdev_client_closed`) when a client leaves an export
+/// of a disk that has an I/O thread.
+const QEMU_WITH_NBD_IN_THREADS: u32 = 9;
+
+fn is_fragile(qmp: &mut Qmp) -> std::result::Result<bool, QmpError> {
+    if qmp.major() >= QEMU_WITH_NBD_IN_THREADS {
+        return Ok(false);
+    }
+    let threads: Vec<serde_json::Value> = qmp.ask("query-iothreads", &serde_json::json!({}))?;
+    Ok(!threads.is_empty())
 }
 
 /// Whether the guest of `server` runs and has the image at `path`.

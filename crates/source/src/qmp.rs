@@ -61,6 +61,8 @@ type Result<T> = std::result::Result<T, QmpError>;
 #[derive(Debug)]
 pub(crate) struct Qmp {
     lines: Lines,
+    /// The first number of QEMU's version.
+    major: u32,
     /// The number of the last command.
     number: u64,
     /// Before this moment everything has to be done, if anybody waits for it.
@@ -95,14 +97,23 @@ impl Qmp {
         };
         let mut qmp = Self {
             lines,
+            major: 0,
             number: 0,
             deadline: None,
         };
-        if qmp.next(qmp.until(ANSWER_LIMIT))?.greeting.is_none() {
-            return Err(QmpError::Protocol("it does not greet like QEMU"));
-        }
+        let greeting = qmp.next(qmp.until(ANSWER_LIMIT))?.greeting;
+        let greeting = greeting.ok_or(QmpError::Protocol("it does not greet like QEMU"))?;
+        let major = greeting["version"]["qemu"]["major"].as_u64();
+        qmp.major = major
+            .and_then(|major| u32::try_from(major).ok())
+            .unwrap_or(0);
         qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(Some(qmp))
+    }
+
+    /// The first number of this QEMU's version.
+    pub(crate) fn major(&self) -> u32 {
+        self.major
     }
 
     /// The process id of this QEMU.

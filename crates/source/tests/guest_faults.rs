@@ -359,6 +359,28 @@ fn what_is_no_qemu_is_given_up_soon() {
     });
 }
 
+/// Such a QEMU ends with an assertion when a client leaves.
+#[test]
+fn an_old_qemu_with_threads_is_left_alone() {
+    let lab = Lab::new();
+    DISKS.iter().for_each(|name| lab.qcow2(name, "4M"));
+    impostor(lab.path("qmp"), |mut stream| {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let greeting = json!({"QMP": {"version": {"qemu": {"major": 8, "minor": 2}}}});
+        let mut say = |what: serde_json::Value| writeln!(stream, "{what}").unwrap();
+        say(greeting);
+        lines.next();
+        say(json!({"return": {}, "id": 1}));
+        assert!(lines.next().unwrap().unwrap().contains("query-iothreads"));
+        say(json!({"return": [{"id": "loop", "thread-id": 7}], "id": 2}));
+        assert!(lines.next().is_none(), "nothing else is asked or done");
+    });
+    let inventory = lab.inventory_with_guest(&DISKS);
+    let error = try_open(&lab, &inventory).err().expect("refused");
+    assert_eq!(error.kind(), Kind::Invalid);
+    assert!(error.to_string().contains("older than 9.0"), "{error}");
+}
+
 #[test]
 fn where_nobody_listens_the_images_are_at_rest() {
     let lab = Lab::new();
