@@ -14,6 +14,7 @@ use cairn_source::{Consistency, Level};
 use cairn_types::disk::{DiskReader, Point};
 use common::guest::{Guest, wait_until};
 use common::{Lab, MIB};
+use serde_json::json;
 
 const DISKS: [&str; 2] = ["a.qcow2", "b.qcow2"];
 const SIZE: u64 = 256 * MIB;
@@ -97,6 +98,13 @@ fn a_guest_that_writes_all_the_time_is_backed_up_whole() {
         lab.qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "new.tmp", name]);
     }
     let guest = Guest::boot(&lab, &DISKS);
+    let device =
+        json!({"path": "/machine/peripheral/disk0/virtio-backend", "property": "iothread"});
+    assert_eq!(
+        guest.ask("qom-get", device),
+        json!("/objects/loop"),
+        "its disks have a thread"
+    );
     let agent = Some(lab.path("agent"));
     let inventory = lab.inventory_with_qmp(&DISKS, &lab.path("qmp"), agent);
     let volumes = DISKS.map(|name| lab.id(name));
@@ -142,7 +150,7 @@ fn a_guest_that_writes_all_the_time_is_backed_up_whole() {
         }
         // It goes on writing, which its disk's node tells.
         let written = || {
-            let stats = guest.ask("query-blockstats", serde_json::json!({}));
+            let stats = guest.ask("query-blockstats", json!({}));
             stats[0]["stats"]["wr_bytes"].as_u64().unwrap()
         };
         let before = written();
