@@ -237,6 +237,7 @@ impl Service {
                 backup: backup.id,
                 backup_name: backup.name.clone(),
                 incremental: backup.incremental,
+                app_consistency: None,
             },
         };
         self.enqueue(tx, caller, &task, operation).await
@@ -291,6 +292,7 @@ impl Planned<'_> {
             metadata: None,
             policy: policy.map(|run| run.id),
             made_under: policy.map(|run| run.definition.clone()),
+            app_consistency: None,
         }
     }
 }

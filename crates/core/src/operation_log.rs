@@ -22,6 +22,9 @@ pub enum OperationDetail {
         backup_name: String,
         /// Whether it builds on an earlier one.
         incremental: bool,
+        /// Whether applications were brought to rest, as the backup's row has it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        app_consistency: Option<String>,
     },
     /// A backup is restored.
     Restore {

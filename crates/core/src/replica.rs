@@ -202,6 +202,7 @@ impl Service {
             metadata: None,
             policy: None,
             made_under: new.made_under.clone(),
+            app_consistency: None,
         }
     }
 

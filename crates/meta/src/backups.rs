@@ -71,6 +71,9 @@ pub struct Backup {
     pub policy: Option<PolicyId>,
     /// What that policy did with what it made, then.
     pub made_under: Option<OperationDefinition>,
+    /// Whether applications were brought to rest for it: nothing, if nobody asked for that;
+    /// empty, if they were; otherwise why not.
+    pub app_consistency: Option<String>,
 }
 
 /// Whose backups a list shows.
@@ -161,6 +164,7 @@ impl FromRow for Backup {
                 Some(_) => Some(row.json("made_under")?),
                 None => None,
             },
+            app_consistency: row.optional_text("app_consistency")?,
         })
     }
 }
@@ -307,6 +311,7 @@ impl Tx {
                 "made_under",
                 optional(backup.made_under.as_ref().map(written)),
             ),
+            ("app_consistency", optional(backup.app_consistency.as_ref())),
         ];
         insert(self, "backups", columns).await?;
         match backup.parent {
@@ -390,6 +395,9 @@ impl Tx {
         statement
             .push(", error_message = ")
             .bind(optional(backup.error_message.as_ref()));
+        statement
+            .push(", app_consistency = ")
+            .bind(optional(backup.app_consistency.as_ref()));
         statement.push(", updated_at = ").bind(backup.updated_at);
         statement
             .push(", protected_at = ")

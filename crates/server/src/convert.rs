@@ -1,7 +1,8 @@
 //! The service's views as the wire's objects.
 
 use cairn_api::backup::{
-    Backup as WireBackup, BackupExtendInfo, BackupOrigin, ReplicationExtraInfo, ReplicationRecord,
+    AppConsistency, Backup as WireBackup, BackupExtendInfo, BackupOrigin, ReplicationExtraInfo,
+    ReplicationRecord,
 };
 use cairn_api::operation_log::{
     OperationBackup, OperationCommon, OperationDelete, OperationError, OperationExtraInfo,
@@ -247,6 +248,7 @@ fn single_backup(backup: &Backup) -> Result<WireBackup> {
             support_lld: Some(false),
             supported_restore_mode: Some("backup".to_owned()),
             system_disk: is_disk.then_some(backup.system_disk),
+            app_consistency: backup.app_consistency.as_deref().map(app_consistency),
             ..BackupExtendInfo::default()
         },
         children: Vec::new(),
@@ -256,6 +258,21 @@ fn single_backup(backup: &Backup) -> Result<WireBackup> {
         version: 3,
         origin: None,
     })
+}
+
+/// How it went to bring applications to rest, where that was asked for. The vendor has no list
+/// of the codes.
+fn app_consistency(why_not: &str) -> AppConsistency {
+    let (status, code) = match why_not.is_empty() {
+        true => ("1", ""),
+        false => ("0", "Cairn.0009"),
+    };
+    AppConsistency {
+        app_consistency: "1".to_owned(),
+        app_consistency_status: status.to_owned(),
+        app_consistency_error_code: code.to_owned(),
+        app_consistency_error_message: why_not.to_owned(),
+    }
 }
 
 /// An operation log.
@@ -357,14 +374,20 @@ fn extra_info(
             backup,
             backup_name,
             incremental,
+            app_consistency,
         }) => {
+            let frozen = app_consistency.as_deref().map(self::app_consistency);
             extra.backup = Some(OperationBackup {
                 backup_id: backup,
                 backup_name,
                 incremental,
-                app_consistency_error_code: None,
-                app_consistency_error_message: None,
-                app_consistency_status: None,
+                app_consistency_error_code: frozen
+                    .as_ref()
+                    .map(|one| one.app_consistency_error_code.clone()),
+                app_consistency_error_message: frozen
+                    .as_ref()
+                    .map(|one| one.app_consistency_error_message.clone()),
+                app_consistency_status: frozen.map(|one| one.app_consistency_status),
             });
         }
         Some(OperationDetail::Restore {

@@ -2,6 +2,7 @@
 //! and acknowledged. They are read from their source, or, for a replica, from the backup it
 //! copies, which is here or in another region, or from a backup in the repository of another site.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cairn_link::Line;
@@ -9,6 +10,7 @@ use cairn_meta::Backup;
 use cairn_repo::{
     OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
 };
+use cairn_source::{Consistency, Level};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
@@ -20,7 +22,13 @@ use tokio::runtime::Handle;
 
 use super::Worker;
 use crate::protect::Protected;
-use crate::{Error, Refusal, Result};
+use crate::{Error, OperationDetail, Refusal, Result};
+
+/// The vault's word for that applications are brought to rest.
+const APP_CONSISTENT: &str = "app_consistent";
+
+/// Disks that are open, each until it is written.
+type OpenDisks = HashMap<ResourceId, Arc<dyn DiskReader>>;
 
 pub(super) const STEPS: &[&str] = &["begin", "write disks", "acknowledge"];
 
@@ -165,7 +173,7 @@ impl<'a> BackUp<'a> {
         match backup.resource_type {
             ResourceType::Volume => {
                 return self
-                    .write_disk(&repository, &backup, &vault_name, progress)
+                    .write_disk(&repository, &backup, &vault_name, None, progress)
                     .await;
             }
             ResourceType::Turbo => {
@@ -181,14 +189,25 @@ impl<'a> BackUp<'a> {
             }
             .into());
         }
-        let mut ids = Vec::with_capacity(children.len());
+        let mut left = Vec::with_capacity(children.len());
         for child in &children {
             if !is_written(&repository, child.id).await? {
-                self.write_disk(&repository, child, &vault_name, progress)
-                    .await?;
+                left.push(child);
             }
-            ids.push(child.id);
         }
+        let mut opened = HashMap::new();
+        if let From::Source { .. } = self.from {
+            (opened, left) = self
+                .open_disks(&repository, &backup, &children, left)
+                .await?;
+        }
+        for child in left {
+            // Each is closed when it is written: a guest need not keep for it any longer what it had.
+            let reader = opened.remove(&child.resource);
+            self.write_disk(&repository, child, &vault_name, reader, progress)
+                .await?;
+        }
+        let ids = children.iter().map(|child| child.id).collect();
         repository
             .write_group(info(&backup, &vault_name), ids)
             .await?;
@@ -200,12 +219,16 @@ impl<'a> BackUp<'a> {
         repository: &ProjectRepository,
         backup: &Backup,
         vault_name: &str,
+        opened: Option<Arc<dyn DiskReader>>,
         progress: &Arc<Progress>,
     ) -> Result<()> {
         let base = self.base(repository, backup.resource).await?;
         let (parent, reader, reread_all) = match &self.from {
             From::Source { reread_all } => {
-                let reader = self.open_source(backup.resource).await?;
+                let reader = match opened {
+                    Some(reader) => reader,
+                    None => self.open_source(backup.resource).await?,
+                };
                 (base, reader, *reread_all)
             }
             From::Backup(project, copied) => {
@@ -239,6 +262,96 @@ impl<'a> BackUp<'a> {
             "A disk is in the repository."
         );
         self.record(backup, &written).await
+    }
+
+    /// Opens the disks of a server that are left to write, all at one point in time. Those of
+    /// a guest that runs are left all: what an earlier attempt wrote is of another moment, and goes.
+    async fn open_disks<'b>(
+        &self,
+        repository: &ProjectRepository,
+        backup: &Backup,
+        children: &'b [Backup],
+        left: Vec<&'b Backup>,
+    ) -> Result<(OpenDisks, Vec<&'b Backup>)> {
+        if left.is_empty() {
+            return Ok((OpenDisks::new(), left));
+        }
+        let level = self.level(backup).await?;
+        let asked: Vec<ResourceId> = children.iter().map(|child| child.resource).collect();
+        let (inventory, server) = (Arc::clone(&self.worker.inventory), backup.resource);
+        let opening = move || inventory.open_server(server, &asked, level);
+        let opened = tokio::task::spawn_blocking(opening).await;
+        let opened = opened.map_err(|_| Error::Panicked { what: "a source" })??;
+        self.record_consistency(backup, level, &opened.consistency)
+            .await?;
+        let mut disks: OpenDisks = opened.disks.into_iter().collect();
+        if let Consistency::AtRest = opened.consistency {
+            disks.retain(|disk, _| left.iter().any(|child| child.resource == *disk));
+            return Ok((disks, left));
+        }
+        for child in children
+            .iter()
+            .filter(|child| !left.iter().any(|one| one.id == child.id))
+        {
+            repository.delete(child.id).await?;
+        }
+        Ok((disks, children.iter().collect()))
+    }
+
+    /// What the vault asks of the point in time.
+    async fn level(&self, backup: &Backup) -> Result<Level> {
+        let mut tx = self.worker.service.meta().read().await?;
+        let vault = tx.vault(self.project, backup.vault).await?;
+        let vault = vault.ok_or(Refusal::VaultNotFound)?;
+        Ok(match vault.consistent_level.as_str() {
+            APP_CONSISTENT => Level::Application,
+            _ => Level::Crash,
+        })
+    }
+
+    /// Notes whether applications were brought to rest, where that was asked for.
+    async fn record_consistency(
+        &self,
+        backup: &Backup,
+        asked: Level,
+        found: &Consistency,
+    ) -> Result<()> {
+        if asked != Level::Application {
+            return Ok(());
+        }
+        let why_not = match found {
+            // Nothing runs that could be brought to rest.
+            Consistency::Application | Consistency::AtRest => String::new(),
+            Consistency::Crash { why } => why
+                .clone()
+                .unwrap_or_else(|| "the guest was not frozen".to_owned()),
+        };
+        let service = &self.worker.service;
+        let mut tx = service.meta().begin().await?;
+        let row = tx.lock_backup(self.project, backup.id).await?;
+        let mut row = row.ok_or(Refusal::BackupNotFound)?;
+        row.app_consistency = Some(why_not.clone());
+        row.updated_at = service.now();
+        tx.update_backup(&row).await?;
+        let log = tx.operation_log(self.project, self.task).await?;
+        let detail = log.and_then(|log| serde_json::from_value(log.detail).ok());
+        if let Some(OperationDetail::Backup {
+            backup,
+            backup_name,
+            incremental,
+            ..
+        }) = detail
+        {
+            let detail = OperationDetail::Backup {
+                backup,
+                backup_name,
+                incremental,
+                app_consistency: Some(why_not),
+            };
+            let detail = serde_json::to_value(detail).expect("details have string keys only");
+            tx.update_operation_detail(self.task, &detail).await?;
+        }
+        Ok(tx.commit().await?)
     }
 
     /// Whether a part of an earlier backup of the disk or the share is known to be lost.

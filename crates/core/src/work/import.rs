@@ -169,6 +169,7 @@ impl Importer<'_> {
             metadata: None,
             policy: None,
             made_under: None,
+            app_consistency: None,
         })
     }
 

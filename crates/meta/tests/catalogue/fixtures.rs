@@ -194,6 +194,7 @@ pub fn backup(
             max_backups: Some(3),
             ..OperationDefinition::default()
         }),
+        app_consistency: Some("the agent does not answer".to_owned()),
     }
 }
 
