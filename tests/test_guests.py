@@ -1,0 +1,235 @@
+"""Guests that run: a Linux in QEMU that writes all the time is backed up, and boots from its backup."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import pytest
+from harness import CAIRN, MIB, PATIENCE_S, ROOT, Server, run, wait_for
+
+GUEST = ROOT / "target/guest"
+DISKS = ["a.qcow2", "b.qcow2"]
+SIZE = 256 * MIB
+CONFIG = """\
+[[source]]
+kind = "images"
+name = "lab"
+path = "images"
+
+[[source.server]]
+name = "web-1"
+disks = ["a.qcow2", "b.qcow2"]
+qmp = "{folder}/qmp"
+guest_agent = "{folder}/agent"
+"""
+
+
+class Guest:
+    """A Linux that appends records to a file on each of its two disks; see `scripts/guest_image.sh`."""
+
+    def __init__(self, folder, disks, agent=True):
+        self.console = folder / "console"
+        self.console.unlink(missing_ok=True)
+        self.monitor = folder / "monitor"
+        options = []
+        for number, disk in enumerate(disks):
+            options += ["-blockdev", f"{disk},node-name=node{number}"]
+            options += ["-device", f"virtio-blk-pci,drive=node{number},id=disk{number}"]
+        if agent:
+            options += ["-chardev", f"socket,path={folder}/agent,server=on,wait=off,id=agent"]
+            options += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
+        for path in ("qmp", "monitor"):
+            options += ["-qmp", f"unix:{folder}/{path},server=on,wait=off"]
+        self.process = subprocess.Popen(
+            [
+                "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max",
+                "-nodefaults", "-display", "none", "-m", "256", "-kernel", GUEST / "kernel",
+                "-initrd", GUEST / "initrd", "-append", "console=ttyS0 panic=-1",
+                "-serial", f"file:{self.console}", "-device", "virtio-serial", *options,
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )
+
+    def ready(self):
+        def said():
+            assert self.process.poll() is None, "QEMU has ended"
+            text = self.console.read_bytes() if self.console.exists() else b""
+            return b"cairn guest: ready" in text
+
+        wait_for("the guest's start", said)
+        return self
+
+    def ask(self, command, **arguments):
+        """One command to the monitor, on a connection of its own."""
+        with socket.socket(socket.AF_UNIX) as link, link.makefile("rw") as lines:
+            link.settimeout(PATIENCE_S)
+            link.connect(str(self.monitor))
+            lines.readline()
+            for execute, given in (("qmp_capabilities", {}), (command, arguments)):
+                lines.write(json.dumps({"execute": execute, "arguments": given}) + "\n")
+                lines.flush()
+                answer = json.loads(lines.readline())
+                while "event" in answer:
+                    answer = json.loads(lines.readline())
+            return answer["return"]
+
+    def leftovers(self):
+        """What of Cairn's is in QEMU, but for the bitmaps that stay in images."""
+        nodes = [one["node-name"] for one in self.ask("query-named-block-nodes")]
+        found = [name for name in nodes if name.startswith("cairn")]
+        return found + self.ask("query-jobs") + self.ask("query-block-exports")
+
+    def written_bytes(self):
+        return self.ask("query-blockstats")[0]["stats"]["wr_bytes"]
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def records(server, disk, path):
+    """The records that a backup of a disk has, read out of it."""
+    text = server.cli("backup", "fetch", disk, path).stdout
+    numbers = [int(number) for number in re.findall(r"^record (\d+)$", text, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1)), "a record is missing or torn"
+    return len(numbers)
+
+
+@pytest.fixture(name="stage", scope="module")
+def fixture_stage(tmp_path_factory):
+    if not (GUEST / "built").exists():
+        pytest.fail("scripts/guest_image.sh has built no guest: run `make test`")
+    folder = tmp_path_factory.mktemp("guests")
+    (folder / "images").mkdir()
+    for name in DISKS:
+        raw = folder / "new.raw"
+        with open(raw, "wb") as file:
+            file.truncate(SIZE)
+        run("/usr/sbin/mkfs.ext4", "-q", "-F", raw)
+        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, folder / "images" / name)
+        raw.unlink()
+    with Server(folder, CONFIG.format(folder=folder)) as server:
+        yield server
+
+
+def blockdevs(folder):
+    return [f"driver=qcow2,file.driver=file,file.filename={folder}/images/{name}" for name in DISKS]
+
+
+@pytest.fixture(name="guest")
+def fixture_guest(stage):
+    guest = Guest(stage.folder, blockdevs(stage.folder)).ready()
+    yield guest
+    guest.kill()
+
+
+def make_vault(server, name, level):
+    body = {
+        "vault": {
+            "name": name,
+            "billing": {
+                "object_type": "server", "protect_type": "backup", "size": 100,
+                "consistent_level": level, "charging_mode": "post_paid",
+            },
+            "resources": [
+                {"id": one["id"], "type": "OS::Nova::Server", "name": one["name"]}
+                for one in server.protectables("server").values()
+            ],
+        }
+    }
+    return server.ok("POST", "/vaults", body)["vault"]["id"]
+
+
+def read_bytes(server, disk):
+    """What the last backup of a disk read, as the server's log says."""
+    lines = [line for line in server.log.read_text().splitlines() if "A disk is in the repository" in line]
+    of_disk = [line for line in lines if disk in line]
+    return int(re.search(r"read_bytes=(\d+)", re.sub(r"\x1b\[\d+m", "", of_disk[-1]))[1])
+
+
+def test_a_guest_that_writes_is_backed_up_at_one_moment_and_boots_from_that(stage, guest, tmp_path):
+    vault = make_vault(stage, "frozen", "app_consistent")
+    before = 0
+    for round_ in range(3):
+        backup = stage.back_up(vault)
+        assert backup["extend_info"]["app_consistency"] == {
+            "app_consistency": "1", "app_consistency_status": "1",
+            "app_consistency_error_code": "", "app_consistency_error_message": "",
+        }
+        children = {child["resource_name"]: child["id"] for child in backup["children"]}
+        one, two = (records(stage, children[name], "/records") for name in DISKS)
+        assert one in (two, two + 1) and two > before, (round_, one, two)
+        if round_:
+            assert all(read_bytes(stage, children[name]) < SIZE / 4 for name in DISKS)
+        before = two
+        written = guest.written_bytes()
+        wait_for("the guest's next write", lambda: guest.written_bytes() > written)
+    assert guest.leftovers() == []
+    refused = stage.call(
+        "POST", f"/backups/{backup['id']}/restore",
+        {"restore": {"server_id": backup["resource_id"], "mappings": [
+            {"backup_id": child["id"], "volume_id": child["resource_id"]} for child in backup["children"]
+        ]}},
+    )
+    assert refused.status_code in (400, 409), refused.text
+
+    # A machine boots from the backup at once, and writes to a copy.
+    environment = {**os.environ, "CAIRN_CREDENTIALS": str(stage.credentials_file)}
+    serving = [
+        subprocess.Popen(
+            [CAIRN, "backup", "serve", children[name], "--socket", tmp_path / name, "--writable"],
+            stdout=subprocess.DEVNULL, env=environment,
+        )
+        for name in DISKS
+    ]
+    for name in DISKS:
+        wait_for("a socket", (tmp_path / name).exists)
+    disks = [
+        f"driver=nbd,server.type=unix,server.path={tmp_path}/{name}" for name in DISKS
+    ]
+    copy = Guest(tmp_path, disks, agent=False).ready()
+    written = copy.written_bytes()
+    wait_for("the copy's next write", lambda: copy.written_bytes() > written)
+    copy.kill()
+    for process in serving:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    assert records(stage, children[DISKS[1]], "/records") == before, "the backup is as it was"
+    stage.ok("DELETE", f"/vaults/{vault}")
+    stage.all_operations_finished()
+
+
+def test_a_guest_without_an_agent_is_backed_up_and_that_is_said(stage):
+    (stage.folder / "agent").unlink(missing_ok=True)
+    guest = Guest(stage.folder, blockdevs(stage.folder), agent=False).ready()
+    vault = make_vault(stage, "unfrozen", "app_consistent")
+    backup = stage.back_up(vault)
+    told = backup["extend_info"]["app_consistency"]
+    assert (told["app_consistency_status"], told["app_consistency_error_code"]) == ("0", "Cairn.0009")
+    assert told["app_consistency_error_message"]
+    log = stage.ok("GET", f"/operation-logs?operation_type=backup&vault_id={vault}")["operation_logs"][0]
+    assert log["extra_info"]["backup"]["app_consistency_status"] == "0"
+    assert guest.leftovers() == []
+    guest.kill()
+    # Off, its images are read as any others, and it goes back to what it was.
+    rest = stage.back_up(vault)
+    assert rest["extend_info"]["app_consistency"]["app_consistency_status"] == "1"
+    stage.restore(backup)
+    stage.ok("DELETE", f"/vaults/{vault}")
+    stage.all_operations_finished()
+
+
+def test_a_server_that_is_killed_leaves_nothing_in_the_guest(stage, guest):
+    vault = make_vault(stage, "killed", "crash_consistent")
+    checkpoint = stage.start_backup(vault)
+    wait_for("Cairn's nodes in QEMU", guest.leftovers)
+    stage.kill()
+    assert guest.leftovers(), "it was killed in the midst of it"
+    stage.start()
+    wait_for("that nothing is left", lambda: guest.leftovers() == [])
+    [backup] = stage.backups(f"checkpoint_id={checkpoint}")
+    stage.settled_backup(backup["id"], "available")
+    assert guest.leftovers() == []
