@@ -56,7 +56,7 @@ install_missing() {
 add_backports() {
   local mirror
   [ -z "$(apt-get indextargets --format '$(RELEASE)' 'Created-By: Packages' | grep -x "$VERSION_CODENAME-backports")" ] || return 0
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" | head -n 1)
   echo "deb $mirror $VERSION_CODENAME-backports main" |
     "$@" tee /etc/apt/sources.list.d/backports.list >/dev/null
 }
@@ -101,7 +101,7 @@ unpack_newest() {
   [ -x "$folder/usr/bin/$package" ] && return
   local work mirror
   work=$(mktemp -d)
-  mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' | head -n 1)
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Codename: $VERSION_CODENAME" | head -n 1)
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$folder"
   echo "deb $mirror sid main" > "$work/sources.list"
   local options=(-o "Dir::Etc::SourceList=$work/sources.list" -o Dir::Etc::SourceParts=-
