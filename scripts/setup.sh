@@ -15,7 +15,7 @@ case $target in
   run) ;;
   # Clients of exported disks; what makes file systems that files are read out of.
   test)
-    packages+=(dosfstools fdisk libnbd-bin mount mtools postgresql python3-venv util-linux xfsprogs)
+    packages+=(btrfs-progs dosfstools fdisk libnbd-bin mount mtools postgresql python3-venv util-linux xfsprogs)
     requirements=tests/requirements.txt
     ;;
   test-clients) packages+=(python3-venv) requirements=tests/requirements.txt ;;

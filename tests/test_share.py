@@ -7,6 +7,7 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 
 import pytest
 from harness import CAIRN, ROOT, Server, run
@@ -180,3 +181,58 @@ def test_what_cannot_be_read_is_named(kept):
     [tree] = [one["tree"] for one in listed if one["info"]["id"] == kept.backup["id"]]
     assert tree["problems"] == 1 and "directories" in tree["listed"][0]
     assert "could not be saved" in kept.log.read_text(encoding="utf-8")
+
+
+@pytest.fixture(name="btrfs")
+def fixture_btrfs(tmp_path):
+    """A folder that is a btrfs of its own."""
+    image, folder = tmp_path / "image", tmp_path / "home"
+    with open(image, "wb") as file:
+        file.truncate(512 << 20)
+    run("mkfs.btrfs", "-q", image)
+    folder.mkdir()
+    run("mount", "-o", "loop", image, folder)
+    yield folder
+    run("umount", folder)
+
+
+def test_a_share_on_btrfs_is_of_one_moment(tmp_path, btrfs):
+    ended, files = threading.Event(), [btrfs / "first", btrfs / "second"]
+
+    def write():
+        """The second file is never ahead of the first, nor more than one step behind."""
+        number = 0
+        while not ended.is_set():
+            for path in files:
+                new = path.with_suffix(".new")
+                new.write_bytes(number.to_bytes(8, "big") * (1 << 15))
+                new.rename(path)
+            number += 1
+
+    for path in files:
+        path.write_bytes(bytes(1 << 18))
+    (tmp_path / "spare").mkdir()
+    with Server(tmp_path, config=CONFIG) as server:
+        server.shares = server.protectables("turbo")
+        vault = server.create_vault("shares", "turbo", [server.shares["home"]])
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            backups = [server.back_up(vault) for _ in range(5)]
+        finally:
+            ended.set()
+            writer.join()
+        assert sorted(path.name for path in btrfs.iterdir() if path.suffix != ".new") == ["first", "second"]
+        seen = set()
+        for server.backup in backups:
+            assert server.backup["extend_info"]["files_moment"] == "snapshot"
+            assert restore_to(server, "spare").status_code == 202
+            server.all_operations_finished()
+            numbers = []
+            for name in ("first", "second"):
+                content = (tmp_path / "spare" / name).read_bytes()
+                assert content == content[:8] * (1 << 15)
+                numbers.append(int.from_bytes(content[:8], "big"))
+            assert numbers[0] - numbers[1] in (0, 1), numbers
+            seen.add(tuple(numbers))
+        assert len(seen) == 5, "each is of another moment"

@@ -273,6 +273,10 @@ pub struct BackupExtendInfo {
     pub architecture: Option<String>,
     /// Whether applications were brought to rest for it.
     pub app_consistency: Option<AppConsistency>,
+    /// Cairn: of which moment its files are: `snapshot` all of one, `each_file` each of one of its
+    /// own, `none` those that are written to meanwhile of none. Of disks there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_moment: Option<String>,
 }
 
 /// Whether applications were brought to rest for a backup.

@@ -293,6 +293,7 @@ impl Planned<'_> {
             policy: policy.map(|run| run.id),
             made_under: policy.map(|run| run.definition.clone()),
             app_consistency: None,
+            files_moment: None,
         }
     }
 }

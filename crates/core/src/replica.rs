@@ -203,6 +203,7 @@ impl Service {
             policy: None,
             made_under: new.made_under.clone(),
             app_consistency: None,
+            files_moment: None,
         }
     }
 

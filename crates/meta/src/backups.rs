@@ -74,6 +74,8 @@ pub struct Backup {
     /// Whether applications were brought to rest for it: nothing, if nobody asked for that;
     /// empty, if they were; otherwise why not.
     pub app_consistency: Option<String>,
+    /// For files: of which moment they are.
+    pub files_moment: Option<String>,
 }
 
 /// Whose backups a list shows.
@@ -165,6 +167,7 @@ impl FromRow for Backup {
                 None => None,
             },
             app_consistency: row.optional_text("app_consistency")?,
+            files_moment: row.optional_text("files_moment")?,
         })
     }
 }
@@ -312,6 +315,7 @@ impl Tx {
                 optional(backup.made_under.as_ref().map(written)),
             ),
             ("app_consistency", optional(backup.app_consistency.as_ref())),
+            ("files_moment", optional(backup.files_moment.as_ref())),
         ];
         insert(self, "backups", columns).await?;
         match backup.parent {
@@ -398,6 +402,9 @@ impl Tx {
         statement
             .push(", app_consistency = ")
             .bind(optional(backup.app_consistency.as_ref()));
+        statement
+            .push(", files_moment = ")
+            .bind(optional(backup.files_moment.as_ref()));
         statement.push(", updated_at = ").bind(backup.updated_at);
         statement
             .push(", protected_at = ")

@@ -249,6 +249,7 @@ fn single_backup(backup: &Backup) -> Result<WireBackup> {
             supported_restore_mode: Some("backup".to_owned()),
             system_disk: is_disk.then_some(backup.system_disk),
             app_consistency: backup.app_consistency.as_deref().map(app_consistency),
+            files_moment: backup.files_moment.clone(),
             ..BackupExtendInfo::default()
         },
         children: Vec::new(),

@@ -228,25 +228,31 @@ impl Inventory {
         }
     }
 
-    /// Opens a share.
+    /// Opens a share to be saved: at one moment, as far as its file system allows.
     ///
     /// Errors: `NotFound` no such share, or its folder is missing; `Invalid` it
     /// is no share; `Denied`.
     pub fn open_share(&self, id: ResourceId) -> Result<Folder> {
+        let share = self.find_share(id)?;
+        let opened = Folder::open_at_one_moment(&share.path, share.options()?, id);
+        opened.map_err(|source| Error::OpenShare {
+            share: share.name.clone(),
+            source,
+        })
+    }
+
+    fn find_share(&self, id: ResourceId) -> Result<&ShareConfig> {
         let shares = self.sources.iter().filter_map(|source| match source {
             SourceConfig::Share(share) => Some(share),
             SourceConfig::Images(_) => None,
         });
         let mut shares = shares.filter(|share| share_id(&share.name) == id);
-        let Some(share) = shares.next() else {
-            let name = self.find(id)?.name;
-            return Err(Error::NotAShare { name });
-        };
-        let opened = Folder::open(&share.path, share.options()?);
-        opened.map_err(|source| Error::OpenShare {
-            share: share.name.clone(),
-            source,
-        })
+        match shares.next() {
+            Some(share) => Ok(share),
+            None => Err(Error::NotAShare {
+                name: self.find(id)?.name,
+            }),
+        }
     }
 
     /// Opens a folder of a share to be restored into; what of it is missing is
@@ -254,7 +260,12 @@ impl Inventory {
     ///
     /// Errors: as [`open_share`](Self::open_share), and `Invalid` a path that leads elsewhere or to something else.
     pub fn open_share_writer(&self, id: ResourceId, folder: &str) -> Result<Folder> {
-        let mut open = self.open_share(id)?;
+        let share = self.find_share(id)?;
+        let opened = Folder::open(&share.path, share.options()?);
+        let mut open = opened.map_err(|source| Error::OpenShare {
+            share: share.name.clone(),
+            source,
+        })?;
         let name = || self.find(id).map(|found| found.name);
         for part in folder.split('/').filter(|part| !part.is_empty()) {
             open = match open.enter(part.as_bytes()) {

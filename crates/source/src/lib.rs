@@ -40,7 +40,7 @@ mod sys;
 
 pub use config::{ImagesConfig, ServerConfig, ShareConfig, SourceConfig};
 pub use error::Error;
-pub use folder::{Folder, FolderOptions};
+pub use folder::{Folder, FolderOptions, Moment};
 pub use guest::{Consistency, Level, ServerReaders};
 pub use inventory::Inventory;
 pub use protectable::{ImageFormat, Protectable, ProtectableStatus};

@@ -1,9 +1,10 @@
-//! The system calls that no safe wrapper offers: byte-range locks that
-//! belong to an open file, a child that dies with its parent, where a file lies.
+//! The system calls that no safe wrapper offers: byte-range locks that belong to an open
+//! file, a child that dies with its parent, where a file lies, snapshots of subvolumes.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -154,4 +155,77 @@ pub(crate) fn extents(file: &File, limit: usize) -> io::Result<Option<Vec<Mapped
             return Ok(Some(found));
         }
     }
+}
+
+/// Source: `linux/btrfs.h`, as the following: `struct btrfs_ioctl_vol_args_v2`.
+#[repr(C)]
+struct NewSubvolume {
+    /// Of what it is a snapshot.
+    fd: i64,
+    transaction: u64,
+    flags: u64,
+    unused: [u64; 4],
+    name: [u8; 4040],
+}
+
+/// `struct btrfs_ioctl_vol_args`.
+#[repr(C)]
+struct Subvolume {
+    fd: i64,
+    name: [u8; 4088],
+}
+
+const BTRFS_IOC_SNAP_CREATE_V2: libc::Ioctl = 0x5000_9417_u32 as libc::Ioctl;
+const BTRFS_IOC_SNAP_DESTROY: libc::Ioctl = 0x5000_940f_u32 as libc::Ioctl;
+const BTRFS_SUBVOL_RDONLY: u64 = 2;
+/// Bytes of a subvolume's name at most.
+const SUBVOLUME_NAME_MAX: usize = 255;
+
+/// Takes a read-only snapshot of a btrfs subvolume, by a name in its own folder.
+pub(crate) fn snapshot_subvolume(subvolume: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let mut new = NewSubvolume {
+        fd: subvolume.as_raw_fd().into(),
+        transaction: 0,
+        flags: BTRFS_SUBVOL_RDONLY,
+        unused: [0; 4],
+        name: [0; 4040],
+    };
+    put_name(&mut new.name, name)?;
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel only reads the
+    // structure, whose name ends in zeros.
+    let done = unsafe {
+        libc::ioctl(
+            subvolume.as_raw_fd(),
+            BTRFS_IOC_SNAP_CREATE_V2,
+            &raw const new,
+        )
+    };
+    match done {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a btrfs subvolume that is in a folder by this name.
+pub(crate) fn remove_subvolume(folder: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let mut old = Subvolume {
+        fd: 0,
+        name: [0; 4088],
+    };
+    put_name(&mut old.name, name)?;
+    // SAFETY: as above.
+    let done = unsafe { libc::ioctl(folder.as_raw_fd(), BTRFS_IOC_SNAP_DESTROY, &raw const old) };
+    match done {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+fn put_name(place: &mut [u8], name: &CStr) -> io::Result<()> {
+    let name = name.to_bytes();
+    if name.len() > SUBVOLUME_NAME_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    place[..name.len()].copy_from_slice(name);
+    Ok(())
 }

@@ -93,6 +93,12 @@ const DIFFERENCES: &[Difference] = &[
     differs("BackupExtendInfo", "progress", Change::Added, UNDECLARED),
     differs(
         "BackupExtendInfo",
+        "files_moment",
+        Change::Added,
+        "of which moment the files of a share are: of shares alone",
+    ),
+    differs(
+        "BackupExtendInfo",
         "incremental",
         Change::Added,
         "clients of the older documents read it here, newer ones beside extend_info",

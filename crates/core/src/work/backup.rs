@@ -10,7 +10,7 @@ use cairn_meta::Backup;
 use cairn_repo::{
     OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
 };
-use cairn_source::{Consistency, Level};
+use cairn_source::{Consistency, Folder, Level, Moment};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
@@ -368,11 +368,13 @@ impl<'a> BackUp<'a> {
         progress: &Arc<Progress>,
     ) -> Result<()> {
         let started_at = self.worker.service.now();
-        let (parent, reader, reread_all) = match &self.from {
+        let (parent, reader, reread_all): (_, Arc<dyn TreeReader>, _) = match &self.from {
             From::Source { reread_all } => {
                 let base = self.base(repository, backup.resource).await?;
                 let reread_all = *reread_all || self.is_hurt(backup.resource).await?;
-                (base, self.open_share(backup.resource).await?, reread_all)
+                let folder = self.open_share(backup.resource).await?;
+                self.record_moment(backup, folder.moment()).await?;
+                (base, Arc::new(folder), reread_all)
             }
             From::External(theirs) => {
                 let reader = theirs.open_tree(theirs.listed().info.id).await?;
@@ -404,11 +406,22 @@ impl<'a> BackUp<'a> {
         self.record(backup, &tree.written).await
     }
 
-    async fn open_share(&self, share: ResourceId) -> Result<Arc<dyn TreeReader>> {
+    async fn open_share(&self, share: ResourceId) -> Result<Folder> {
         let inventory = Arc::clone(&self.worker.inventory);
         let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
-        let reader = reader.map_err(|_| Error::Panicked { what: "a source" })??;
-        Ok(Arc::new(reader))
+        Ok(reader.map_err(|_| Error::Panicked { what: "a source" })??)
+    }
+
+    /// Notes of which moment the files are.
+    async fn record_moment(&self, backup: &Backup, moment: Moment) -> Result<()> {
+        let service = &self.worker.service;
+        let mut tx = service.meta().begin().await?;
+        let row = tx.lock_backup(self.project, backup.id).await?;
+        let mut row = row.ok_or(Refusal::BackupNotFound)?;
+        row.files_moment = Some(moment.name().to_owned());
+        row.updated_at = service.now();
+        tx.update_backup(&row).await?;
+        Ok(tx.commit().await?)
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {

@@ -170,6 +170,7 @@ impl Importer<'_> {
             policy: None,
             made_under: None,
             app_consistency: None,
+            files_moment: None,
         })
     }
 

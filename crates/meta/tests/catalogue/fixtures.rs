@@ -195,6 +195,7 @@ pub fn backup(
             ..OperationDefinition::default()
         }),
         app_consistency: Some("the agent does not answer".to_owned()),
+        files_moment: Some("each_file".to_owned()),
     }
 }
 

@@ -2,6 +2,7 @@
 //! descriptor, one name at a time, and no symbolic link is ever followed: what
 //! others do in the folder meanwhile cannot lead out of it.
 
+mod moment;
 mod read;
 mod write;
 
@@ -12,13 +13,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cairn_types::ResourceId;
 use cairn_types::tree::{
     DirectoryReader, DirectoryWriter, EntryKind, FileTime, Metadata, TreeReader, TreeWriter, Xattr,
     is_name,
 };
 use globset::GlobSet;
+use moment::Snapshot;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
+
+pub use moment::Moment;
 
 /// Bytes of a directory that are listed with one call.
 const LISTING_BYTES: usize = 64 << 10;
@@ -50,6 +55,9 @@ struct Shared {
     file_system: u64,
     /// Whether reading may leave the times of access as they are; found out by trying.
     may_leave_atime: AtomicBool,
+    moment: Moment,
+    /// What is read, if it is one: it goes with the last reader.
+    _snapshot: Option<Snapshot>,
 }
 
 /// An open directory.
@@ -67,6 +75,8 @@ struct Open {
 #[derive(Debug)]
 struct File {
     fd: OwnedFd,
+    /// If that is a clone: the file itself, and what was said of it then.
+    cloned: Option<(OwnedFd, Metadata)>,
 }
 
 impl Folder {
@@ -74,6 +84,50 @@ impl Folder {
     ///
     /// Errors: what the system says.
     pub fn open(path: &Path, options: FolderOptions) -> io::Result<Self> {
+        Self::open_with(path, options, None)
+    }
+
+    /// Opens the folder at `path` to be saved as the resource `id`: at one moment, as far as
+    /// its file system allows.
+    ///
+    /// Errors: what the system says.
+    pub fn open_at_one_moment(
+        path: &Path,
+        options: FolderOptions,
+        id: ResourceId,
+    ) -> io::Result<Self> {
+        // Of other file systems in it, a snapshot holds nothing.
+        if !options.cross_file_systems {
+            match Snapshot::take(path, id) {
+                Ok(Some((snapshot, inside))) => {
+                    return Self::open_with(&inside, options, Some(snapshot));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, path = %path.display(), "No snapshot can be taken: the folder is read while it changes.");
+                }
+            }
+        }
+        let mut folder = Self::open_with(path, options, None)?;
+        let root = Arc::get_mut(&mut folder.root);
+        let shared = root.and_then(|root| Arc::get_mut(&mut root.shared));
+        let shared = shared.expect("nobody else has it yet");
+        if moment::can_clone(&shared.root) {
+            shared.moment = Moment::EachFile;
+        }
+        Ok(folder)
+    }
+
+    /// Of which moment its files are.
+    pub fn moment(&self) -> Moment {
+        self.root.shared.moment
+    }
+
+    fn open_with(
+        path: &Path,
+        options: FolderOptions,
+        snapshot: Option<Snapshot>,
+    ) -> io::Result<Self> {
         // The path may lead over links: whoever configured it meant them.
         let flags = directory_flags() - OFlags::NOFOLLOW;
         let fd = Arc::new(fs::open(path, flags, Mode::empty())?);
@@ -83,6 +137,11 @@ impl Folder {
             options,
             file_system,
             may_leave_atime: AtomicBool::new(true),
+            moment: match snapshot {
+                Some(_) => Moment::Snapshot,
+                None => Moment::None,
+            },
+            _snapshot: snapshot,
         };
         Ok(Self {
             root: Arc::new(Open {
@@ -112,6 +171,8 @@ impl Folder {
             options: self.root.shared.options.clone(),
             file_system: self.root.shared.file_system,
             may_leave_atime: AtomicBool::new(true),
+            moment: Moment::None,
+            _snapshot: None,
         });
         let root = Arc::new(below);
         Ok(Self { root })

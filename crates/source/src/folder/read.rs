@@ -10,11 +10,15 @@ use cairn_types::tree::{DirectoryReader, FileReader, Metadata, Names, Xattr};
 use rustix::fs::{self, AtFlags, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
+use super::moment::{self, CLONED_BYTES_MIN, Moment, SNAPSHOT_PREFIX};
 use super::{File, LISTING_BYTES, Open, join, metadata, stat, xattrs};
 
 impl Open {
     /// Whether an entry is left out.
     fn is_excluded(&self, name: &[u8]) -> bool {
+        if name.starts_with(SNAPSHOT_PREFIX) {
+            return true;
+        }
         let exclude = &self.shared.options.exclude;
         !exclude.is_empty() && {
             let path = join(&self.path, name);
@@ -74,7 +78,15 @@ impl DirectoryReader for Open {
         // What was a file may be a pipe by now: opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = self.shared.open_reading(&self.fd, name, flags)?;
-        Ok(Arc::new(File { fd }))
+        let size_bytes = || stat(&fd, c"", AtFlags::EMPTY_PATH).map(|found| found.stx_size);
+        if self.shared.moment == Moment::EachFile
+            && size_bytes()? >= CLONED_BYTES_MIN
+            && let Some((clone, then)) = moment::clone(&self.shared.root, &fd)
+        {
+            let (fd, cloned) = (clone, Some((fd, then)));
+            return Ok(Arc::new(File { fd, cloned }));
+        }
+        Ok(Arc::new(File { fd, cloned: None }))
     }
 
     fn link_target(&self, name: &[u8]) -> io::Result<Vec<u8>> {
@@ -85,13 +97,18 @@ impl DirectoryReader for Open {
 
 impl FileReader for File {
     fn metadata(&self) -> io::Result<Metadata> {
-        metadata(&stat(&self.fd, c"", AtFlags::EMPTY_PATH)?)
+        match &self.cloned {
+            Some((_, then)) => Ok(*then),
+            None => metadata(&stat(&self.fd, c"", AtFlags::EMPTY_PATH)?),
+        }
     }
 
     fn xattrs(&self) -> io::Result<Vec<Xattr>> {
+        // A clone has its file's bytes alone.
+        let fd = self.cloned.as_ref().map_or(&self.fd, |(file, _)| file);
         xattrs(
-            |names| fs::flistxattr(&self.fd, names),
-            |name, value| fs::fgetxattr(&self.fd, name, value),
+            |names| fs::flistxattr(fd, names),
+            |name, value| fs::fgetxattr(fd, name, value),
         )
     }
 
