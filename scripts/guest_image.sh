@@ -40,7 +40,7 @@ done
 cat > "$root/init" <<'INIT'
 #!/bin/busybox sh
 # Two disks with ext4. On each, record after record goes to the end of a file, on the first disk before the
-# second, and is written out now and then; the agent listens meanwhile.
+# second, and is written out and told on the console now and then; the agent listens meanwhile.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -56,7 +56,7 @@ while :; do
   number=$((number + 1))
   echo "record $number" >> /mnt/a/records
   echo "record $number" >> /mnt/b/records
-  [ $((number % 50)) != 0 ] || sync
+  [ $((number % 50)) != 0 ] || { sync; echo "cairn guest: flushed $number" > /dev/console; }
 done
 INIT
 sed -i "s/MODULES/${modules[*]}/" "$root/init"
