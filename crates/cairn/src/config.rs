@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use cairn_core::{ExportSettings, Quotas, VerificationSchedule};
 use cairn_repo::Parity;
-use cairn_source::{ImagesConfig, ShareConfig, SourceConfig};
+use cairn_source::{ImagesConfig, LibvirtConfig, ShareConfig, SourceConfig};
 use cairn_types::BYTES_PER_GB;
 use serde::Deserialize;
 
@@ -163,8 +163,10 @@ pub fn load(arguments: &ServerArguments) -> Result<Config> {
     };
     let mut sources = Vec::new();
     for mut source in file.source {
-        let path = inside(source.path().to_owned());
-        source.set_path(std::path::absolute(path).context("a source's path")?);
+        if let Some(path) = source.path() {
+            let path = inside(path.to_owned());
+            source.set_path(std::path::absolute(path).context("a source's path")?);
+        }
         sources.push(source);
     }
     let externals = external::resolve(file.external, &base)?;
@@ -220,8 +222,10 @@ pub fn check(config: &Config) -> Result<()> {
     config.notifications.sender(&config.region)?;
     println!("{config}");
     for source in &config.sources {
-        if !source.path().is_dir() {
-            let path = source.path().display();
+        if let Some(path) = source.path()
+            && !path.is_dir()
+        {
+            let path = path.display();
             bail!("source {:?}: there is no folder {path}", source.name());
         }
     }
@@ -323,6 +327,7 @@ impl std::fmt::Display for Config {
             match source {
                 SourceConfig::Images(images) => show_images(images, f)?,
                 SourceConfig::Share(share) => show_share(share, f)?,
+                SourceConfig::Libvirt(libvirt) => show_libvirt(libvirt, f)?,
             }
         }
         self.externals.iter().try_for_each(|one| write!(f, "{one}"))
@@ -348,6 +353,9 @@ fn show_images(source: &ImagesConfig, f: &mut std::fmt::Formatter<'_>) -> std::f
         if let Some(agent) = &server.guest_agent {
             write!(f, "\nguest_agent = {agent:?}")?;
         }
+        if !server.start_command.is_empty() {
+            write!(f, "\nstart_command = {:?}", server.start_command)?;
+        }
         show_tags(&server.tags, f)?;
     }
     Ok(())
@@ -361,6 +369,21 @@ fn show_tags(tags: &BTreeMap<String, String>, f: &mut std::fmt::Formatter<'_>) -
         .iter()
         .map(|(key, value)| format!("{key:?} = {value:?}"));
     write!(f, "\ntags = {{ {} }}", tags.collect::<Vec<_>>().join(", "))
+}
+
+fn show_libvirt(source: &LibvirtConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    write!(f, "\n\n[[source]]\nkind = \"libvirt\"")?;
+    write!(f, "\nname = {:?}", source.name)?;
+    write!(f, "\nuri = {:?}", source.uri)?;
+    if let Some(project) = source.project {
+        write!(f, "\nproject = \"{project}\"")?;
+    }
+    write!(f, "\ndomains = {:?}", source.domains)?;
+    write!(f, "\nexclude = {:?}", source.exclude)?;
+    if let Some(scratch) = &source.scratch {
+        write!(f, "\nscratch = {scratch:?}")?;
+    }
+    show_tags(&source.tags, f)
 }
 
 fn show_share(source: &ShareConfig, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

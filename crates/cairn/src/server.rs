@@ -231,12 +231,16 @@ async fn first_start(
 
 /// A folder may be on a disk that comes later, so that this is no error.
 fn warn_of_missing_folders(config: &Config) {
-    for source in config
-        .sources
-        .iter()
-        .filter(|source| !source.path().is_dir())
-    {
-        tracing::warn!(source = source.name(), path = ?source.path(), "a source's folder is not there");
+    for source in &config.sources {
+        if let Some(path) = source.path()
+            && !path.is_dir()
+        {
+            tracing::warn!(
+                source = source.name(),
+                ?path,
+                "a source's folder is not there"
+            );
+        }
     }
 }
 

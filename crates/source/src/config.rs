@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use cairn_types::ProjectId;
-use globset::{GlobBuilder, GlobSetBuilder};
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::folder::FolderOptions;
 use crate::protectable::ImageFormat;
@@ -21,6 +21,90 @@ pub enum SourceConfig {
     Images(ImagesConfig),
     /// A folder that is protected as a whole: a share of files.
     Share(ShareConfig),
+    /// The domains of a libvirt.
+    Libvirt(LibvirtConfig),
+}
+
+/// The domains of a libvirt, each a server.
+#[derive(Debug, Clone, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LibvirtConfig {
+    /// The source's name. It is no part of any id: those come from the domains' own.
+    pub name: String,
+    /// Where libvirt is, as `virsh --connect` takes it.
+    pub uri: String,
+    /// The project whose resources these are; the first project if unset.
+    #[serde(default)]
+    pub project: Option<ProjectId>,
+    /// Patterns of the names of domains that are taken; all of them if there is none.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// Patterns of the names of domains that are left out.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+    /// The folder of scratch files; beside the images if unset.
+    #[serde(default)]
+    pub scratch: Option<PathBuf>,
+    /// What all of it is tagged with, for vaults that bind by tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Which names are taken.
+#[derive(Debug)]
+pub(crate) struct Patterns {
+    /// Nothing if all are.
+    take: Option<GlobSet>,
+    exclude: GlobSet,
+}
+
+impl Patterns {
+    pub(crate) fn take(&self, name: &str) -> bool {
+        let taken = self.take.as_ref().is_none_or(|take| take.is_match(name));
+        taken && !self.exclude.is_match(name)
+    }
+}
+
+impl LibvirtConfig {
+    /// Errors: `Invalid` a pattern that is none.
+    pub(crate) fn patterns(&self) -> Result<Patterns> {
+        let take = (!self.domains.is_empty()).then(|| globs(&self.name, &self.domains));
+        Ok(Patterns {
+            take: take.transpose()?,
+            exclude: globs(&self.name, &self.exclude)?,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        self.patterns()?;
+        let bad = |why: &str| Error::BadSource {
+            name: self.name.clone(),
+            why: why.to_owned(),
+        };
+        // `virsh` would take something else for it.
+        if self.uri.is_empty() || self.uri.chars().any(char::is_control) {
+            return Err(bad("its uri is none"));
+        }
+        match &self.scratch {
+            Some(scratch) if !scratch.is_absolute() => Err(bad("its scratch is no absolute path")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Patterns as one.
+fn globs(source: &str, patterns: &[String]) -> Result<GlobSet> {
+    let bad = |why: String| Error::BadSource {
+        name: source.to_owned(),
+        why,
+    };
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+        set.add(glob.map_err(|error| bad(format!("{pattern:?} is no pattern: {error}")))?);
+    }
+    let set = set.build();
+    set.map_err(|error| bad(format!("its patterns cannot be used together: {error}")))
 }
 
 /// A folder that is protected as a whole, file by file.
@@ -52,14 +136,16 @@ impl SourceConfig {
         match self {
             Self::Images(images) => &images.name,
             Self::Share(share) => &share.name,
+            Self::Libvirt(libvirt) => &libvirt.name,
         }
     }
 
-    /// The source's folder.
-    pub fn path(&self) -> &Path {
+    /// The source's folder, if it is one.
+    pub fn path(&self) -> Option<&Path> {
         match self {
-            Self::Images(images) => &images.path,
-            Self::Share(share) => &share.path,
+            Self::Images(images) => Some(&images.path),
+            Self::Share(share) => Some(&share.path),
+            Self::Libvirt(_) => None,
         }
     }
 
@@ -68,6 +154,7 @@ impl SourceConfig {
         match self {
             Self::Images(images) => images.path = path,
             Self::Share(share) => share.path = path,
+            Self::Libvirt(_) => {}
         }
     }
 }
@@ -77,19 +164,7 @@ impl ShareConfig {
     ///
     /// Errors: `Invalid` a pattern that is none.
     pub(crate) fn options(&self) -> Result<FolderOptions> {
-        let mut exclude = GlobSetBuilder::new();
-        for pattern in &self.exclude {
-            let glob = GlobBuilder::new(pattern).literal_separator(true).build();
-            let glob = glob.map_err(|error| Error::BadSource {
-                name: self.name.clone(),
-                why: format!("its exclude is no pattern: {error}"),
-            })?;
-            exclude.add(glob);
-        }
-        let exclude = exclude.build().map_err(|error| Error::BadSource {
-            name: self.name.clone(),
-            why: format!("its patterns cannot be used together: {error}"),
-        })?;
+        let exclude = globs(&self.name, &self.exclude)?;
         Ok(FolderOptions {
             exclude,
             cross_file_systems: self.cross_file_systems,
@@ -142,6 +217,9 @@ pub struct ServerConfig {
     /// The socket of the agent in the guest (`qemu-ga`).
     #[serde(default)]
     pub guest_agent: Option<PathBuf>,
+    /// The program that starts it, with its arguments; without it a server is not started by Cairn.
+    #[serde(default)]
+    pub start_command: Vec<String>,
     /// What it is tagged with beside its source's tags, or instead of those with the same keys.
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
@@ -155,6 +233,7 @@ impl ServerConfig {
             disks,
             qmp: None,
             guest_agent: None,
+            start_command: Vec::new(),
             tags: BTreeMap::new(),
         }
     }
@@ -166,6 +245,7 @@ impl ServerConfig {
 pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
     let mut names = HashSet::new();
     let mut monitors = HashSet::new();
+    let mut hosts = HashSet::new();
     for source in sources {
         if !is_name(source.name()) {
             return Err(bad_source(
@@ -181,13 +261,20 @@ pub(crate) fn check(sources: &[SourceConfig]) -> Result<()> {
         match source {
             SourceConfig::Images(images) => check_servers(images, &mut monitors)?,
             SourceConfig::Share(share) => drop(share.options()?),
+            SourceConfig::Libvirt(libvirt) => {
+                libvirt.check()?;
+                if !hosts.insert(libvirt.uri.as_str()) {
+                    let why = "another source has the same uri";
+                    return Err(bad_source(source, why));
+                }
+            }
         }
     }
     // One file under two ids could be bound, backed up and restored twice at once. In
     // their order, what lies in a folder comes right behind it.
     let mut folders: Vec<(PathBuf, &SourceConfig)> = sources
         .iter()
-        .map(|source| (real_path(source.path()), source))
+        .filter_map(|source| Some((real_path(source.path()?), source)))
         .collect();
     folders.sort_by(|(one, _), (two, _)| one.cmp(two));
     for pair in folders.windows(2) {
@@ -231,6 +318,9 @@ fn check_servers(source: &ImagesConfig, monitors: &mut HashSet<PathBuf>) -> Resu
         }
         if server.qmp.is_none() && server.guest_agent.is_some() {
             return Err(bad("it has a guest_agent, and no qmp".to_owned()));
+        }
+        if server.qmp.is_none() && !server.start_command.is_empty() {
+            return Err(bad("it has a start_command, and no qmp".to_owned()));
         }
         if let Some(qmp) = &server.qmp
             && !monitors.insert(real_path(qmp))
@@ -338,6 +428,27 @@ mod tests {
         share("['*.tmp', '**/cache', '{a,b}/[0-9]*']").unwrap();
         assert!(share("['[']").is_err());
         assert!(read("[[source]]\nkind='share'\nname='a'\npath='b'\nserver=[]").is_err());
+    }
+
+    #[test]
+    fn a_libvirt_is_read_and_its_patterns_checked() {
+        let libvirt = |more: &str| {
+            let text = format!("[[source]]\nkind='libvirt'\nname='host'\n{more}");
+            let sources = read(&text).unwrap();
+            check(&sources).map(|()| sources)
+        };
+        let sources = libvirt("uri='qemu:///system'\ndomains=['web-*']\nexclude=['web-9']");
+        let SourceConfig::Libvirt(host) = &sources.unwrap()[0] else {
+            panic!("it is a libvirt");
+        };
+        let patterns = host.patterns().unwrap();
+        assert!(patterns.take("web-1") && !patterns.take("web-9") && !patterns.take("db-1"));
+        assert!(libvirt("uri=''").is_err());
+        assert!(libvirt("uri='qemu:///system'\ndomains=['[']").is_err());
+        assert!(libvirt("uri='qemu:///system'\nscratch='here'").is_err());
+        let twice = "uri='x:///'\n[[source]]\nkind='libvirt'\nname='other'\nuri='x:///'";
+        assert!(libvirt(twice).is_err());
+        assert!(read("[[source]]\nkind='libvirt'\nname='a'\nuri='b'\npath='c'").is_err());
     }
 
     #[test]

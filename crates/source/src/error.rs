@@ -154,6 +154,51 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// libvirt has another job for a domain, beside which it begins no backup.
+    #[error("{server} has another job at libvirt: a backup, a migration or a save")]
+    OtherJob {
+        /// The server's name.
+        server: String,
+    },
+    /// The memory of a guest is saved, and goes with what is on its disks.
+    #[error(
+        "the image {volume} is a disk of {server}, whose memory is saved: start it, or drop what is saved"
+    )]
+    GuestSaved {
+        /// The volume's name.
+        volume: String,
+        /// The server's name.
+        server: String,
+    },
+    /// A domain would be gone if it was turned off.
+    #[error("{server} is not turned off: it is not defined at libvirt, and would be gone")]
+    NotDefined {
+        /// The server's name.
+        server: String,
+    },
+    /// A libvirt cannot be asked.
+    #[error("libvirt of source {name:?} cannot be asked: {why}")]
+    Libvirt {
+        /// The source's name.
+        name: String,
+        /// What `virsh` said.
+        why: String,
+    },
+    /// Nobody has said how a server is started.
+    #[error("{server} cannot be started: it has no start_command")]
+    NoStartCommand {
+        /// The server's name.
+        server: String,
+    },
+    /// A server cannot be turned off or on.
+    #[error("cannot turn {server} off or on")]
+    Power {
+        /// The server's name.
+        server: String,
+        /// What went wrong, with what was said.
+        #[source]
+        source: io::Error,
+    },
     /// A disk was asked for together with a server that it is none of.
     #[error("{volume} is no disk of {server}")]
     NotItsDisk {
@@ -197,6 +242,8 @@ impl Error {
             | Self::NotItsDisk { .. }
             | Self::FragileQemu { .. }
             | Self::NotAServer { .. }
+            | Self::NotDefined { .. }
+            | Self::NoStartCommand { .. }
             | Self::Unusable { .. }
             | Self::NoQemu { .. } => Kind::Invalid,
             Self::TooManyVolumes { .. } => Kind::Exhausted,
@@ -204,13 +251,17 @@ impl Error {
             Self::InUse { .. }
             | Self::GuestRuns { .. }
             | Self::GuestBusy { .. }
+            | Self::GuestSaved { .. }
+            | Self::OtherJob { .. }
             | Self::NbdServerTaken { .. } => Kind::Conflict,
+            Self::Libvirt { .. } => Kind::Transient,
             Self::Folder { source, .. }
             | Self::Open { source, .. }
             | Self::OpenShare { source, .. }
             | Self::OpenFolder { source, .. }
             | Self::Serve { source, .. }
-            | Self::Guest { source, .. } => io_kind(source),
+            | Self::Guest { source, .. }
+            | Self::Power { source, .. } => io_kind(source),
         }
     }
 }

@@ -8,24 +8,31 @@
 mod agent;
 mod attached;
 mod bitmaps;
-mod disk;
+pub(crate) mod disk;
 mod fleece;
+pub(crate) mod freeze;
+mod power;
 mod scratch;
+mod turn;
 
-use std::collections::HashSet;
+use std::ops::Range;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cairn_types::ResourceId;
-use cairn_types::disk::DiskReader;
+use cairn_types::disk::{DiskReader, Extent, NoChangeMap, Point};
 
-use self::agent::Frozen;
+use self::agent::Agent;
 use self::attached::{Attached, attached};
 use self::bitmaps::Bitmaps;
-use self::disk::GuestDisk;
-use self::fleece::{FleeceError, Part};
+use self::disk::{Held, LiveDisk};
+use self::fleece::{FleeceError, Kind, Part};
+use self::freeze::Frozen;
+pub use self::power::PoweredOff;
+pub(crate) use self::power::{check_power_on, power_off, power_on};
+pub(crate) use self::turn::{Guests, Turn};
 use crate::config::ServerConfig;
 use crate::qmp::{Qmp, QmpError};
 use crate::{Error, Result};
@@ -76,34 +83,9 @@ pub(crate) struct Opened {
     pub(crate) consistency: Consistency,
 }
 
-/// The guests that are being backed up: each once at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Guests {
-    busy: Mutex<HashSet<PathBuf>>,
-}
-
-/// A guest that nobody else may back up.
-#[derive(Debug)]
-struct Turn {
-    guests: Arc<Guests>,
-    socket: PathBuf,
-}
-
-impl Guests {
-    fn take(self: &Arc<Self>, socket: &Path) -> Option<Turn> {
-        let mut busy = self.busy.lock().expect("nobody panics with it");
-        busy.insert(socket.to_owned()).then(|| Turn {
-            guests: Arc::clone(self),
-            socket: socket.to_owned(),
-        })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut busy = self.guests.busy.lock().expect("nobody panics with it");
-        busy.remove(&self.socket);
-    }
+/// What tells a guest from others: its monitor.
+fn key(socket: &Path) -> String {
+    socket.to_string_lossy().into_owned()
 }
 
 /// Opens those disks that the guest of `server` has, if it runs.
@@ -123,7 +105,7 @@ pub(crate) fn open(
     let Some(mut qmp) = Qmp::connect(socket).map_err(|error| failed(error.into()))? else {
         return Ok(None);
     };
-    let turn = guests.take(socket).ok_or_else(|| Error::GuestBusy {
+    let turn = guests.take(key(socket)).ok_or_else(|| Error::GuestBusy {
         server: server.name.clone(),
     })?;
     if is_fragile(&mut qmp).map_err(|error| failed(error.into()))? {
@@ -183,7 +165,7 @@ pub(crate) fn clean_up(guests: &Arc<Guests>, server: &ServerConfig) -> Result<()
     let Some(socket) = &server.qmp else {
         return Ok(());
     };
-    let Some(_turn) = guests.take(socket) else {
+    let Some(_turn) = guests.take(key(socket)) else {
         return Ok(());
     };
     let cleaned = Qmp::connect(socket).and_then(|qmp| {
@@ -296,7 +278,9 @@ impl Attempt<'_> {
             (Level::Application, None) => {
                 Err(Some("no agent in the guest is configured".to_owned()))
             }
-            (Level::Application, Some(agent)) => Frozen::freeze(agent).map_err(Some),
+            (Level::Application, Some(agent)) => Agent::connect(agent)
+                .and_then(|agent| Frozen::freeze(Box::new(agent)))
+                .map_err(Some),
         };
         qmp.set_deadline(frozen.as_ref().ok().map(Frozen::until));
         let held = fleece::hold(qmp, self.folder, parts);
@@ -323,8 +307,18 @@ impl Attempt<'_> {
         let socket = socket.path().join(SOCKET);
         let mut disks: Disks = names.iter().map(|_| None).collect();
         for part in parts {
-            let disk = GuestDisk::connect(names[part.index], part, &socket, self.session);
-            let disk = disk.map_err(std::io::Error::from)?;
+            let export = Kind::Export.name(part.index);
+            let pool = disk::connect(&socket, &export).map_err(std::io::Error::from)?;
+            if let Ok(bitmaps) = &mut part.bitmaps {
+                bitmaps.set_changes(part.index, |copy| disk::read_bitmap(&socket, &export, copy));
+            }
+            let none = NoChangeMap("its bitmaps were read already".to_owned());
+            let held = HeldByFilter {
+                index: part.index,
+                bitmaps: std::mem::replace(&mut part.bitmaps, Err(none)),
+                session: Arc::clone(self.session),
+            };
+            let disk = LiveDisk::new(names[part.index], pool, held);
             disks[part.index] = Some(Arc::new(disk));
         }
         Ok(disks)
@@ -350,6 +344,42 @@ fn guest_error(server: &ServerConfig, error: FleeceError) -> Error {
         error @ FleeceError::Seam(_) => std::io::Error::other(error),
     };
     Error::Guest { server, source }
+}
+
+/// The moment of a disk, kept by a filter above it.
+#[derive(Debug)]
+struct HeldByFilter {
+    index: usize,
+    bitmaps: std::result::Result<Bitmaps, NoChangeMap>,
+    session: Arc<Session>,
+}
+
+impl Held for HeldByFilter {
+    const HINT: &'static str = "QEMU gives a disk's state up when its scratch file is full or slow";
+
+    fn point(&self) -> Option<Point> {
+        self.bitmaps.as_ref().ok().map(Bitmaps::point)
+    }
+
+    fn changes_since(
+        &self,
+        earlier: &Point,
+        size_bytes: u64,
+        extent_at: impl Fn(u64) -> std::io::Result<Extent>,
+    ) -> std::result::Result<Vec<Range<u64>>, NoChangeMap> {
+        let bitmaps = self.bitmaps.as_ref().map_err(Clone::clone)?;
+        bitmaps.changes_since(earlier, size_bytes, extent_at)
+    }
+
+    /// What QEMU answers is of the moment, or an error.
+    fn check(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&self, kept: bool) {
+        self.session
+            .end_disk(self.index, self.bitmaps.as_ref().ok(), kept);
+    }
 }
 
 /// A guest whose disks are being read. It is let go when the last of them is.

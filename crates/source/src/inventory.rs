@@ -9,7 +9,8 @@ use cairn_types::{ResourceId, ResourceType};
 use crate::change_map::reflink;
 use crate::config::{self, ImagesConfig, ServerConfig, ShareConfig, SourceConfig, volume_name};
 use crate::folder::Folder;
-use crate::guest::{self, Consistency, Guests, Level, Opened, ServerReaders, Wanted};
+use crate::guest::{self, Consistency, Guests, Level, Opened, PoweredOff, ServerReaders, Wanted};
+use crate::libvirt::{FoundDisk, Host};
 use crate::lock::Access;
 use crate::protectable::{
     ImageFormat, Protectable, ProtectableStatus, server_id, share_id, volume_id,
@@ -19,12 +20,27 @@ use crate::raw::{self, RawDisk};
 use crate::scan::{self, Found};
 use crate::{Error, Result};
 
-/// The configured folders. It remembers nothing of what they hold: every call
-/// looks, so an image that was just copied there can be protected at once.
+/// The configured sources. It remembers nothing of what folders hold: every call
+/// looks, so an image that was just copied there can be protected at once. What libvirt has
+/// is seen within moments.
 #[derive(Debug, Clone)]
 pub struct Inventory {
     sources: Arc<Vec<SourceConfig>>,
+    hosts: Arc<Vec<Host>>,
     guests: Arc<Guests>,
+}
+
+/// What a server is.
+enum Server<'a> {
+    Configured(&'a ImagesConfig, &'a ServerConfig),
+    Domain(&'a Host),
+}
+
+/// Where a volume is.
+enum Place<'a> {
+    /// Its source, its path below the source's folder, and its format.
+    Image(&'a ImagesConfig, String, ImageFormat),
+    Domain(&'a Host, FoundDisk),
 }
 
 impl Inventory {
@@ -34,22 +50,28 @@ impl Inventory {
     /// without disks or with disks that cannot be below their folder, patterns that are none.
     pub fn new(sources: Vec<SourceConfig>) -> Result<Self> {
         config::check(&sources)?;
+        let hosts = sources.iter().filter_map(|source| match source {
+            SourceConfig::Libvirt(libvirt) => Some(Host::new(libvirt)),
+            SourceConfig::Images(_) | SourceConfig::Share(_) => None,
+        });
+        let hosts = hosts.collect::<Result<Vec<_>>>()?;
         Ok(Self {
             sources: Arc::new(sources),
+            hosts: Arc::new(hosts),
             guests: Arc::default(),
         })
     }
 
-    /// Every volume, every server and every share, by source and name. A server holds its
-    /// volumes as children, and a configured disk without a file is among them
+    /// Every volume, every server and every share, by source and name; those of libvirt come last.
+    /// A server holds its volumes as children, and a configured disk without a file is among them
     /// as `Missing`; volumes are listed for themselves as well.
     ///
-    /// Errors: `Denied`, `Transient` a folder cannot be listed; `Exhausted`
+    /// Errors: `Denied`, `Transient` a folder cannot be listed, or libvirt does not answer; `Exhausted`
     /// more than [`MAX_VOLUMES`](crate::MAX_VOLUMES) images in one.
     pub fn list(&self) -> Result<Vec<Protectable>> {
         let mut all = Vec::new();
-        for source in self.sources.iter() {
-            all.extend(list_one(source)?);
+        for listed in self.listings() {
+            all.extend(listed?);
         }
         Ok(all)
     }
@@ -57,8 +79,8 @@ impl Inventory {
     /// As [`list`](Self::list), of the sources that can be listed, with why the others cannot.
     pub fn list_readable(&self) -> (Vec<Protectable>, Vec<Error>) {
         let (mut all, mut errors) = (Vec::new(), Vec::new());
-        for source in self.sources.iter() {
-            match list_one(source) {
+        for listed in self.listings() {
+            match listed {
                 Ok(listed) => all.extend(listed),
                 Err(error) => errors.push(error),
             }
@@ -66,17 +88,33 @@ impl Inventory {
         (all, errors)
     }
 
-    /// The volume, server or share with this id.
+    /// The volume, server or share with this id. A source is asked if none before it has it.
     ///
-    /// Errors: `NotFound`, and those of [`list`](Self::list).
+    /// Errors: `NotFound`, and those of [`list`](Self::list) if it may be in such a source.
     pub fn find(&self, id: ResourceId) -> Result<Protectable> {
-        let all = self.list()?;
-        let children = all.iter().flat_map(|protectable| &protectable.children);
-        let found = all
-            .iter()
-            .chain(children)
-            .find(|protectable| protectable.id == id);
-        found.cloned().ok_or(Error::NotFound { id })
+        let mut failed = None;
+        for listed in self.listings() {
+            match listed {
+                Ok(listed) => {
+                    let children = listed.iter().flat_map(|one| &one.children);
+                    if let Some(found) = listed.iter().chain(children).find(|one| one.id == id) {
+                        return Ok(found.clone());
+                    }
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Err(failed.unwrap_or(Error::NotFound { id }))
+    }
+
+    /// What each source has, asked one after another.
+    fn listings(&self) -> impl Iterator<Item = Result<Vec<Protectable>>> {
+        let folders = self.sources.iter().filter_map(|source| match source {
+            SourceConfig::Images(images) => Some(list_images(images)),
+            SourceConfig::Share(config) => Some(Ok(vec![share(config)])),
+            SourceConfig::Libvirt(_) => None,
+        });
+        folders.chain(self.hosts.iter().map(Host::list))
     }
 
     /// Opens a volume at one point in time, for a backup. If it is a disk of a guest
@@ -88,13 +126,17 @@ impl Inventory {
     /// somebody has it open for writing, or its guest is being backed up; `Invalid` a
     /// server, or no image; `Transient` its QEMU does not answer.
     pub fn open_reader(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
-        let (source, name, _) = self.locate(volume)?;
-        if let Some(server) = server_of(source, &name) {
-            let opened = self.open_disks(source, server, &[volume], Level::Crash)?;
-            let mut readers = opened.disks.into_iter().map(|(_, reader)| reader);
-            return Ok(readers.next().expect("as many as were asked for"));
-        }
-        self.open_at_rest(volume)
+        let opened = match self.locate(volume)? {
+            Place::Domain(host, found) => {
+                host.open_server(&self.guests, found.server(), (&[volume], Level::Crash))?
+            }
+            Place::Image(source, name, _) => match server_of(source, &name) {
+                Some(server) => self.open_disks(source, server, &[volume], Level::Crash)?,
+                None => return self.open_at_rest(volume),
+            },
+        };
+        let mut readers = opened.disks.into_iter().map(|(_, reader)| reader);
+        Ok(readers.next().expect("as many as were asked for"))
     }
 
     /// Opens disks of a server, all at the same point in time, for a backup; `level` is what
@@ -109,14 +151,59 @@ impl Inventory {
         volumes: &[ResourceId],
         level: Level,
     ) -> Result<ServerReaders> {
-        let (source, config) = self.locate_server(server)?;
-        self.open_disks(source, config, volumes, level)
+        match self.locate_server(server)? {
+            Server::Configured(source, config) => self.open_disks(source, config, volumes, level),
+            Server::Domain(host) => host.open_server(&self.guests, server, (volumes, level)),
+        }
+    }
+
+    /// Turns a server off, to restore its disks in place, and returns when its images are free. It
+    /// is not asked to shut down: what is on its disks is about to be overwritten.
+    ///
+    /// Errors: `NotFound`; `Invalid` no server, or one that would be gone; `Conflict` it is being
+    /// backed up; `Transient` it does not end.
+    pub fn power_off(&self, server: ResourceId) -> Result<PoweredOff> {
+        match self.locate_server(server)? {
+            Server::Configured(source, config) => {
+                guest::power_off(&self.guests, &source.path, config)
+            }
+            Server::Domain(host) => host.power_off(&self.guests, server),
+        }
+    }
+
+    /// Whether a server could be turned on again: to be asked before it is turned off.
+    ///
+    /// Errors: `NotFound`; `Invalid` no server, or nobody has said how it is started.
+    pub fn check_power_on(&self, server: ResourceId) -> Result<()> {
+        match self.locate_server(server)? {
+            Server::Configured(_, config) => guest::check_power_on(config),
+            Server::Domain(_) => Ok(()),
+        }
+    }
+
+    /// Turns a server on; one that runs is left alone.
+    ///
+    /// Errors: those of [`check_power_on`](Self::check_power_on); `Transient` it does not start.
+    pub fn power_on(&self, server: ResourceId) -> Result<()> {
+        match self.locate_server(server)? {
+            Server::Configured(_, config) => guest::power_on(config),
+            Server::Domain(host) => host.power_on(server),
+        }
     }
 
     /// Removes from the QEMU of every guest that runs what a backup that was cut off left
     /// there; to be called before the first backup. What cannot be done is logged, and tried again
     /// by the next backup.
     pub fn clean_up(&self) {
+        for host in self.hosts.iter() {
+            if let Err(error) = host.clean_up(&self.guests) {
+                let error = &error as &(dyn std::error::Error + 'static);
+                tracing::warn!(
+                    error,
+                    "Whether a backup left something at a libvirt is not known."
+                );
+            }
+        }
         for (_, server) in self.servers() {
             if let Err(error) = guest::clean_up(&self.guests, server) {
                 let error = &error as &(dyn std::error::Error + 'static);
@@ -138,14 +225,17 @@ impl Inventory {
     ) -> Result<ServerReaders> {
         let mut wanted = Vec::with_capacity(volumes.len());
         for volume in volumes {
-            let (_, name, _) = self.locate(*volume)?;
+            let foreign = |volume| Error::NotItsDisk {
+                volume,
+                server: server.name.clone(),
+            };
+            let name = match self.locate(*volume)? {
+                Place::Image(_, name, _) => name,
+                Place::Domain(..) => return Err(foreign(volume.to_string())),
+            };
             let of = server_of(source, &name).filter(|of| of.name == server.name);
             if of.is_none() || volume_id(&source.name, &name) != *volume {
-                let server = server.name.clone();
-                return Err(Error::NotItsDisk {
-                    volume: name,
-                    server,
-                });
+                return Err(foreign(name));
             }
             let path = source.path.join(&name);
             wanted.push(Wanted { name, path });
@@ -166,9 +256,11 @@ impl Inventory {
         })
     }
 
-    /// Opens a volume that no running guest has.
+    /// Opens an image that no running guest has.
     fn open_at_rest(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
-        let (source, name, format) = self.locate(volume)?;
+        let Place::Image(source, name, format) = self.locate(volume)? else {
+            return Err(Error::NotFound { id: volume });
+        };
         let path = source.path.join(&name);
         match format {
             ImageFormat::Raw => {
@@ -191,7 +283,10 @@ impl Inventory {
     /// Errors: as [`open_reader`](Self::open_reader), and `Conflict` if
     /// anybody has it open, a guest that runs above all; `Denied` it may not be written.
     pub fn open_writer(&self, volume: ResourceId, size_bytes: u64) -> Result<Arc<dyn DiskWriter>> {
-        let (source, name, format) = self.locate(volume)?;
+        let (source, name, format) = match self.locate(volume)? {
+            Place::Image(source, name, format) => (source, name, format),
+            Place::Domain(host, found) => return host.open_writer(&found, size_bytes),
+        };
         let path = source.path.join(&name);
         check_stopped(source, &name)?;
         match format {
@@ -211,7 +306,10 @@ impl Inventory {
     ///
     /// Errors: as [`open_writer`](Self::open_writer).
     pub fn check_writable(&self, volume: ResourceId) -> Result<()> {
-        let (source, name, _) = self.locate(volume)?;
+        let (source, name) = match self.locate(volume)? {
+            Place::Image(source, name, _) => (source, name),
+            Place::Domain(host, found) => return host.check_writable(&found),
+        };
         check_stopped(source, &name)?;
         // Whatever the format, locks and permissions are the file's.
         raw::open_locked(&name, &source.path.join(&name), Access::Write).map(drop)
@@ -219,7 +317,7 @@ impl Inventory {
 
     /// Removes what was kept to tell changes of images that are not there any more.
     fn remove_orphans(&self, source: &ImagesConfig) {
-        let done = self.list().map(|all| {
+        let done = list_images(source).map(|all| {
             let volumes = all.iter().map(|protectable| protectable.id).collect();
             reflink::remove_orphans(&source.path, &volumes)
         });
@@ -244,7 +342,7 @@ impl Inventory {
     fn find_share(&self, id: ResourceId) -> Result<&ShareConfig> {
         let shares = self.sources.iter().filter_map(|source| match source {
             SourceConfig::Share(share) => Some(share),
-            SourceConfig::Images(_) => None,
+            SourceConfig::Images(_) | SourceConfig::Libvirt(_) => None,
         });
         let mut shares = shares.filter(|share| share_id(&share.name) == id);
         match shares.next() {
@@ -282,41 +380,47 @@ impl Inventory {
         Ok(open)
     }
 
+    /// Every folder of images.
+    fn images(&self) -> impl Iterator<Item = &ImagesConfig> {
+        self.sources.iter().filter_map(|source| match source {
+            SourceConfig::Images(images) => Some(images),
+            SourceConfig::Share(_) | SourceConfig::Libvirt(_) => None,
+        })
+    }
+
     /// Every configured server, with its source.
     fn servers(&self) -> impl Iterator<Item = (&ImagesConfig, &ServerConfig)> {
-        self.sources
-            .iter()
-            .filter_map(|source| match source {
-                SourceConfig::Images(images) => Some(images),
-                SourceConfig::Share(_) => None,
-            })
+        self.images()
             .flat_map(|source| source.server.iter().map(move |server| (source, server)))
     }
 
-    fn locate_server(&self, id: ResourceId) -> Result<(&ImagesConfig, &ServerConfig)> {
+    fn locate_server(&self, id: ResourceId) -> Result<Server<'_>> {
         let mut servers = self.servers();
         let found = servers.find(|(source, server)| server_id(&source.name, &server.name) == id);
-        match found {
-            Some(found) => Ok(found),
-            None => Err(Error::NotAServer {
-                name: self.find(id)?.name,
-            }),
+        if let Some((source, server)) = found {
+            return Ok(Server::Configured(source, server));
+        }
+        let found = self.find(id)?;
+        let mut hosts = self.hosts.iter();
+        match hosts.find(|host| host.name() == found.source) {
+            Some(host) if found.resource_type == ResourceType::Server => Ok(Server::Domain(host)),
+            _ => Err(Error::NotAServer { name: found.name }),
         }
     }
 
-    /// The source of a volume, its path below the source's folder, and its format.
-    fn locate(&self, id: ResourceId) -> Result<(&ImagesConfig, String, ImageFormat)> {
+    fn locate(&self, id: ResourceId) -> Result<Place<'_>> {
         let found = self.find(id)?;
         let Some(format) = found.format else {
             return Err(Error::NotAVolume { name: found.name });
         };
-        let mut images = self.sources.iter().filter_map(|source| match source {
-            SourceConfig::Images(images) => Some(images),
-            SourceConfig::Share(_) => None,
-        });
-        let source = images.find(|source| source.name == found.source);
-        let source = source.expect("every protectable comes from one of the sources");
-        Ok((source, found.name, format))
+        if let Some(source) = self.images().find(|images| images.name == found.source) {
+            return Ok(Place::Image(source, found.name, format));
+        }
+        let mut hosts = self.hosts.iter();
+        let host = hosts.find(|host| host.name() == found.source);
+        let host = host.ok_or(Error::NotFound { id })?;
+        let disk = host.find_disk(id)?.ok_or(Error::NotFound { id })?;
+        Ok(Place::Domain(host, disk))
     }
 }
 
@@ -342,11 +446,7 @@ fn check_stopped(source: &ImagesConfig, name: &str) -> Result<()> {
     }
 }
 
-fn list_one(source: &SourceConfig) -> Result<Vec<Protectable>> {
-    let source = match source {
-        SourceConfig::Images(images) => images,
-        SourceConfig::Share(config) => return Ok(vec![share(config)]),
-    };
+fn list_images(source: &ImagesConfig) -> Result<Vec<Protectable>> {
     let found = scan::scan(source)?.into_iter();
     let mut volumes: Vec<_> = found.map(|found| volume(source, found)).collect();
     let servers: Vec<_> = source

@@ -1,13 +1,14 @@
 //! Reading what is protected and writing what is restored: folders of disk
-//! images and folders of files, described by the configuration.
+//! images and folders of files, described by the configuration, and what a libvirt has.
 //!
-//! An [`Inventory`] lists the volumes and servers that the configured folders
+//! An [`Inventory`] lists the volumes and servers that the configured sources
 //! hold and opens a volume as a [`DiskReader`](cairn_types::disk::DiskReader)
 //! or a [`DiskWriter`](cairn_types::disk::DiskWriter), and a share as a
 //! [`Folder`]. Invariants:
 //!
 //! - an id is a pure function of the source's name and the path below its
-//!   folder, so it survives restarts and moves of the folder;
+//!   folder, so it survives restarts and moves of the folder; those of libvirt's domains are
+//!   their own, and follow from that and from where the guest sees a disk;
 //! - an image that another program has open for writing is never read, and
 //!   one that anybody has open is never written (the locks are QEMU's own);
 //! - what a reader returned is one point in time, or `check_unchanged` says not.
@@ -23,6 +24,7 @@ mod fingerprint;
 mod folder;
 mod guest;
 mod inventory;
+mod libvirt;
 mod lines;
 mod lock;
 mod nbd;
@@ -38,10 +40,10 @@ mod scan;
 )]
 mod sys;
 
-pub use config::{ImagesConfig, ServerConfig, ShareConfig, SourceConfig};
+pub use config::{ImagesConfig, LibvirtConfig, ServerConfig, ShareConfig, SourceConfig};
 pub use error::Error;
 pub use folder::{Folder, FolderOptions, Moment};
-pub use guest::{Consistency, Level, ServerReaders};
+pub use guest::{Consistency, Level, PoweredOff, ServerReaders};
 pub use inventory::Inventory;
 pub use protectable::{ImageFormat, Protectable, ProtectableStatus};
 pub use scan::{MAX_DEPTH, MAX_VOLUMES};

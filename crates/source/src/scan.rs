@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirEntry};
 use std::io::{self, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::{ImagesConfig, volume_name};
 use crate::protectable::{ImageFormat, ProtectableStatus};
@@ -87,7 +87,7 @@ fn image(folder: &Path, entry: &DirEntry) -> Option<Found> {
 }
 
 /// The size that a guest sees.
-fn size_of(path: &PathBuf, format: ImageFormat) -> io::Result<u64> {
+pub(crate) fn size_of(path: &Path, format: ImageFormat) -> io::Result<u64> {
     let metadata = fs::metadata(path)?;
     match format {
         ImageFormat::Raw if metadata.is_file() => Ok(metadata.len()),

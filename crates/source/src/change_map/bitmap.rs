@@ -38,6 +38,10 @@ const IN_USE: &str = "in-use";
 
 /// Why an image gets no bitmap that has other states beneath or within it.
 pub(crate) const LAYERED: &str = "its image has a backing file or snapshots within";
+/// What `qemu-img` calls version 2 of qcow2.
+const OLD_VERSION: &str = "0.10";
+/// Why an image of that version gets none.
+const OLD: &str = "its image is one of qcow2 version 2, which has no bitmaps";
 /// Why there is no change map when the bitmap is not there.
 pub(crate) const GONE: &str = "the bitmap of the earlier backup is gone";
 /// Why there is none when whoever wrote to the image last ended without a word.
@@ -73,15 +77,30 @@ impl Plan {
         {
             remove.push(newest);
         }
-        let number = older
-            .last()
-            .map_or(0, |(number, _)| number.saturating_add(1));
+        let older: Vec<String> = older.into_iter().map(|(_, name)| name).collect();
         Self {
+            name: name_after(older.iter().map(String::as_str)),
             remove,
-            older: older.into_iter().map(|(_, name)| name).collect(),
-            name: format!("{OURS}{number:010}-{}", Uuid::new_v4().simple()),
+            older,
         }
     }
+}
+
+/// A new name that comes behind all of these.
+pub(crate) fn name_after<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let newest = names.filter_map(number_in).max();
+    let number = newest.map_or(0, |number| number.saturating_add(1));
+    format!("{OURS}{number:010}-{}", Uuid::new_v4().simple())
+}
+
+/// Removes every bitmap of Cairn's from an image that nobody has open: nothing counts from
+/// what it was before any more.
+pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
+    let info = ImageInfo::read(path).map_err(io::Error::other)?;
+    for name in info.names_of_ours() {
+        remove(path, &name)?;
+    }
+    Ok(())
 }
 
 /// The point at which the bitmap of this name was empty.
@@ -136,11 +155,8 @@ impl Bitmap {
     ///
     /// Errors: why there is none.
     pub(crate) fn create(image: &str, path: &Path) -> Result<Self, NoChangeMap> {
-        let info = Info::read(path)?;
-        if info.backing_filename.is_some() || !info.snapshots.is_empty() {
-            // What changes there is noted in no bitmap of this image.
-            return Err(NoChangeMap(LAYERED.to_owned()));
-        }
+        let info = ImageInfo::read(path)?;
+        info.check_can_have_bitmaps()?;
         let found = info.format_specific.data.bitmaps.into_iter();
         let found = found.map(|bitmap| (bitmap.is_reliable(), bitmap.name));
         let Plan { remove, name, .. } = Plan::of(found);
@@ -169,7 +185,7 @@ impl Bitmap {
         extent_at: impl Fn(u64) -> io::Result<Extent>,
     ) -> Result<Vec<Range<u64>>, NoChangeMap> {
         let name = name_in(earlier)?;
-        let info = Info::read(&self.path)?;
+        let info = ImageInfo::read(&self.path)?;
         let cluster_bytes = info.cluster_size;
         let ours = info.ours();
         let found = ours.iter().find(|bitmap| bitmap.name == name);
@@ -196,7 +212,7 @@ impl Bitmap {
     }
 
     fn remove_others(&self) -> io::Result<()> {
-        let info = Info::read(&self.path).map_err(io::Error::other)?;
+        let info = ImageInfo::read(&self.path).map_err(io::Error::other)?;
         for bitmap in info.ours() {
             if bitmap.name != self.name {
                 remove(&self.path, &bitmap.name)?;
@@ -223,7 +239,7 @@ impl Drop for Bitmap {
 /// What `qemu-img info` says of an image, as far as it matters here.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Info {
+pub(crate) struct ImageInfo {
     cluster_size: u64,
     backing_filename: Option<String>,
     #[serde(default)]
@@ -238,6 +254,7 @@ struct FormatSpecific {
 
 #[derive(Debug, Deserialize)]
 struct FormatData {
+    compat: Option<String>,
     #[serde(default)]
     bitmaps: Vec<BitmapInfo>,
 }
@@ -256,11 +273,42 @@ impl BitmapInfo {
     }
 }
 
-impl Info {
+impl ImageInfo {
     fn read(path: &Path) -> Result<Self, NoChangeMap> {
         let said = qemu_img(&["info", "-f", "qcow2", "--output=json"], path, &[]);
         let read = said.and_then(|said| Ok(serde_json::from_slice(&said)?));
         read.map_err(failed)
+    }
+
+    /// As [`read`](Self::read), of an image that QEMU may have open.
+    pub(crate) fn read_while_open(path: &Path) -> Result<Self, NoChangeMap> {
+        let info = ["info", "--force-share", "-f", "qcow2", "--output=json"];
+        let said = qemu_img(&info, path, &[]);
+        let read = said.and_then(|said| Ok(serde_json::from_slice(&said)?));
+        read.map_err(failed)
+    }
+
+    /// Errors: why the image can have no bitmap that notes every change.
+    pub(crate) fn check_can_have_bitmaps(&self) -> Result<(), NoChangeMap> {
+        if self.backing_filename.is_some() || !self.snapshots.is_empty() {
+            // What changes there is noted in no bitmap of this image.
+            return Err(NoChangeMap(LAYERED.to_owned()));
+        }
+        match self.format_specific.data.compat.as_deref() {
+            Some(OLD_VERSION) => Err(NoChangeMap(OLD.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// A write into one of these allocates all of it.
+    pub(crate) fn cluster_bytes(&self) -> u64 {
+        self.cluster_size
+    }
+
+    /// The names of Cairn's bitmaps, in the order in which they were made.
+    pub(crate) fn names_of_ours(self) -> Vec<String> {
+        let ours = self.ours().into_iter();
+        ours.map(|bitmap| bitmap.name).collect()
     }
 
     /// The bitmaps of Cairn, in the order in which they were made.

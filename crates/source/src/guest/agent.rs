@@ -1,8 +1,4 @@
-//! The agent in a guest (`qemu-ga`), which has its file systems written out
-//! and held still for the moment of a backup.
-//!
-//! Whatever happens, the guest is told to thaw: as soon as the moment is over, and when that is
-//! not known any more.
+//! The agent in a guest (`qemu-ga`), by its socket.
 //! Source: QEMU, `qga/qapi-schema.json`.
 
 use std::io;
@@ -12,97 +8,13 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::freeze::{Freezer, Why};
 use crate::lines::Lines;
 
-/// How long a guest may be frozen, from when it is told to until it is told to thaw.
-const FREEZE_LIMIT: Duration = Duration::from_secs(10);
-/// How much of that is left for the moment itself, however long the freeze takes.
-const MOMENT: Duration = Duration::from_secs(3);
-/// How long the agent may take over anything else.
+/// How long the agent may take over what is no freeze.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// How often a guest is told to thaw.
-const THAW_ATTEMPTS: usize = 3;
 /// Comes before an answer by which both ends find each other again.
 const DELIMITER: u8 = 0xff;
-
-/// Why a guest was not frozen, in half a sentence.
-pub(super) type Why = String;
-
-/// A guest whose file systems are held still.
-#[derive(Debug)]
-pub(super) struct Frozen {
-    agent: Agent,
-    until: Instant,
-    thawed: bool,
-}
-
-impl Frozen {
-    /// Freezes the guest whose agent's socket is at `path`.
-    pub(super) fn freeze(path: &Path) -> Result<Self, Why> {
-        let mut agent = Agent::connect(path)?;
-        let until = Instant::now() + FREEZE_LIMIT;
-        // From here on it may be frozen, whatever comes back.
-        let asked = agent.ask("guest-fsfreeze-freeze", until - MOMENT);
-        let mut frozen = Self {
-            agent,
-            until,
-            thawed: false,
-        };
-        match asked.map(|answer| answer.as_u64()) {
-            Ok(Some(count)) if count > 0 => Ok(frozen),
-            Ok(_) => {
-                frozen.thaw_now()?;
-                Err("no file system of the guest could be frozen".to_owned())
-            }
-            Err(why) => {
-                frozen.thaw_now()?;
-                Err(format!("the guest could not be frozen: {why}"))
-            }
-        }
-    }
-
-    /// When it has to be thawed.
-    pub(super) fn until(&self) -> Instant {
-        self.until
-    }
-
-    /// Thaws the guest.
-    ///
-    /// Errors: why it may not have been frozen all the time.
-    pub(super) fn thaw(mut self) -> Result<(), Why> {
-        match self.thaw_now()? {
-            0 => Err("the guest had thawed by itself".to_owned()),
-            _ => Ok(()),
-        }
-    }
-
-    fn thaw_now(&mut self) -> Result<u64, Why> {
-        self.thawed = true;
-        let mut why = String::new();
-        for _ in 0..THAW_ATTEMPTS {
-            let limit = Instant::now() + ANSWER_LIMIT;
-            let thawed = self.agent.synchronize();
-            match thawed.and_then(|()| self.agent.ask("guest-fsfreeze-thaw", limit)) {
-                Ok(count) => return Ok(count.as_u64().unwrap_or(0)),
-                Err(error) => why = error,
-            }
-        }
-        tracing::error!(
-            why,
-            "A guest may still be frozen: its agent does not say that it thawed."
-        );
-        Err(format!("the guest did not say that it thawed: {why}"))
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        if !self.thawed {
-            // What went wrong is in the log already.
-            let _ = self.thaw_now();
-        }
-    }
-}
 
 /// Thaws a guest that a Cairn which was killed may have frozen.
 pub(super) fn thaw_after_crash(path: &Path) -> Result<(), Why> {
@@ -117,7 +29,7 @@ pub(super) fn thaw_after_crash(path: &Path) -> Result<(), Why> {
 
 /// A connection to an agent.
 #[derive(Debug)]
-struct Agent {
+pub(super) struct Agent {
     lines: Lines,
     /// The number by which both ends found each other last.
     number: u32,
@@ -136,7 +48,7 @@ struct Refusal {
 }
 
 impl Agent {
-    fn connect(path: &Path) -> Result<Self, Why> {
+    pub(super) fn connect(path: &Path) -> Result<Self, Why> {
         let lines = Lines::connect(path).map_err(failed)?;
         let lines = lines.ok_or("nobody listens on the socket of its agent")?;
         let number = std::process::id();
@@ -180,6 +92,19 @@ impl Agent {
             }) => Err(refusal.desc),
             _ => Err("its agent answered with something else".to_owned()),
         }
+    }
+}
+
+impl Freezer for Agent {
+    fn freeze(&mut self, until: Instant) -> Result<u64, Why> {
+        let count = self.ask("guest-fsfreeze-freeze", until)?;
+        Ok(count.as_u64().unwrap_or(0))
+    }
+
+    fn thaw(&mut self, until: Instant) -> Result<u64, Why> {
+        self.synchronize()?;
+        let count = self.ask("guest-fsfreeze-thaw", until)?;
+        Ok(count.as_u64().unwrap_or(0))
     }
 }
 

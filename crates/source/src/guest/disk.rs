@@ -1,66 +1,59 @@
-//! A disk of a running guest, as it was at one moment.
+//! A disk of a running guest, as it was at one moment: what an NBD server in
+//! its QEMU exports, and what stands behind that export.
 
+use std::fmt::Debug;
 use std::io;
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent, NoChangeMap, Point};
 
-use super::Session;
-use super::bitmaps::Bitmaps;
-use super::fleece::{Kind, Part};
 use crate::change_map::bitmap::dirty_runs;
 use crate::lock::Access;
 use crate::nbd::{Context, MAX_CONNECTIONS, NbdError, Pool};
 
-/// The disk, open until it is dropped; then it is taken out of the guest's QEMU.
-#[derive(Debug)]
-pub(super) struct GuestDisk {
-    name: String,
-    index: usize,
-    pool: Pool,
-    bitmaps: Result<Bitmaps, NoChangeMap>,
-    kept: AtomicBool,
-    session: Arc<Session>,
+/// What keeps the moment of a disk in its guest's QEMU, and knows what has changed until then.
+pub(crate) trait Held: Debug + Send + Sync {
+    /// What is to be known of an error: why the moment may be lost.
+    const HINT: &'static str;
+
+    fn point(&self) -> Option<Point>;
+
+    /// As [`DiskReader::changes_since`], of a disk of this size whose runs `extent_at` tells.
+    fn changes_since(
+        &self,
+        earlier: &Point,
+        size_bytes: u64,
+        extent_at: impl Fn(u64) -> io::Result<Extent>,
+    ) -> Result<Vec<Range<u64>>, NoChangeMap>;
+
+    /// An error if what was read last may be of another moment.
+    fn check(&self) -> io::Result<()>;
+
+    /// Lets go of the moment, once nobody reads it any more; `kept` says whether a
+    /// later backup will count from it.
+    fn end(&self, kept: bool);
 }
 
-impl GuestDisk {
-    /// Connects to the export of a disk at `socket`, and reads what its bitmaps held. All that
-    /// is needed of the socket is done when this returns.
-    pub(super) fn connect(
-        name: &str,
-        part: &mut Part,
-        socket: &Path,
-        session: &Arc<Session>,
-    ) -> Result<Self, NbdError> {
-        let export = Kind::Export.name(part.index);
-        let connect = |context: Context, count: usize| {
-            let streams = (0..count).map(|_| UnixStream::connect(socket));
-            let streams = streams.collect::<io::Result<Vec<_>>>()?;
-            Pool::negotiate(streams, &export, Access::Read, &context)
-        };
-        let pool = connect(Context::Allocation, MAX_CONNECTIONS)?;
-        if let Ok(bitmaps) = &mut part.bitmaps {
-            bitmaps.set_changes(part.index, |copy| {
-                let asked = connect(Context::DirtyBitmap(copy.to_owned()), 1);
-                let asked = asked.map_err(|error| NoChangeMap(error.to_string()))?;
-                let changes = dirty_runs(asked.size_bytes(), |at| asked.extent_at(at));
-                asked.disconnect();
-                changes
-            });
-        }
-        let none = NoChangeMap("its bitmaps were read already".to_owned());
-        Ok(Self {
+/// The disk, open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LiveDisk<H: Held> {
+    name: String,
+    pool: Pool,
+    held: H,
+    kept: AtomicBool,
+}
+
+impl<H: Held> LiveDisk<H> {
+    pub(crate) fn new(name: &str, pool: Pool, held: H) -> Self {
+        Self {
             name: name.to_owned(),
-            index: part.index,
             pool,
-            bitmaps: std::mem::replace(&mut part.bitmaps, Err(none)),
+            held,
             kept: AtomicBool::new(false),
-            session: Arc::clone(session),
-        })
+        }
     }
 
     fn error(
@@ -69,18 +62,47 @@ impl GuestDisk {
         (offset, length): (u64, u64),
         source: io::Error,
     ) -> DiskError {
-        let why = "QEMU gives a disk's state up when its scratch file is full or slow";
         DiskError {
             disk: self.name.clone(),
             operation,
             offset,
             length,
-            source: io::Error::new(source.kind(), format!("{source} ({why})")),
+            source: io::Error::new(source.kind(), format!("{source} ({})", H::HINT)),
         }
     }
 }
 
-impl DiskReader for GuestDisk {
+/// Connections to an export of the NBD server at `socket`. Nothing more is needed of
+/// the socket's path when this returns.
+pub(crate) fn connect(socket: &Path, export: &str) -> Result<Pool, NbdError> {
+    negotiate(socket, export, &Context::Allocation, MAX_CONNECTIONS)
+}
+
+/// What a bitmap of an export notes.
+pub(crate) fn read_bitmap(
+    socket: &Path,
+    export: &str,
+    bitmap: &str,
+) -> Result<Vec<Range<u64>>, NoChangeMap> {
+    let asked = negotiate(socket, export, &Context::DirtyBitmap(bitmap.to_owned()), 1);
+    let asked = asked.map_err(|error| NoChangeMap(error.to_string()))?;
+    let changes = dirty_runs(asked.size_bytes(), |at| asked.extent_at(at));
+    asked.disconnect();
+    changes
+}
+
+fn negotiate(
+    socket: &Path,
+    export: &str,
+    context: &Context,
+    count: usize,
+) -> Result<Pool, NbdError> {
+    let streams = (0..count).map(|_| UnixStream::connect(socket));
+    let streams = streams.collect::<io::Result<Vec<_>>>()?;
+    Pool::negotiate(streams, export, Access::Read, context)
+}
+
+impl<H: Held> DiskReader for LiveDisk<H> {
     fn size_bytes(&self) -> u64 {
         self.pool.size_bytes()
     }
@@ -96,19 +118,20 @@ impl DiskReader for GuestDisk {
         read.map_err(|source| self.error(DiskOperation::Read, place, source))
     }
 
-    /// What QEMU answers is of the moment, or an error.
     fn check_unchanged(&self) -> Result<(), DiskError> {
-        Ok(())
+        let all = (0, self.size_bytes());
+        let checked = self.held.check();
+        checked.map_err(|source| self.error(DiskOperation::Read, all, source))
     }
 
     fn point(&self) -> Option<Point> {
-        self.bitmaps.as_ref().ok().map(Bitmaps::point)
+        self.held.point()
     }
 
     fn changes_since(&self, earlier: &Point) -> Result<Vec<Range<u64>>, NoChangeMap> {
-        let bitmaps = self.bitmaps.as_ref().map_err(Clone::clone)?;
         let extent_at = |at| self.pool.extent_at(at);
-        bitmaps.changes_since(earlier, self.size_bytes(), extent_at)
+        self.held
+            .changes_since(earlier, self.size_bytes(), extent_at)
     }
 
     fn keep_point(&self) {
@@ -116,11 +139,9 @@ impl DiskReader for GuestDisk {
     }
 }
 
-impl Drop for GuestDisk {
+impl<H: Held> Drop for LiveDisk<H> {
     fn drop(&mut self) {
         self.pool.disconnect();
-        let kept = *self.kept.get_mut();
-        self.session
-            .end_disk(self.index, self.bitmaps.as_ref().ok(), kept);
+        self.held.end(*self.kept.get_mut());
     }
 }

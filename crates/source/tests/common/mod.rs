@@ -12,6 +12,7 @@ use cairn_types::ResourceId;
 use cairn_types::disk::{DiskReader, DiskWriter};
 
 pub mod guest;
+pub mod libvirt;
 pub mod proxy;
 
 pub const MIB: u64 = 1 << 20;
