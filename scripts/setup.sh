@@ -66,7 +66,8 @@ if [ "$target" = test ]; then
   # shellcheck disable=SC1091
   . /etc/os-release
   [ "${VERSION_CODENAME:-}" = bookworm ] && suite="-t bookworm-backports" || suite=
-  install_missing "$suite" busybox-static qemu-system-x86 qemu-utils
+  install_missing "$suite" busybox-static libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system qemu-system-x86 \
+    qemu-utils
   scripts/guest_image.sh
 fi
 

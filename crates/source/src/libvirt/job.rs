@@ -91,7 +91,11 @@ impl Job {
     }
 
     /// An error if the job has ended: QEMU may then have answered with what the guest wrote later.
+    ///
+    /// libvirt hears of it from QEMU, and works that off by and by. So it is made to ask QEMU for something else
+    /// first: what QEMU told it before has come by then, and the question waits for who works it off.
     pub(super) fn check(&self) -> io::Result<()> {
+        self.virsh.ask(&["domstats", "--block", &self.uuid])?;
         match running(&self.virsh, &self.uuid)? {
             Running::Ours(name) if name == self.name => Ok(()),
             _ => Err(io::Error::other("libvirt's backup job has ended")),

@@ -145,7 +145,12 @@ impl Libvirt {
 
     /// Writes at a disk as its driver in the guest would.
     pub fn write(&self, name: &str, disk: usize, byte: u8, offset: u64, length: u64) {
-        let line = format!("qemu-io -d scsi0-0-0-{disk} \"write -P {byte} {offset} {length}\"");
+        self.io(name, disk, &format!("write -P {byte} {offset} {length}"));
+    }
+
+    /// Has `qemu-io` do something at a disk.
+    pub fn io(&self, name: &str, disk: usize, what: &str) {
+        let line = format!("qemu-io -d scsi0-0-0-{disk} \"{what}\"");
         let said = self.virsh(&["qemu-monitor-command", name, "--hmp", &line]);
         assert!(!said.contains("rror"), "{said}");
     }
