@@ -14,6 +14,7 @@ mod domain;
 mod job;
 mod power;
 mod scratch;
+mod socket;
 mod virsh;
 mod xml;
 

@@ -14,6 +14,7 @@ mod common;
 
 use std::ops::Range;
 use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_source::{
@@ -400,4 +401,47 @@ fn a_libvirt_that_does_not_answer_holds_up_nobody_else() {
     let unknown = inventory.find(server_of("web-1")).unwrap_err();
     assert_eq!(unknown.kind(), Kind::Transient);
     assert!(start.elapsed() < Duration::from_secs(15));
+}
+
+#[test]
+fn all_disks_are_of_one_moment() {
+    const SECTORS: u64 = 256;
+    let libvirt = Libvirt::start();
+    let inventory = libvirt.inventory();
+    libvirt.domain("web-1", &["a.qcow2", "b.img", "c.qcow2"], "2M");
+    let stop = AtomicBool::new(false);
+    let written = |disk: &dyn DiskReader| {
+        let mut bytes = vec![0; (SECTORS * 512) as usize];
+        disk.read_at(0, &mut bytes).unwrap();
+        let sectors = bytes.chunks(512).take_while(|sector| sector[0] == 1);
+        sectors.count()
+    };
+    std::thread::scope(|threads| {
+        // Sector after sector, on the first disk and then on the last.
+        let writer = threads.spawn(|| {
+            for sector in 0..SECTORS {
+                for disk in [0, 2] {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    libvirt.write("web-1", disk, 1, sector * 512, 512);
+                }
+            }
+        });
+        let mut last = 0;
+        for round in 0..5 {
+            let disks = open_all(&inventory, "web-1");
+            let (one, two) = (written(&*disks[0]), written(&*disks[2]));
+            assert!(
+                (two..=two + 1).contains(&one),
+                "round {round}: {one} and {two}"
+            );
+            assert_eq!((written(&*disks[0]), written(&*disks[2])), (one, two));
+            assert!(round == 0 || two > last, "the guest writes on");
+            last = two;
+        }
+        assert!(!writer.is_finished(), "the guest wrote all the time");
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(libvirt.leftovers("web-1"), [""; 0]);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::freeze::{Freezer, Why};
+use super::freeze::{Freezer, NotFrozen, Why};
 use crate::lines::Lines;
 
 /// How long the agent may take over what is no freeze.
@@ -96,8 +96,9 @@ impl Agent {
 }
 
 impl Freezer for Agent {
-    fn freeze(&mut self, until: Instant) -> Result<u64, Why> {
-        let count = self.ask("guest-fsfreeze-freeze", until)?;
+    fn freeze(&mut self, until: Instant) -> Result<u64, NotFrozen> {
+        let asked = self.ask("guest-fsfreeze-freeze", until);
+        let count = asked.map_err(NotFrozen::Perhaps)?;
         Ok(count.as_u64().unwrap_or(0))
     }
 

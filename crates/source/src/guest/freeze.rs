@@ -19,10 +19,19 @@ const THAW_ATTEMPTS: usize = 3;
 /// Why a guest was not frozen, in half a sentence.
 pub(crate) type Why = String;
 
+/// Why a freeze did not succeed.
+#[derive(Debug)]
+pub(crate) enum NotFrozen {
+    /// It may have been begun all the same.
+    Perhaps(Why),
+    /// The agent was not even told.
+    Surely(Why),
+}
+
 /// What reaches the agent in a guest.
 pub(crate) trait Freezer: Debug {
-    /// Freezes the file systems and says how many they are. After an error they may be frozen.
-    fn freeze(&mut self, until: Instant) -> Result<u64, Why>;
+    /// Freezes the file systems and says how many they are.
+    fn freeze(&mut self, until: Instant) -> Result<u64, NotFrozen>;
 
     /// Thaws the file systems and says how many were frozen.
     fn thaw(&mut self, until: Instant) -> Result<u64, Why>;
@@ -53,8 +62,12 @@ impl Frozen {
                 frozen.thaw_now()?;
                 Err("no file system of the guest could be frozen".to_owned())
             }
-            Err(why) => {
+            Err(NotFrozen::Perhaps(why)) => {
                 frozen.thaw_now()?;
+                Err(format!("the guest could not be frozen: {why}"))
+            }
+            Err(NotFrozen::Surely(why)) => {
+                frozen.thawed = true;
                 Err(format!("the guest could not be frozen: {why}"))
             }
         }

@@ -15,18 +15,26 @@ use cairn_types::disk::{DiskReader, Extent, NoChangeMap, Point};
 
 use super::checkpoint::{self, Checkpoint, Checkpoints, Image, in_file};
 use super::domain::{Disk, Domain};
-use super::job::{Job, SocketFolder};
+use super::job::Job;
 use super::scratch::{Guard, Scratch};
+use super::socket::SocketFolder;
 use super::virsh::{CHANGE_LIMIT, Result, Virsh};
 use super::xml::element;
 use crate::change_map::bitmap::{GONE, UNRELIABLE, name_after, name_in, point_of};
 use crate::change_map::tail::{self, Shape};
 use crate::guest::disk::{self, Held, LiveDisk};
-use crate::guest::freeze::{Freezer, Frozen, Why};
+use crate::guest::freeze::{Freezer, Frozen, NotFrozen, Why};
 use crate::guest::{Consistency, Level, Turn};
 
 /// What the bitmap of an export is called.
 const BITMAP: &str = "cairn-changes";
+
+/// What libvirt says when there is no agent that could be told anything.
+const NOT_TOLD: [&str; 3] = [
+    "agent is not configured",
+    "agent is not connected",
+    "domain is not running",
+];
 
 /// A domain that is to be backed up, and how it is reached.
 pub(super) struct Attempt<'a> {
@@ -88,7 +96,7 @@ impl Attempt<'_> {
             .collect();
         let free = self.scratch.check(disks)?;
         let job = Job::new(self.virsh, self.domain, self.scratch.clone(), name, turn);
-        let socket = SocketFolder::create()?;
+        let socket = self.scratch.socket_folder(self.uuid)?;
         let (parts, consistency) = self.begin(&job, &socket, parts)?;
         job.set_guard(Guard::start(self.virsh, self.uuid, free)?);
         Ok((self.connect(&job, &socket, parts)?, consistency))
@@ -320,8 +328,12 @@ pub(super) struct Agent {
 }
 
 impl Freezer for Agent {
-    fn freeze(&mut self, until: Instant) -> std::result::Result<u64, Why> {
-        self.run("domfsfreeze", until)
+    fn freeze(&mut self, until: Instant) -> std::result::Result<u64, NotFrozen> {
+        let frozen = self.run("domfsfreeze", until);
+        frozen.map_err(|why| match NOT_TOLD.iter().any(|said| why.contains(said)) {
+            true => NotFrozen::Surely(why),
+            false => NotFrozen::Perhaps(why),
+        })
     }
 
     fn thaw(&mut self, until: Instant) -> std::result::Result<u64, Why> {

@@ -1,14 +1,9 @@
 //! A backup job at libvirt, from its beginning until nothing of it is left.
 
 use std::collections::BTreeSet;
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
-
-use tempfile::TempDir;
 
 use super::backup::Agent;
 use super::checkpoint::{Checkpoint, Checkpoints, Image};
@@ -20,12 +15,6 @@ use crate::guest::freeze::Freezer;
 
 /// What `virsh domjobinfo` says of a domain without a job.
 const NO_JOB: &str = "None";
-/// The name of the folder in which QEMU makes its socket, in one that nobody can list.
-const SOCKET_FOLDER: &str = "nbd";
-/// Others may enter it, and not see what is there.
-const OUTER_MODE: u32 = 0o711;
-/// QEMU may run as any user: all may make something there, and nobody may remove another's.
-const INNER_MODE: u32 = 0o1733;
 
 /// A job whose disks are being read. It ends when the last of them is let go.
 #[derive(Debug)]
@@ -255,30 +244,5 @@ pub(super) fn remove_leftovers(
     match running {
         Running::Ours(_) => Ok(Running::Nothing),
         others => Ok(others),
-    }
-}
-
-/// A folder in which QEMU makes its socket. It can go once all connections are made.
-#[derive(Debug)]
-pub(super) struct SocketFolder {
-    outer: TempDir,
-}
-
-impl SocketFolder {
-    pub(super) fn create() -> io::Result<Self> {
-        let outer = tempfile::Builder::new().prefix("cairn-nbd-").tempdir()?;
-        let folder = Self { outer };
-        std::fs::create_dir(folder.inner())?;
-        std::fs::set_permissions(folder.inner(), Permissions::from_mode(INNER_MODE))?;
-        std::fs::set_permissions(folder.outer.path(), Permissions::from_mode(OUTER_MODE))?;
-        Ok(folder)
-    }
-
-    fn inner(&self) -> PathBuf {
-        self.outer.path().join(SOCKET_FOLDER)
-    }
-
-    pub(super) fn socket(&self) -> PathBuf {
-        self.inner().join("socket")
     }
 }

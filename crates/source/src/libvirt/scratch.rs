@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::domain::{Disk, Domain};
+use super::socket::SocketFolder;
 use super::virsh::Virsh;
 use crate::change_map::bitmap::is_ours;
 
@@ -27,6 +28,8 @@ const RESERVED_PART: u64 = 4;
 const MAX_RESERVED_BYTES: u64 = 1 << 30;
 /// How the names of what is kept there begin.
 const PREFIX: &str = ".cairn-";
+/// How the names of folders for sockets go on.
+const SOCKETS: &str = "nbd";
 /// How the name of the note ends that says that there is a job.
 const NOTE: &str = "note";
 
@@ -98,7 +101,14 @@ impl Scratch {
         }
     }
 
-    /// Removes the files of a domain's jobs, which are over. Returns their names.
+    /// A folder for the socket of a domain's job.
+    pub(super) fn socket_folder(&self, domain: &str) -> io::Result<SocketFolder> {
+        let folder = self.configured.as_ref().or(self.fallback.as_ref());
+        let prefix = format!("{PREFIX}{domain}.{SOCKETS}");
+        SocketFolder::create(folder.map(PathBuf::as_path), &prefix)
+    }
+
+    /// Removes the files of a domain's jobs, which are over. Returns the names of the jobs.
     pub(super) fn remove(&self, domain: &Domain) -> BTreeSet<String> {
         let mut jobs = BTreeSet::new();
         let folders = domain.disks.iter().filter_map(|disk| self.folder(disk));
@@ -108,10 +118,14 @@ impl Scratch {
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
-                let Some((job, _)) = name
-                    .strip_prefix(&prefix)
-                    .and_then(|name| name.split_once('.'))
-                else {
+                let Some(rest) = name.strip_prefix(&prefix) else {
+                    continue;
+                };
+                if rest.starts_with(SOCKETS) {
+                    // It is empty, or holds the socket of a job that is over.
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+                let Some((job, _)) = rest.split_once('.') else {
                     continue;
                 };
                 if !is_ours(job) {

@@ -99,6 +99,29 @@ impl Libvirt {
 
     /// Defines a domain with these images as its disks `sda` and so on, and these devices more.
     pub fn define_with(&self, name: &str, images: &[&str], more: &str) {
+        let disks = self.disks(images, "sd", "scsi");
+        let devices = format!("<controller type='scsi' model='virtio-scsi'/>{disks}{more}");
+        self.define_xml(name, 16, "", &devices);
+    }
+
+    /// Defines a domain that boots the Linux of `scripts/guest_image.sh`, with disks `vda` and so on; its
+    /// console is the file `console` among the images.
+    pub fn define_linux(&self, name: &str, images: &[&str], kernel: &str, initrd: &str) {
+        let [kernel, initrd, console] =
+            [kernel, initrd, "console"].map(|file| self.image(file).display().to_string());
+        let boot = format!(
+            "<kernel>{kernel}</kernel><initrd>{initrd}</initrd>\
+             <cmdline>console=ttyS0 panic=-1</cmdline>"
+        );
+        let devices = format!(
+            "{}<serial type='file'><source path='{console}'/><target port='0'/></serial>\
+             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>",
+            self.disks(images, "vd", "virtio")
+        );
+        self.define_xml(name, 256, &boot, &devices);
+    }
+
+    fn disks(&self, images: &[&str], target: &str, bus: &str) -> String {
         let disk = |(at, image): (usize, &&str)| {
             let format = if image.ends_with(".qcow2") {
                 "qcow2"
@@ -107,17 +130,21 @@ impl Libvirt {
             };
             format!(
                 "<disk type='file' device='disk'><driver name='qemu' type='{format}'/>\
-                 <source file='{}'/><target dev='sd{}' bus='scsi'/></disk>",
+                 <source file='{}'/><target dev='{target}{}' bus='{bus}'/></disk>",
                 self.image(image).display(),
                 char::from(b'a' + at as u8)
             )
         };
-        let disks: String = images.iter().enumerate().map(disk).collect();
+        images.iter().enumerate().map(disk).collect()
+    }
+
+    fn define_xml(&self, name: &str, memory_mib: u32, boot: &str, devices: &str) {
         let xml = format!(
-            "<domain type='qemu'><name>{name}</name><uuid>{}</uuid><memory unit='MiB'>16</memory>\
-             <os><type arch='x86_64' machine='pc'>hvm</type></os><devices>\
-             <emulator>/usr/bin/qemu-system-x86_64</emulator>\
-             <controller type='scsi' model='virtio-scsi'/>{disks}{more}</devices></domain>",
+            "<domain type='qemu'><name>{name}</name><uuid>{}</uuid>\
+             <memory unit='MiB'>{memory_mib}</memory>\
+             <os><type arch='x86_64' machine='pc'>hvm</type>{boot}</os>\
+             <cpu mode='maximum'/><devices>\
+             <emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}</devices></domain>",
             uuid_of(name)
         );
         let file = self.folder.path().join("domain.xml");

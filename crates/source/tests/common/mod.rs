@@ -14,6 +14,7 @@ use cairn_types::disk::{DiskReader, DiskWriter};
 pub mod guest;
 pub mod libvirt;
 pub mod proxy;
+pub mod records;
 
 pub const MIB: u64 = 1 << 20;
 
