@@ -200,7 +200,8 @@ def test_a_guest_that_writes_is_backed_up_at_one_moment_and_boots_from_that(stag
             {"backup_id": child["id"], "volume_id": child["resource_id"]} for child in backup["children"]
         ]}},
     )
-    assert refused.status_code in (400, 409), refused.text
+    assert refused.status_code == 400 and refused.json()["error_code"].endswith("2008"), refused.text
+    assert "start_command" in refused.text, "nobody has said how it is started again"
 
     # A machine boots from the backup at once, and writes to a copy.
     environment = {**os.environ, "CAIRN_CREDENTIALS": str(stage.credentials_file)}
@@ -224,6 +225,22 @@ def test_a_guest_that_writes_is_backed_up_at_one_moment_and_boots_from_that(stag
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_S) == 0
     assert records(stage, children[DISKS[1]], "/records") == before, "the backup is as it was"
+    stage.ok("DELETE", f"/vaults/{vault}")
+    stage.all_operations_finished()
+
+
+def test_a_guest_that_runs_is_turned_off_for_its_restore(stage, guest):
+    vault = make_vault(stage, "restored", "crash_consistent")
+    backup = stage.back_up(vault)
+    children = {child["resource_name"]: child["id"] for child in backup["children"]}
+    held = records(stage, children[DISKS[1]], "/records")
+    written = guest.written_bytes()
+    wait_for("the guest's next write", lambda: guest.written_bytes() > written)
+    stage.cli("restore", backup["id"], "--power-on", "false", "--wait")
+    guest.process.wait(PATIENCE_S)
+    again = Guest(stage.folder, blockdevs(stage.folder)).ready()
+    wait_for("a record after the last of the backup", lambda: again.flushed() > held)
+    again.kill()
     stage.ok("DELETE", f"/vaults/{vault}")
     stage.all_operations_finished()
 

@@ -62,6 +62,9 @@ class Libvirt:
         said = self.virsh("qemu-monitor-command", name, "--hmp", line).stdout
         assert "rror" not in said, said
 
+    def state(self, name):
+        return self.virsh("domstate", name).stdout.strip()
+
     def checkpoints(self, name):
         return self.virsh("checkpoint-list", name, "--name").stdout.split()
 
@@ -139,25 +142,29 @@ def test_a_domain_is_found_backed_up_by_its_changes_and_restored(stage, libvirt,
         last = stage.back_up(vault)
         told = read_bytes(stage, last)
         assert MIB <= told["web-1/sda"] <= MIB + BLOCK and told["web-1/sdb"] <= BLOCK, told
-        assert content(stage, last, tmp_path) == [bytes(model) for model in models]
+        changed = content(stage, last, tmp_path)
+        assert changed == [bytes(model) for model in models]
         assert len(libvirt.checkpoints("web-1")) == 1
         assert libvirt.leftovers("web-1") == []
 
-    # A guest that runs is not written to. Off, it goes back, and its next backup compares.
-    body = {"restore": {"server_id": first["resource_id"], "mappings": [
-        {"backup_id": child["id"], "volume_id": child["resource_id"]} for child in first["children"]
-    ]}}
-    refused = stage.call("POST", f"/backups/{first['id']}/restore", body)
-    assert refused.status_code in (400, 409), refused.text
-    libvirt.virsh("destroy", "web-1")
+    # A guest that runs is turned off for its restore, and started again; its next backup compares.
     stage.restore(first)
-    libvirt.virsh("start", "web-1", "--paused")
+    assert libvirt.state("web-1") == "running"
+    libvirt.virsh("suspend", "web-1")
     again = stage.back_up(vault)
     assert content(stage, again, tmp_path) == expected
     assert read_bytes(stage, again)["web-1/sda"] >= 8 * MIB, "all of it is compared"
     libvirt.write("web-1", 0, 7, 0, 65536)
     told = read_bytes(stage, stage.back_up(vault))
     assert BLOCK <= told["web-1/sda"] <= 2 * BLOCK and told["web-1/sdb"] <= BLOCK, told
+
+    # As asked, it stays off; off before, it is started.
+    stage.cli("restore", last["id"], "--power-on", "false", "--wait")
+    assert libvirt.state("web-1") == "shut off"
+    assert content(stage, stage.back_up(vault), tmp_path) == changed
+    stage.restore(first)
+    assert libvirt.state("web-1") == "running"
+    libvirt.virsh("suspend", "web-1")
     stage.ok("DELETE", f"/vaults/{vault}")
     stage.all_operations_finished()
 

@@ -27,6 +27,10 @@ pub struct Restore {
     /// For a share: a folder below it to restore into, which is made if it is not there.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<String>,
+    /// For a server that Cairn can turn off and on: whether it runs afterwards. Started where it is
+    /// known how, if unset.
+    #[arg(long, value_name = "BOOL")]
+    power_on: Option<bool>,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -82,6 +86,11 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
             "--folder is for the backup of a share".to_owned(),
         ));
     }
+    if backup.resource_type != ResourceType::Server && restore.power_on.is_some() {
+        return Err(Error::Usage(
+            "--power-on is for the backup of a server".to_owned(),
+        ));
+    }
     let details = restore.folder.as_ref().map(|folder| RestoreDetails {
         destination_path: folder.clone(),
     });
@@ -91,6 +100,7 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
             NewRestore {
                 server_id: Some(to),
                 mappings: Some(mappings),
+                power_on: restore.power_on,
                 ..Default::default()
             }
         }

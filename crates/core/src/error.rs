@@ -390,6 +390,14 @@ pub enum Refusal {
         /// The agent.
         id: AgentId,
     },
+    /// A server cannot be restored as it is.
+    #[error("The state of server {id} does not allow a restore: {why}")]
+    ServerState {
+        /// The server.
+        id: ResourceId,
+        /// What speaks against it.
+        why: String,
+    },
     /// Only hybrid vaults mirror another site.
     #[error("The vault does not support synchronisation.")]
     SyncUnsupported,
@@ -646,6 +654,7 @@ impl Refusal {
             | Self::ResourceBackingUp { .. }
             | Self::ResourceRestoring { .. }
             | Self::ResourceRemoving { .. }
+            | Self::ServerState { .. }
             | Self::NotProtectable { .. }
             | Self::DiskState { .. } => Kind::Conflict,
             Self::RegionUnreachable { .. } => Kind::Transient,

@@ -30,6 +30,8 @@ pub struct RestoreTarget {
     /// For a share: the folder below it, which is made if it is not there; the
     /// share itself, if unset.
     pub folder: Option<String>,
+    /// For a server: whether it is started afterwards; started where it is known how, if unset.
+    pub power_on: Option<bool>,
     /// For a server: which disk's backup goes onto which disk; each onto its own, if empty.
     pub mappings: Vec<DiskMapping>,
 }
@@ -42,6 +44,17 @@ struct Source {
     vault: Vault,
     /// Whether it is another project's, which shares it.
     shared: bool,
+}
+
+/// What becomes of a server that is restored, if its power is in our hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Power {
+    /// The server.
+    pub(crate) server: ResourceId,
+    /// It runs when the restore is asked for, and is turned off.
+    runs: bool,
+    /// It is started when its disks are written.
+    pub(crate) on: bool,
 }
 
 /// A disk's backup and the disk that it goes onto.
@@ -72,7 +85,12 @@ impl Service {
         let folder = target.folder.as_deref().unwrap_or_default();
         check_folder(folder)?;
         let protectable = self.own_protectable(caller.project, resource).await?;
-        let held = self.held_disks(&protectable).await?;
+        let power = self.power(&protectable, target.power_on).await?;
+        let held = match power {
+            // What runs is turned off before its disks are written.
+            Some(Power { runs: true, .. }) => Vec::new(),
+            _ => self.held_disks(&protectable).await?,
+        };
         let mut tx = self.meta().begin().await?;
         let mut source = source(&mut tx, caller, id).await?;
         let mappings = source.map(&protectable, &target.mappings)?;
@@ -100,12 +118,47 @@ impl Service {
             backup: id,
             mappings,
             folder: folder.to_owned(),
+            power,
         };
         let operation = source.operation(log, protectable);
         self.enqueue(&mut tx, caller, &task, operation).await?;
         tx.commit().await?;
         self.wake_engine();
         Ok(log)
+    }
+
+    /// Whether a server runs now, and whether it is started afterwards; nothing, if it is none
+    /// or its power is not in our hands.
+    ///
+    /// Errors: `Conflict` it is to be started, and nobody has said how.
+    async fn power(&self, target: &Protectable, asked: Option<bool>) -> Result<Option<Power>> {
+        let id = target.id;
+        if !matches!(
+            target.resource_type,
+            ResourceType::Server | ResourceType::Desktop
+        ) {
+            return Ok(None);
+        }
+        let (runs, known) = self
+            .ask_inventory(move |inventory| Ok((inventory.runs(id)?, inventory.check_power_on(id))))
+            .await?;
+        let (on, must) = match (asked, runs) {
+            (Some(false), _) => (false, false),
+            (Some(true), _) | (None, true) => (true, true),
+            (None, false) => (known.is_ok(), false),
+        };
+        match known {
+            Err(error) if must => {
+                let why = error.to_string();
+                Err(Refusal::ServerState { id, why }.into())
+            }
+            Err(_) if !runs => Ok(None),
+            _ => Ok(Some(Power {
+                server: id,
+                runs,
+                on,
+            })),
+        }
     }
 
     /// The disks of a resource that could not be overwritten now: somebody has

@@ -23,7 +23,7 @@ use cairn_types::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::restore::DiskMapping;
+use crate::restore::{DiskMapping, Power};
 use crate::{Error, Result, Service, VerifyScope};
 
 /// Durable work, as the catalogue keeps it.
@@ -84,6 +84,9 @@ pub(crate) enum Task {
         /// For a share: the folder below it.
         #[serde(default)]
         folder: String,
+        /// For a server whose power is in our hands: what becomes of it.
+        #[serde(default)]
+        power: Option<Power>,
     },
     /// Deletes a backup.
     DeleteBackup {
@@ -266,6 +269,7 @@ impl Worker {
                 backup,
                 mappings,
                 folder,
+                power,
             } => {
                 let work = restore::Restore {
                     worker: self,
@@ -275,6 +279,7 @@ impl Worker {
                     backup,
                     mappings: &mappings,
                     folder: &folder,
+                    power,
                 };
                 work.run(step, progress).await
             }
@@ -382,6 +387,7 @@ impl Worker {
                 backup,
                 mappings,
                 folder,
+                power,
             } => {
                 let work = restore::Restore {
                     worker: self,
@@ -391,6 +397,7 @@ impl Worker {
                     backup,
                     mappings: &mappings,
                     folder: &folder,
+                    power,
                 };
                 work.undo(step).await
             }
@@ -446,14 +453,17 @@ impl Work for Worker {
         step: usize,
         progress: &Arc<Progress>,
     ) -> std::result::Result<(), Failure> {
-        let done = self.run_step(row, step, progress).await;
-        done.map_err(|error| {
-            let mut failure = failure(row, &error);
-            if row.kind == restore::KIND && progress.done() > 0 {
-                failure.text.push_str(restore::MIXTURE);
-            }
-            failure
-        })
+        let Err(error) = self.run_step(row, step, progress).await else {
+            return Ok(());
+        };
+        let mut failure = failure(row, &error);
+        if row.kind == restore::KIND && progress.done() > 0 {
+            failure.text.push_str(restore::MIXTURE);
+        }
+        if row.kind == restore::KIND && restore::has_turned_off(&self.service, row.id).await {
+            failure.text.push_str(restore::TURNED_OFF);
+        }
+        Err(failure)
     }
 
     async fn undo(

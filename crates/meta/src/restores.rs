@@ -45,6 +45,23 @@ impl Tx {
         Ok(())
     }
 
+    /// Notes that the server which a task's restore overwrites ran until it was turned off for that.
+    pub async fn set_was_running(&mut self, task: OperationLogId) -> Result<()> {
+        let mut statement = Statement::new("UPDATE restores SET was_running = 1");
+        statement.equals("task_id", Some(task));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// Whether the server that a task's restore overwrites ran until then.
+    pub async fn was_running(&mut self, task: OperationLogId) -> Result<bool> {
+        let mut statement = Statement::new("SELECT COUNT(*) FROM restores");
+        statement
+            .equals("task_id", Some(task))
+            .equals("was_running", Some(1));
+        Ok(statement.number(self).await? > 0)
+    }
+
     /// Whether a restore reads a backup.
     pub async fn is_restored_from(&mut self, backup: BackupId) -> Result<bool> {
         let mut statement = Statement::new(UNDER_WAY);

@@ -123,6 +123,7 @@ pub(crate) async fn restore(
         server: body.restore.server_id.or(body.restore.resource_id),
         share: body.restore.resource_id,
         folder: body.restore.details.map(|details| details.destination_path),
+        power_on: body.restore.power_on,
         mappings: mappings
             .map(|mapping| DiskMapping {
                 backup: mapping.backup_id,

@@ -192,6 +192,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
             ..
         } => ErrorCode::ServerStateForbidsBackup,
         Refusal::NotProtectable { .. } => ErrorCode::DiskStateForbidsBackup,
+        Refusal::ServerState { .. } => ErrorCode::ServerStateForbidsRestore,
         Refusal::DiskState { .. } => ErrorCode::DiskStateForbidsRestore,
         Refusal::PolicyNotFound => ErrorCode::PolicyNotFound,
         Refusal::PolicyNotBound => ErrorCode::PolicyNotBound,

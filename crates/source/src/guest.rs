@@ -31,7 +31,7 @@ use self::disk::{Held, LiveDisk};
 use self::fleece::{FleeceError, Kind, Part};
 use self::freeze::Frozen;
 pub use self::power::PoweredOff;
-pub(crate) use self::power::{check_power_on, power_off, power_on};
+pub(crate) use self::power::{check_power_on, power_off, power_on, runs};
 pub(crate) use self::turn::{Guests, Turn};
 use crate::config::ServerConfig;
 use crate::qmp::{Qmp, QmpError};

@@ -171,6 +171,16 @@ impl Inventory {
         }
     }
 
+    /// Whether a server runs and can be turned off.
+    ///
+    /// Errors: `NotFound`; `Invalid` no server; `Transient` its QEMU or its libvirt does not answer.
+    pub fn runs(&self, server: ResourceId) -> Result<bool> {
+        match self.locate_server(server)? {
+            Server::Configured(_, config) => guest::runs(config),
+            Server::Domain(host) => host.runs(server),
+        }
+    }
+
     /// Whether a server could be turned on again: to be asked before it is turned off.
     ///
     /// Errors: `NotFound`; `Invalid` no server, or nobody has said how it is started.

@@ -7,14 +7,16 @@ use cairn_repo::{RestoreTree, StoredBackup};
 use cairn_types::{BackupId, BackupStep, MemberStatus, OperationLogId, Progress, ProjectId};
 
 use super::Worker;
-use crate::restore::{DiskMapping, is_from_elsewhere};
-use crate::{Error, Refusal, Result};
+use crate::restore::{DiskMapping, Power, is_from_elsewhere};
+use crate::{Error, Refusal, Result, Service};
 
 pub(super) const KIND: &str = "restore";
 /// What whoever reads of a failed restore must know of the disk.
 pub(super) const MIXTURE: &str =
     "; the disk may hold a part of the backup and a part of what it held: restore it again";
-pub(super) const STEPS: &[&str] = &["begin", "write disks", "finish"];
+pub(super) const STEPS: &[&str] = &["begin", "turn off", "write disks", "turn on", "finish"];
+/// What whoever reads of a failed restore must know of the server.
+pub(super) const TURNED_OFF: &str = "; the server was turned off for it and is not started";
 
 pub(super) struct Restore<'a> {
     pub(super) worker: &'a Worker,
@@ -26,13 +28,17 @@ pub(super) struct Restore<'a> {
     pub(super) mappings: &'a [DiskMapping],
     /// For a share: the folder below it.
     pub(super) folder: &'a str,
+    /// For a server whose power is in our hands: what becomes of it.
+    pub(super) power: Option<Power>,
 }
 
 impl Restore<'_> {
     pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
         match step {
             0 => self.begin().await,
-            1 => self.write_disks(progress).await,
+            1 => self.turn_off().await,
+            2 => self.write_disks(progress).await,
+            3 => self.turn_on().await,
             _ => self.end().await,
         }
     }
@@ -41,6 +47,35 @@ impl Restore<'_> {
     pub(super) async fn undo(&self, step: usize) -> Result<()> {
         match step {
             0 => self.end().await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Turns the server off whose disks are overwritten, if it runs.
+    async fn turn_off(&self) -> Result<()> {
+        let Some(Power { server, .. }) = self.power else {
+            return Ok(());
+        };
+        let service = &self.worker.service;
+        let turned_off = service.ask_inventory(move |inventory| inventory.power_off(server));
+        if turned_off.await?.was_running {
+            tracing::info!(server.id = %server, "A server was turned off to be restored.");
+            let mut tx = service.meta().begin().await?;
+            tx.set_was_running(self.task).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn turn_on(&self) -> Result<()> {
+        match self.power {
+            Some(Power {
+                server, on: true, ..
+            }) => {
+                let service = &self.worker.service;
+                let turned_on = service.ask_inventory(move |inventory| inventory.power_on(server));
+                turned_on.await
+            }
             _ => Ok(()),
         }
     }
@@ -173,5 +208,13 @@ impl Restore<'_> {
             tx.commit().await?;
         }
         Ok(())
+    }
+}
+
+/// Whether a server was turned off for the restore of a task. Where that cannot be told, it is not.
+pub(super) async fn has_turned_off(service: &Service, task: OperationLogId) -> bool {
+    match service.meta().read().await {
+        Ok(mut tx) => tx.was_running(task).await.unwrap_or(false),
+        Err(_) => false,
     }
 }

@@ -31,6 +31,22 @@ pub struct PoweredOff {
     pub was_running: bool,
 }
 
+/// Whether the QEMU of a server runs, if it is known how to ask.
+///
+/// Errors: `Transient` it does not answer.
+pub(crate) fn runs(server: &ServerConfig) -> Result<bool> {
+    let Some(socket) = &server.qmp else {
+        return Ok(false);
+    };
+    match Qmp::connect(socket) {
+        Ok(found) => Ok(found.is_some()),
+        Err(source) => Err(Error::Power {
+            server: server.name.clone(),
+            source: source.into(),
+        }),
+    }
+}
+
 /// Errors: `Invalid` nobody has said how the server is started.
 pub(crate) fn check_power_on(server: &ServerConfig) -> Result<()> {
     match server.start_command.is_empty() {

@@ -47,6 +47,13 @@ impl Host {
         Ok(())
     }
 
+    /// Whether a domain runs.
+    ///
+    /// Errors: `NotFound`; `Transient` libvirt does not answer.
+    pub(crate) fn runs(&self, server: ResourceId) -> crate::Result<bool> {
+        Ok(self.look(server)?.is_active)
+    }
+
     /// Starts a domain; one that runs already is left alone.
     ///
     /// Errors: `NotFound`; `Transient` libvirt does not answer, or said no.
