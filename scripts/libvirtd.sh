@@ -19,7 +19,8 @@ alone=(unshare --pid --fork --kill-child --mount-proc)
 if [ "$(id -u)" = 0 ]; then
   chmod 755 "$folder"
   chown -R nobody "$folder"/{run,config,cache,data}
-  alone+=(setpriv --reuid nobody --regid nogroup --clear-groups)
+  # To become somebody else undoes that the first ends with its parent.
+  alone+=(setpriv --pdeathsig KILL --reuid nobody --regid nogroup --clear-groups)
 else
   alone=("${alone[@]:0:1}" --user --map-current-user "${alone[@]:1}")
 fi

@@ -14,7 +14,7 @@ mod common;
 
 use std::ops::Range;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cairn_source::{
@@ -409,7 +409,7 @@ fn all_disks_are_of_one_moment() {
     let libvirt = Libvirt::start();
     let inventory = libvirt.inventory();
     libvirt.domain("web-1", &["a.qcow2", "b.img", "c.qcow2"], "2M");
-    let stop = AtomicBool::new(false);
+    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let written = |disk: &dyn DiskReader| {
         let mut bytes = vec![0; (SECTORS * 512) as usize];
         disk.read_at(0, &mut bytes).unwrap();
@@ -426,6 +426,7 @@ fn all_disks_are_of_one_moment() {
                     }
                     libvirt.write("web-1", disk, 1, sector * 512, 512);
                 }
+                done.store(sector, Ordering::Relaxed);
             }
         });
         let mut last = 0;
@@ -439,6 +440,10 @@ fn all_disks_are_of_one_moment() {
             assert_eq!((written(&*disks[0]), written(&*disks[2])), (one, two));
             assert!(round == 0 || two > last, "the guest writes on");
             last = two;
+            let now = done.load(Ordering::Relaxed);
+            wait_until("that the guest writes on", || {
+                done.load(Ordering::Relaxed) > now + 1
+            });
         }
         assert!(!writer.is_finished(), "the guest wrote all the time");
         stop.store(true, Ordering::Relaxed);
