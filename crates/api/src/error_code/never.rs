@@ -27,7 +27,6 @@ pub const NEVER: &[Never] = &[
                  operating system that Cairn looks at, no snapshots and no storage back ends",
         codes: &[
             ErrorCode::RestoreServerGone,
-            ErrorCode::ServerStateForbidsRestore,
             ErrorCode::DiskTypeForbidsRestore,
             ErrorCode::ArchitectureDiffers,
             ErrorCode::EncryptedSystemDisk,
