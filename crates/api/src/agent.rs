@@ -11,7 +11,7 @@ use crate::validate::{self, Invalid, Validate, require};
 use crate::{AgentStatus, AgentType, wire_time};
 
 /// The longest name, address or system of a host, in characters.
-const MAX_HOST_CHARS: usize = 255;
+pub(crate) const MAX_HOST_CHARS: usize = 255;
 /// The longest path on a host, in characters.
 const MAX_PATH_CHARS: usize = 4096;
 /// The most paths in one request.
@@ -74,7 +74,7 @@ impl Validate for RegisterAgentRequest {
 
 /// Whether a text ends in three numbers of at most three digits.
 /// Source: the vendor's pattern `((\d){1,3}\.){2}(\d){1,3}$`.
-fn is_version(text: &str) -> bool {
+pub(crate) fn is_version(text: &str) -> bool {
     let number = |part: &str| {
         (1..=3).contains(&part.len()) && part.bytes().all(|digit| digit.is_ascii_digit())
     };

@@ -10,6 +10,7 @@
 //! left out.
 
 pub mod agent;
+pub mod agent_line;
 pub mod backup;
 pub mod binding;
 pub mod checkpoint;

@@ -12,7 +12,7 @@ use cairn_core::{
     AwaitedReplica, BackupQuery, Caller, Error, NewPolicy, NewReplica, NewSchedule, Refusal,
     RegionError, Regions, ReplicaState, ReplicaTarget, RestoreTarget, Service,
 };
-use cairn_link::{Connection, End, EphemeralKey, Limit};
+use cairn_link::{Connection, End, EphemeralKey, Limit, Purpose};
 use cairn_testkit::{Moment, Sabotage, World};
 use cairn_types::{
     BackupId, BackupStatus, Kind, ObjectType, OperationDefinition, OperationStatus,
@@ -93,7 +93,7 @@ impl Regions for Twin {
         expected.map_err(region_error)?;
         let (asks, answers) = (EphemeralKey::generate(), EphemeralKey::generate());
         let (asks_public, answers_public) = (asks.public(), answers.public());
-        let secret = (replica, &b"secret"[..]);
+        let secret = (Purpose::Replica(replica), &b"secret"[..]);
         let asking = asks.agree(End::Asking, &answers_public, secret).unwrap();
         let answering = answers.agree(End::Answering, &asks_public, secret).unwrap();
         let (near, far) = duplex(1 << 16);

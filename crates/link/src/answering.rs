@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::error::{Error, Result};
 use crate::frame;
 use crate::limit::Limit;
-use crate::message::{self, Answer, CHANGES_MAX, EXTENTS_MAX, Question};
+use crate::message::{self, Answer, CHANGES_MAX, ChunkKeys, EXTENTS_MAX, Question};
 use crate::sealed::{Connection, FIRST_RECORD_MAX, RECORD_MAX, Receiver, Sender};
 
 /// Without an answer for so long, the other end is told that one will come.
@@ -59,16 +59,17 @@ pub async fn answer(
 ) -> Answered {
     let mut proven = false;
     let Connection {
+        sort,
         mut sender,
         mut receiver,
     } = connection;
     let talk = async {
-        sender.send(&message::hello(), limits).await?;
+        sender.send(&message::hello(sort), limits).await?;
         let Some(welcome) = receiver.receive(FIRST_RECORD_MAX).await? else {
             return Err(Error::Lost(None));
         };
         let session = Arc::new(Session {
-            key: message::read_welcome(&welcome)?,
+            keys: message::read_welcome(sort, &welcome)?,
             disks,
             open: Mutex::default(),
         });
@@ -129,7 +130,7 @@ async fn write(
 
 /// What a connection has opened.
 struct Session {
-    key: [u8; 32],
+    keys: ChunkKeys,
     disks: Arc<dyn Disks>,
     open: Mutex<HashMap<ResourceId, Arc<Opened>>>,
 }
@@ -148,7 +149,7 @@ impl Session {
             tracing::warn!(
                 ?kind,
                 text,
-                "a question of another region cannot be answered"
+                "a question of the other end cannot be answered"
             );
             Answer::Failed { kind, text }
         })
@@ -182,7 +183,7 @@ impl Session {
                 for block in blocks {
                     plain.clear();
                     disk.read(block, &mut plain).map_err(failed)?;
-                    ids.push(self.disks.block_id(&self.key, &plain));
+                    ids.push(self.disks.block_id(&self.keys.block, &plain));
                 }
                 Answer::Ids(ids)
             }

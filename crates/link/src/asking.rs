@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::answering::BLOCK_BYTES;
 use crate::error::{Error, Result};
 use crate::frame;
-use crate::message::{self, Answer, Question};
+use crate::message::{self, Answer, ChunkKeys, Question};
 use crate::sealed::{Connection, FIRST_RECORD_MAX, RECORD_MAX, Receiver, Sender};
 
 /// How often the other end is told how far this one is, and asked whether it is there.
@@ -83,17 +83,18 @@ impl Line {
     /// Errors: `Lost`, `NotAuthentic`, `Malformed`, `Version`.
     pub async fn prove(connection: &mut Connection) -> Result<()> {
         let hello = connection.receiver.receive(FIRST_RECORD_MAX).await?;
-        message::read_hello(&hello.ok_or(Error::Lost(None))?)
+        message::read_hello(connection.sort, &hello.ok_or(Error::Lost(None))?)
     }
 
     /// Goes on by this connection, which is proven, in place of the one before. The other
-    /// end is told the key of the blocks' ids.
-    pub async fn attach(&self, connection: Connection, block_key: &[u8; 32]) -> Result<()> {
+    /// end is told how chunks are named.
+    pub async fn attach(&self, connection: Connection, keys: &ChunkKeys) -> Result<()> {
         let Connection {
+            sort,
             mut sender,
             receiver,
         } = connection;
-        sender.send(&message::welcome(block_key), &[]).await?;
+        sender.send(&message::welcome(sort, keys), &[]).await?;
         let talk = Arc::new(Talk {
             sender: Turn::new(sender),
             waiting: Mutex::new(Some(VecDeque::new())),
@@ -104,9 +105,9 @@ impl Line {
             let ended = hear(receiver, &hearing).await;
             match &ended {
                 Err(error) if !matches!(error, Error::Lost(_)) => {
-                    tracing::warn!(%error, "A connection from another region is given up.");
+                    tracing::warn!(%error, "A connection is given up.");
                 }
-                _ => tracing::debug!(?ended, "a connection from another region has ended"),
+                _ => tracing::debug!(?ended, "a connection has ended"),
             }
             hearing.end();
             if let Some(shared) = shared.upgrade() {
@@ -295,7 +296,7 @@ impl Remote {
     }
 
     fn failed(&self, operation: DiskOperation, offset: u64, error: Error) -> DiskError {
-        let name = format!("disk {} of the other region", self.disk);
+        let name = format!("disk {} of the other end", self.disk);
         error.of_disk(&name, operation, offset)
     }
 
@@ -349,7 +350,7 @@ impl Remote {
                     let sound = ranges.iter().all(|range| range.start < range.end);
                     let follows = ranges.first().is_none_or(|range| range.start >= last_end);
                     if !(ordered && sound && follows) || more && ranges.is_empty() {
-                        return Err(no("the other region's list of changes is not in order"));
+                        return Err(no("the other end's list of changes is not in order"));
                     }
                     all.extend(ranges);
                     if !more {
@@ -357,7 +358,7 @@ impl Remote {
                     }
                 }
                 Answer::NoChangeMap(why) => return Err(NoChangeMap(why)),
-                _ => return Err(no("the other region answers another question")),
+                _ => return Err(no("the other end answers another question")),
             }
         }
     }

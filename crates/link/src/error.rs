@@ -13,16 +13,16 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The connection ended, or nothing comes any more.
-    #[error("the connection to the other region was lost")]
+    #[error("the connection to the other end was lost")]
     Lost(#[source] Option<io::Error>),
     /// What came was not written by who knows the keys, or not for here and now.
-    #[error("what came from the other region is not authentic")]
+    #[error("what came from the other end is not authentic")]
     NotAuthentic,
     /// What came is no message, or not the one that was due.
-    #[error("what came from the other region is not understood: {0}")]
+    #[error("what came from the other end is not understood: {0}")]
     Malformed(&'static str),
     /// The other end speaks another version.
-    #[error("the other region speaks version {found} of the protocol, this one {known}")]
+    #[error("the other end speaks version {found} of the protocol, this one {known}")]
     Version {
         /// What it speaks.
         found: u16,
@@ -30,7 +30,7 @@ pub enum Error {
         known: u16,
     },
     /// The other end could not do what it was asked.
-    #[error("the other region failed: {text}")]
+    #[error("the other end failed: {text}")]
     Elsewhere {
         /// What to do about it.
         kind: Kind,

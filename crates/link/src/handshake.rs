@@ -5,7 +5,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use aws_lc_rs::agreement::{self, EphemeralPrivateKey, UnparsedPublicKey, X25519};
 use aws_lc_rs::rand::SystemRandom;
-use cairn_types::BackupId;
+use cairn_types::{AgentId, BackupId};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -13,16 +13,60 @@ use crate::error::{Error, Result};
 /// Bytes of the public key that each end tells the other.
 pub const PUBLIC_KEY_BYTES: usize = 32;
 
-const TO_ANSWERING: &str = "cairn replication 1: from the end that asks";
-const TO_ASKING: &str = "cairn replication 1: from the end that answers";
-
 /// An end of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// The one that is to have the replica.
+    /// The one that is to have the replica, or the backup of an agent's files.
     Asking,
-    /// The one that has the backup, and opens the connection.
+    /// The one that has the backup or the files, and opens the connection.
     Answering,
+}
+
+/// What a line is for: keys of one sort of line are none of another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Copying a backup into another region, as this replica.
+    Replica(BackupId),
+    /// The files of this agent's host.
+    Agent(AgentId),
+}
+
+/// The sorts of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sort {
+    Replica,
+    Agent,
+}
+
+impl Purpose {
+    pub(crate) const fn sort(self) -> Sort {
+        match self {
+            Self::Replica(_) => Sort::Replica,
+            Self::Agent(_) => Sort::Agent,
+        }
+    }
+
+    fn id(&self) -> &[u8; 16] {
+        match self {
+            Self::Replica(id) => id.as_bytes(),
+            Self::Agent(id) => id.as_bytes(),
+        }
+    }
+
+    /// What makes the keys of one direction other than those of the other: from the end
+    /// that asks, and from the one that answers.
+    const fn contexts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Replica(_) => (
+                "cairn replication 1: from the end that asks",
+                "cairn replication 1: from the end that answers",
+            ),
+            Self::Agent(_) => (
+                "cairn agent 1: from the end that asks",
+                "cairn agent 1: from the end that answers",
+            ),
+        }
+    }
 }
 
 /// A key pair for one connection.
@@ -44,19 +88,23 @@ impl EphemeralKey {
         }
     }
 
+    pub(crate) fn into_parts(self) -> (EphemeralPrivateKey, [u8; PUBLIC_KEY_BYTES]) {
+        (self.private, self.public)
+    }
+
     /// What the other end is to be told.
     pub fn public(&self) -> [u8; PUBLIC_KEY_BYTES] {
         self.public
     }
 
-    /// The keys of the connection for `replica`, by the other end's public key and the secret.
+    /// The keys of the connection for `purpose`, by the other end's public key and the secret.
     ///
     /// Errors: `NotAuthentic` what came is no key.
     pub fn agree(
         self,
         end: End,
         theirs: &[u8; PUBLIC_KEY_BYTES],
-        (replica, secret): (BackupId, &[u8]),
+        (purpose, secret): (Purpose, &[u8]),
     ) -> Result<Keys> {
         let ours = self.public;
         let peer = UnparsedPublicKey::new(&X25519, theirs);
@@ -69,7 +117,7 @@ impl EphemeralKey {
                 let mut hasher = blake3::Hasher::new_derive_key(context);
                 hasher.update(&(secret.len() as u64).to_le_bytes());
                 hasher.update(secret);
-                hasher.update(replica.as_bytes());
+                hasher.update(purpose.id());
                 hasher.update(asking);
                 hasher.update(answering);
                 hasher.update(shared);
@@ -77,16 +125,17 @@ impl EphemeralKey {
                 let unbound = UnboundKey::new(&AES_256_GCM, &*key);
                 LessSafeKey::new(unbound.expect("the key has the cipher's length"))
             };
-            let (to_asking, to_answering) = (derive(TO_ASKING), derive(TO_ANSWERING));
-            Ok(match end {
-                End::Asking => Keys {
-                    send: to_answering,
-                    receive: to_asking,
-                },
-                End::Answering => Keys {
-                    send: to_asking,
-                    receive: to_answering,
-                },
+            let (from_asking, from_answering) = purpose.contexts();
+            let (from_asking, from_answering) = (derive(from_asking), derive(from_answering));
+            let (send, receive) = match end {
+                End::Asking => (from_asking, from_answering),
+                End::Answering => (from_answering, from_asking),
+            };
+            let sort = purpose.sort();
+            Ok(Keys {
+                send,
+                receive,
+                sort,
             })
         })
     }
@@ -96,4 +145,5 @@ impl EphemeralKey {
 pub struct Keys {
     pub(crate) send: LessSafeKey,
     pub(crate) receive: LessSafeKey,
+    pub(crate) sort: Sort,
 }

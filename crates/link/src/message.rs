@@ -6,8 +6,10 @@ use std::ops::Range;
 use cairn_types::disk::{BLOCKS_MAX, BlockId, IDS_MAX, Point};
 use cairn_types::{Kind, ResourceId};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::handshake::Sort;
 
 /// The version that this end speaks.
 pub(crate) const VERSION: u16 = 1;
@@ -18,30 +20,54 @@ pub(crate) const CHANGES_MAX: usize = 64 << 10;
 /// Bytes of a reason in words at most.
 const TEXT_MAX: usize = 1024;
 
+/// What names chunks as the end that asks does: it is told to the other end.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChunkKeys {
+    /// The key of blocks' ids.
+    pub block: Zeroizing<[u8; 32]>,
+    /// What says where large files are cut. Told to agents alone: disks are not cut.
+    pub cut_seed: u64,
+}
+
 /// The first record of the end that answers: it proves that it knows the secret.
-pub(crate) fn hello() -> Vec<u8> {
-    [b"cairn replica", &VERSION.to_le_bytes()[..]].concat()
+pub(crate) fn hello(sort: Sort) -> Vec<u8> {
+    [greeting(sort), &VERSION.to_le_bytes()[..]].concat()
 }
 
 /// Reads a hello.
-pub(crate) fn read_hello(bytes: &[u8]) -> Result<()> {
-    let version = bytes.strip_prefix(b"cairn replica");
+pub(crate) fn read_hello(sort: Sort, bytes: &[u8]) -> Result<()> {
+    let version = bytes.strip_prefix(greeting(sort));
     check_version(version.ok_or(Error::Malformed("it is no hello"))?)
 }
 
-/// The first record of the end that asks: the key of its blocks' ids.
-pub(crate) fn welcome(key: &[u8; 32]) -> Vec<u8> {
-    [&VERSION.to_le_bytes()[..], key].concat()
+const fn greeting(sort: Sort) -> &'static [u8] {
+    match sort {
+        Sort::Replica => b"cairn replica",
+        Sort::Agent => b"cairn agent",
+    }
+}
+
+/// The first record of the end that asks.
+pub(crate) fn welcome(sort: Sort, keys: &ChunkKeys) -> Vec<u8> {
+    let mut out = VERSION.to_le_bytes().to_vec();
+    out.extend_from_slice(&*keys.block);
+    if sort == Sort::Agent {
+        out.extend_from_slice(&keys.cut_seed.to_le_bytes());
+    }
+    out
 }
 
 /// Reads a welcome.
-pub(crate) fn read_welcome(bytes: &[u8]) -> Result<[u8; 32]> {
-    let (version, key) = bytes
-        .split_at_checked(2)
-        .ok_or(Error::Malformed("it is no welcome"))?;
-    check_version(version)?;
-    let key = key.try_into();
-    key.map_err(|_| Error::Malformed("it is no welcome"))
+pub(crate) fn read_welcome(sort: Sort, bytes: &[u8]) -> Result<ChunkKeys> {
+    let mut reader = Reader(bytes);
+    check_version(&reader.array::<2>()?)?;
+    let block = Zeroizing::new(reader.array()?);
+    let cut_seed = match sort {
+        Sort::Replica => 0,
+        Sort::Agent => reader.number()?,
+    };
+    reader.finish()?;
+    Ok(ChunkKeys { block, cut_seed })
 }
 
 fn check_version(bytes: &[u8]) -> Result<()> {

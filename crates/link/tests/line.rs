@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cairn_link::{Connection, Disks, End, EphemeralKey, Error, Limit, Line, Result, answer};
+use cairn_link::{
+    ChunkKeys, Connection, Disks, End, EphemeralKey, Error, Limit, Line, Purpose, Result, answer,
+};
 use cairn_testkit::{MemoryDisk, noise};
 use cairn_types::disk::{BlockId, DiskError, DiskReader, Extent, NoChangeMap, Point};
 use cairn_types::{BackupId, Kind, Progress, ResourceId};
@@ -102,7 +104,7 @@ impl World {
 
     /// Connects both ends by a wire that ends after so many bytes of answers.
     async fn connect(&self, until: u64, limits: Vec<Arc<Limit>>) {
-        let both = (BackupId::random(), &b"secret"[..]);
+        let both = (Purpose::Replica(BackupId::random()), &b"secret"[..]);
         let (asks, answers) = (EphemeralKey::generate(), EphemeralKey::generate());
         let (asks_public, answers_public) = (asks.public(), answers.public());
         let asking = asks.agree(End::Asking, &answers_public, both).unwrap();
@@ -120,7 +122,11 @@ impl World {
         }
         let mut connection = Connection::new(Box::new(near), asking);
         Line::prove(&mut connection).await.unwrap();
-        self.line.attach(connection, &KEY).await.unwrap();
+        let keys = ChunkKeys {
+            block: KEY.into(),
+            cut_seed: 0,
+        };
+        self.line.attach(connection, &keys).await.unwrap();
     }
 
     /// Asks the disk something where that may block.

@@ -142,6 +142,11 @@ impl Project {
         self.inner.keys.hasher.block_key()
     }
 
+    /// What says where large files are cut: for those at the other end of a line, too.
+    pub fn cut_seed(&self) -> u64 {
+        self.inner.keys.hasher.cut_seed()
+    }
+
     /// Saves a disk. The backup exists when this returns, and not before.
     ///
     /// May be repeated after a failure with the same backup's id. If the caller

@@ -13,7 +13,7 @@ use cairn_api::{Client, Credentials, ErrorCode};
 use cairn_core::{
     AwaitedReplica, NewReplica, RegionError, Regions, ReplicaState, ReplicatedResource,
 };
-use cairn_link::{Connection, End, EphemeralKey, Limit};
+use cairn_link::{Connection, End, EphemeralKey, Limit, Purpose};
 use cairn_types::{BackupId, Clock, Kind, ProjectId};
 
 /// Another region, as the configuration names it.
@@ -154,7 +154,7 @@ impl Regions for HttpRegions {
         let connected = client.connect_replica(replica, &ours.public()).await;
         let (stream, theirs) = connected.map_err(region_error)?;
         let secret = self.region(region)?.secret_key.as_bytes();
-        let keys = ours.agree(End::Answering, &theirs, (replica, secret));
+        let keys = ours.agree(End::Answering, &theirs, (Purpose::Replica(replica), secret));
         let keys = keys.map_err(|error| RegionError {
             kind: error.kind(),
             code: None,

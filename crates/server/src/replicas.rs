@@ -12,7 +12,7 @@ use cairn_api::replica::{
 use cairn_api::sign::{ALGORITHM, Authorization};
 use cairn_core::records::ReplicationEnd;
 use cairn_core::{Caller, NewReplica, Refusal, ReplicatedResource};
-use cairn_link::{Connection, End, EphemeralKey, Keys, PUBLIC_KEY_BYTES};
+use cairn_link::{Connection, End, EphemeralKey, Keys, PUBLIC_KEY_BYTES, Purpose};
 use cairn_types::BackupId;
 use hyper_util::rt::TokioIo;
 
@@ -133,7 +133,7 @@ async fn agree(app: &App, request: &Request, id: BackupId) -> Result<(Keys, Head
     let (_, secret) = app.service.secret_of(&signed.access_key).await?;
     let ours = EphemeralKey::generate();
     let public = HeaderValue::from_str(&hex::encode(ours.public()));
-    let keys = ours.agree(End::Asking, &theirs, (id, &secret));
+    let keys = ours.agree(End::Asking, &theirs, (Purpose::Replica(id), &secret));
     Ok((
         keys.map_err(|_| no_key())?,
         public.expect("digits are plain text"),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_link::Line;
+use cairn_link::{ChunkKeys, Line};
 use cairn_meta::ReplicationView;
 use cairn_task::Failure;
 use cairn_types::{BackupId, BackupStatus, Kind, OperationLogId, Progress, ProjectId};
@@ -103,12 +103,15 @@ impl<'a> Receive<'a> {
 
     async fn receive(&self, progress: &Arc<Progress>) -> Result<()> {
         let repository = self.service().repository().project(self.project).await?;
-        let block_key = repository.block_key();
+        let keys = ChunkKeys {
+            block: repository.block_key(),
+            cut_seed: repository.cut_seed(),
+        };
         let line = Line::new(HOLDING, Arc::clone(progress));
         let work = self.work(Some(line.clone()));
         let done = tokio::select! {
             done = work.run(1, progress) => done,
-            ended = self.attach_all(&line, &block_key) => ended,
+            ended = self.attach_all(&line, &keys) => ended,
         };
         let lost = !line.is_live();
         line.close();
@@ -123,11 +126,11 @@ impl<'a> Receive<'a> {
     }
 
     /// Hands every connection that comes to the line; ends when none is to come any more.
-    async fn attach_all(&self, line: &Line, block_key: &[u8; 32]) -> Result<()> {
+    async fn attach_all(&self, line: &Line, keys: &ChunkKeys) -> Result<()> {
         loop {
             match self.service().links().news_of(self.backup).await {
                 News::Connected(connection) => {
-                    if let Err(error) = line.attach(connection, block_key).await {
+                    if let Err(error) = line.attach(connection, keys).await {
                         tracing::info!(%error, "a connection from another region was lost at once");
                     }
                 }

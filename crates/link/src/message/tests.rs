@@ -118,16 +118,32 @@ fn bytes_at_random_are_refused_or_read() {
 
 #[test]
 fn another_version_is_named() {
-    assert!(read_hello(&hello()).is_ok());
-    assert_eq!(read_welcome(&welcome(&[3; 32])).unwrap(), [3; 32]);
-    let mut newer = hello();
+    let (replica, agent) = (Sort::Replica, Sort::Agent);
+    let keys = ChunkKeys {
+        block: Zeroizing::new([3; 32]),
+        cut_seed: 9,
+    };
+    for sort in [replica, agent] {
+        assert!(read_hello(sort, &hello(sort)).is_ok());
+        let read = read_welcome(sort, &welcome(sort, &keys)).unwrap();
+        assert_eq!(*read.block, *keys.block);
+    }
+    assert_eq!(
+        read_welcome(agent, &welcome(agent, &keys))
+            .unwrap()
+            .cut_seed,
+        9
+    );
+    assert!(read_hello(agent, &hello(replica)).is_err());
+    assert!(read_welcome(agent, &welcome(replica, &keys)).is_err());
+    let mut newer = hello(replica);
     *newer.last_mut().unwrap() += 1;
     assert!(matches!(
-        read_hello(&newer),
+        read_hello(replica, &newer),
         Err(Error::Version { found: 257, .. })
     ));
     for wrong in [&b""[..], b"cairn replica", b"GET / HTTP/1.1"] {
-        assert!(read_hello(wrong).is_err());
-        assert!(read_welcome(wrong).is_err());
+        assert!(read_hello(replica, wrong).is_err());
+        assert!(read_welcome(replica, wrong).is_err());
     }
 }

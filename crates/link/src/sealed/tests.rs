@@ -1,11 +1,11 @@
-use cairn_types::BackupId;
+use cairn_types::{AgentId, BackupId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::handshake::{End, EphemeralKey};
+use crate::handshake::{End, EphemeralKey, Purpose};
 
-/// The keys of both ends, which believe in these secrets and replicas.
-fn keys(asking: (BackupId, &[u8]), answering: (BackupId, &[u8])) -> (Keys, Keys) {
+/// The keys of both ends, which believe in these purposes and secrets.
+fn keys(asking: (Purpose, &[u8]), answering: (Purpose, &[u8])) -> (Keys, Keys) {
     let (one, two) = (EphemeralKey::generate(), EphemeralKey::generate());
     let (public_one, public_two) = (one.public(), two.public());
     (
@@ -15,7 +15,7 @@ fn keys(asking: (BackupId, &[u8]), answering: (BackupId, &[u8])) -> (Keys, Keys)
 }
 
 fn same_keys() -> (Keys, Keys) {
-    let both = (BackupId::random(), &b"secret"[..]);
+    let both = (Purpose::Replica(BackupId::random()), &b"secret"[..]);
     keys(both, both)
 }
 
@@ -58,10 +58,13 @@ async fn records_come_as_they_went() {
 
 #[tokio::test]
 async fn who_has_another_secret_or_means_another_replica_reads_nothing() {
-    let (one, two) = (BackupId::random(), BackupId::random());
+    let (id, other) = (BackupId::random(), BackupId::random());
+    let (one, two) = (Purpose::Replica(id), Purpose::Replica(other));
+    let agent = Purpose::Agent(AgentId::from_uuid(uuid::Uuid::from_bytes(*id.as_bytes())));
     for (asking, answering) in [
         ((one, &b"secret"[..]), (one, &b"other"[..])),
         ((one, b"secret"), (two, b"secret")),
+        ((one, b"secret"), (agent, b"secret")),
     ] {
         let (asking, answering) = keys(asking, answering);
         let bytes = written(asking, &RECORDS).await;
@@ -108,6 +111,7 @@ fn fixed_keys() -> Keys {
     Keys {
         send: fixed_key(),
         receive: fixed_key(),
+        sort: crate::handshake::Sort::Replica,
     }
 }
 
