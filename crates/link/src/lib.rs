@@ -23,10 +23,11 @@ mod limit;
 mod message;
 mod sealed;
 
-pub use answering::{Answered, Disks, answer};
+pub use answering::{Answered, Disks, Host, HostEnd, PiecesWanted, Taken, answer};
 pub use asking::Line;
 pub use error::{Error, Result};
 pub use handshake::{End, EphemeralKey, Keys, PUBLIC_KEY_BYTES, Purpose};
 pub use limit::Limit;
 pub use message::ChunkKeys;
+pub use message::tree::{SelectedPath, Selection};
 pub use sealed::{Connection, Stream};

@@ -1,6 +1,9 @@
 //! What is said on the line. Numbers are little-endian; a list is as long as the
 //! message, and every message has a limit.
 
+pub(crate) mod tree;
+pub(crate) mod tree_answer;
+
 use std::ops::Range;
 
 use cairn_types::disk::{BLOCKS_MAX, BlockId, IDS_MAX, Point};
@@ -10,6 +13,8 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::handshake::Sort;
+use tree::TreeQuestion;
+use tree_answer::TreeAnswer;
 
 /// The version that this end speaks.
 pub(crate) const VERSION: u16 = 1;
@@ -98,6 +103,8 @@ pub(crate) enum Question {
     Ids { disk: ResourceId, blocks: Vec<u64> },
     /// What do these blocks hold?
     Blocks { disk: ResourceId, blocks: Vec<u64> },
+    /// Something about the tree that was opened under this number.
+    Tree { tree: u32, question: TreeQuestion },
     /// Are you there? And: so much is done of so much.
     Ping { done: u64, total: u64 },
 }
@@ -121,6 +128,7 @@ pub(crate) enum Answer {
     Ids(Vec<BlockId>),
     /// A frame.
     Blocks(Vec<u8>),
+    Tree(TreeAnswer),
     Pong,
     /// The answer that is due takes its time; it answers nothing.
     Busy,
@@ -139,6 +147,7 @@ const PING: u8 = 6;
 const NO_CHANGE_MAP: u8 = 7;
 const FAILED: u8 = 8;
 const BUSY: u8 = 9;
+const TREE: u8 = 10;
 
 impl Question {
     pub fn encode(&self) -> Vec<u8> {
@@ -162,6 +171,11 @@ impl Question {
                 put_disk(&mut out, BLOCKS, *disk);
                 put_numbers(&mut out, blocks.iter().copied());
             }
+            Self::Tree { tree, question } => {
+                out.push(TREE);
+                out.extend_from_slice(&tree.to_le_bytes());
+                question.encode(&mut out);
+            }
             Self::Ping { done, total } => {
                 out.push(PING);
                 put_numbers(&mut out, [*done, *total].into_iter());
@@ -177,6 +191,12 @@ impl Question {
             let (done, total) = (reader.number()?, reader.number()?);
             reader.finish()?;
             return Ok(Self::Ping { done, total });
+        }
+        if sort == TREE {
+            let tree = u32::from_le_bytes(reader.array()?);
+            let question = TreeQuestion::decode(&mut reader)?;
+            reader.finish()?;
+            return Ok(Self::Tree { tree, question });
         }
         let disk = ResourceId::from_uuid(Uuid::from_bytes(reader.array()?));
         let question = match sort {
@@ -240,6 +260,10 @@ impl Answer {
                 out.push(BLOCKS);
                 out.extend_from_slice(frame);
             }
+            Self::Tree(answer) => {
+                out.push(TREE);
+                answer.encode(&mut out);
+            }
             Self::Pong => out.push(PING),
             Self::Busy => out.push(BUSY),
             Self::Failed { kind, text } => {
@@ -289,6 +313,7 @@ impl Answer {
                 bytes.remove(0);
                 return Ok(Self::Blocks(bytes));
             }
+            TREE => Self::Tree(TreeAnswer::decode(&mut reader)?),
             PING => Self::Pong,
             BUSY => Self::Busy,
             FAILED => Self::Failed {
@@ -350,7 +375,7 @@ fn kind_of(number: u8) -> Kind {
 }
 
 /// A place in bytes that nobody vouches for.
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -377,6 +402,13 @@ impl<'a> Reader<'a> {
             .iter()
             .map(|bytes| u64::from_le_bytes(*bytes))
             .collect())
+    }
+
+    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+        let split = self.0.split_at_checked(count);
+        let (taken, rest) = split.ok_or(Error::Malformed("it is cut short"))?;
+        self.0 = rest;
+        Ok(taken)
     }
 
     fn rest(&mut self) -> &'a [u8] {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use cairn_types::disk::DiskError;
+use cairn_types::tree::TreeGone;
 use cairn_types::{BackupId, Kind, ProjectId};
 
 use crate::chunk::ChunkId;
@@ -306,12 +307,14 @@ impl Error {
         }
     }
 
-    /// Whether a tree failed since it is itself a backup that cannot be read.
-    pub(crate) fn is_of_the_repository(&self) -> bool {
+    /// Whether a tree failed as a whole: it is itself a backup that cannot be read, or at
+    /// the other end of a line that is lost.
+    pub(crate) fn is_of_the_whole_tree(&self) -> bool {
         let Self::Tree { source, .. } = self else {
             return false;
         };
-        source.get_ref().is_some_and(|inner| inner.is::<Self>())
+        let inner = source.get_ref();
+        inner.is_some_and(|inner| inner.is::<Self>() || inner.is::<TreeGone>())
     }
 }
 
@@ -379,9 +382,13 @@ fn tree_io_kind(error: &io::Error) -> Kind {
     if exhausted.contains(&error.raw_os_error()) {
         return Kind::Exhausted;
     }
-    match error.get_ref().map(|inner| inner.downcast_ref::<Error>()) {
-        Some(Some(inner)) => inner.kind(),
-        _ => io_kind(error),
+    let inner = error.get_ref();
+    if let Some(gone) = inner.and_then(|inner| inner.downcast_ref::<TreeGone>()) {
+        return gone.kind;
+    }
+    match inner.and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(inner) => inner.kind(),
+        None => io_kind(error),
     }
 }
 

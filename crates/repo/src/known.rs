@@ -138,6 +138,26 @@ impl Known {
         })
     }
 
+    /// Asks for chunks without claiming any: nothing of those that nobody has. What is
+    /// settled stays until the session ends.
+    pub fn look(&self, session: Session, keys: &[ChunkKey]) -> Result<Vec<Option<Standing>>> {
+        self.look_up(keys, |state, places| {
+            let standing = |(key, place): (&ChunkKey, Option<Place>)| {
+                if state.rely(session, place) {
+                    return Some(Standing::Settled);
+                }
+                match state.claims.get(key) {
+                    Some(owner) if *owner == session => Some(Standing::Settled),
+                    Some(owner) if state.is_worth_waiting_for(*owner, session) => {
+                        Some(Standing::Elsewhere)
+                    }
+                    _ => None,
+                }
+            };
+            keys.iter().zip(places).map(standing).collect()
+        })
+    }
+
     /// Whether a session must store a chunk that nobody has, or that another is
     /// only about to store.
     pub fn claim_anyway(&self, session: Session, key: ChunkKey) -> Result<bool> {

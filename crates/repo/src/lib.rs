@@ -63,7 +63,10 @@ pub use check::{CheckReport, check_whole};
 pub use chunk::{ChunkId, block_id};
 pub use collect::Collected;
 pub use error::{Error, Result};
-pub use filetree::{Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree, WrittenTree};
+pub use filetree::{
+    Cutter, PieceRead, PieceReader, Problem, ProblemKind, RestoreTree, TreeSummary, WriteTree,
+    WrittenTree,
+};
 pub use keys::{MasterKey, RootKey};
 pub use look::Found;
 pub use manifest::Child;

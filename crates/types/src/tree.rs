@@ -8,6 +8,8 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::Kind;
+
 /// Bytes in a name at most.
 pub const NAME_BYTES_MAX: usize = 255;
 
@@ -185,6 +187,82 @@ pub trait DirectoryReader: Send + Sync {
 
     /// Where a symbolic link points.
     fn link_target(&self, name: &[u8]) -> io::Result<Vec<u8>>;
+
+    /// The same as one at the other end of a slow line, if it is there.
+    fn distant(&self) -> Option<&dyn DistantDirectory> {
+        None
+    }
+}
+
+/// Ranges of files that a [`DistantDirectory`] is asked for at a time.
+pub const RANGES_MAX: usize = 512;
+/// Bytes of files that a [`DistantDirectory`] is asked for at a time.
+pub const RANGES_BYTES_MAX: usize = 8 << 20;
+
+/// A directory at the other end of a slow line. It tells of many files at a time of what
+/// pieces they are, so that only those have to come over that are not stored already, and
+/// nobody waits for the line once for each file.
+pub trait DistantDirectory: Send + Sync {
+    /// What each of these files is, and its first pieces; in their order.
+    fn files(&self, names: &[&[u8]]) -> io::Result<Vec<io::Result<DistantFile>>>;
+
+    /// What a file is, and its pieces from this byte on, which the ones told before end at.
+    fn more_pieces(&self, name: &[u8], from: u64) -> io::Result<DistantFile>;
+
+    /// The bytes of these ranges, in their order: fewer than asked for where the file ends.
+    /// At most [`RANGES_MAX`] and [`RANGES_BYTES_MAX`].
+    fn read(&self, ranges: &[FileRange<'_>]) -> io::Result<Vec<io::Result<Vec<u8>>>>;
+
+    /// The ids of the bytes of these ranges, in their order; that of zeros is zero, and there
+    /// is none where the file ends before. At most [`RANGES_MAX`].
+    fn ids(&self, ranges: &[FileRange<'_>]) -> io::Result<Vec<io::Result<Option<[u8; 32]>>>>;
+}
+
+/// A part of a file in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileRange<'n> {
+    /// The file's name.
+    pub name: &'n [u8],
+    /// Where the range starts, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+}
+
+/// What is told of a file at the other end of a line.
+#[derive(Debug)]
+pub struct DistantFile {
+    /// What it is.
+    pub metadata: Metadata,
+    /// Its extended attributes, sorted; of a file that ends later, none.
+    pub xattrs: io::Result<Vec<Xattr>>,
+    /// Its pieces, one behind the other.
+    pub pieces: Vec<DistantPiece>,
+    /// Whether there are no further pieces.
+    pub ended: bool,
+    /// Whether it was the same before and after it was read for this.
+    pub stable: bool,
+}
+
+/// A piece of a file at the other end of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DistantPiece {
+    /// The id of its bytes under a key that both ends have; zero for zeros.
+    pub id: [u8; 32],
+    /// How long it is, in bytes.
+    pub bytes: u64,
+}
+
+/// A tree cannot be read or written any further, whatever of it is asked for: the reason
+/// of an error of which no entry is to blame.
+#[derive(Debug, thiserror::Error)]
+#[error("the tree cannot be reached")]
+pub struct TreeGone {
+    /// What to do about it.
+    pub kind: Kind,
+    /// Why.
+    #[source]
+    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// An open file of a tree.

@@ -11,9 +11,9 @@ use crate::filetree::PIECE_BYTES_MAX;
 const PIECE_BYTES_MIN: usize = 32 << 10;
 const PIECE_BYTES_USUAL: usize = 128 << 10;
 
-/// Cuts bytes.
+/// Cuts bytes where a project does.
 #[derive(Debug)]
-pub(crate) struct Cutter {
+pub struct Cutter {
     strict: u64,
     relaxed: u64,
     gear: Cow<'static, [u64]>,
@@ -21,6 +21,7 @@ pub(crate) struct Cutter {
 }
 
 impl Cutter {
+    /// The one of the project whose seed this is.
     pub fn new(seed: u64) -> Self {
         let (strict, relaxed) = select_masks(PIECE_BYTES_USUAL, Normalization::Level2);
         let (gear, gear_shifted) = get_gear_with_seed(seed);
@@ -34,7 +35,7 @@ impl Cutter {
 
     /// The length of the first piece. Where more follows behind `bytes`, these
     /// must be `PIECE_BYTES_MAX` at least.
-    pub fn first(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn first(&self, bytes: &[u8]) -> usize {
         let (_, length) = cut_gear(
             bytes,
             PIECE_BYTES_MIN,

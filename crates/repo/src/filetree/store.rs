@@ -1,6 +1,7 @@
 //! One thread's part of saving a tree: it takes what is next in the queue and
 //! stores what is new of it.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -173,6 +174,7 @@ impl<'s> Worker<'s> {
         let end = directory.names.len().min(start + PART_NAMES);
         let mut candidates = self.candidates(directory, start..end)?;
         self.doubt_unknown(&mut candidates)?;
+        let mut distant = self.store_distant_files(directory, start, &candidates)?;
         let (mut part, mut below) = (Part::default(), Vec::new());
         for (place, candidate) in candidates.into_iter().enumerate() {
             self.session.stop.check()?;
@@ -197,7 +199,10 @@ impl<'s> Worker<'s> {
                     below.push(Task::Open { slot, old });
                 }
                 Candidate::New { metadata, .. } => {
-                    let stored = self.store_entry(directory, name, metadata)?;
+                    let stored = match distant.remove(&(start + place)) {
+                        Some(stored) => stored,
+                        None => self.store_entry(directory, name, metadata)?,
+                    };
                     if let Some((record, data)) = stored {
                         self.count(&record.metadata, data);
                         encode_name(name, &mut part.bytes);
@@ -210,6 +215,29 @@ impl<'s> Worker<'s> {
         directory.add(number, part);
         self.session.queue.push_all(below);
         advance(self, directory)
+    }
+
+    /// Stores the new files of a part together, if they are at the other end of a line.
+    fn store_distant_files(
+        &mut self,
+        directory: &Directory,
+        start: usize,
+        candidates: &[Candidate],
+    ) -> Result<HashMap<usize, Option<(Record, u64)>>> {
+        let Some(distant) = directory.reader.distant() else {
+            return Ok(HashMap::new());
+        };
+        let is_new_file = |candidate: &Candidate| match candidate {
+            Candidate::New { metadata, .. } => metadata.kind == EntryKind::File,
+            _ => false,
+        };
+        let places = candidates.iter().enumerate();
+        let files = places.filter(|(_, candidate)| is_new_file(candidate));
+        let files: Vec<usize> = files.map(|(place, _)| start + place).collect();
+        match files.is_empty() {
+            true => Ok(HashMap::new()),
+            false => self.store_distant(directory, distant, files),
+        }
     }
 
     /// Asks what each name of a part is, and compares it with the backup before.
@@ -365,7 +393,7 @@ impl<'s> Worker<'s> {
     }
 
     /// Attributes that fit an entry; where they do not, or cannot be read, there are none.
-    fn checked_xattrs(
+    pub fn checked_xattrs(
         &self,
         path: impl Fn() -> Vec<u8>,
         read: io::Result<Vec<Xattr>>,

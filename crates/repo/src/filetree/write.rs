@@ -29,6 +29,8 @@ use crate::project::Inner;
 use crate::workers::{self, Stop, StopOnDrop, lock};
 use crate::write::Written;
 
+/// Workers for a tree at the other end of a line: they wait for it most of the time.
+const DISTANT_WORKERS: usize = 8;
 /// Pieces that may wait for other sessions to store them; more are stored again.
 const DEFERRED_MAX: usize = 1 << 20;
 
@@ -65,6 +67,8 @@ pub(crate) struct Session {
     pub project: Arc<Inner>,
     pub known: Arc<Known>,
     pub packer: Packer,
+    /// Whether the tree is at the other end of a line.
+    is_distant: bool,
     pub stop: Arc<Stop>,
     pub cutter: Cutter,
     /// When the backup before began to read.
@@ -122,6 +126,11 @@ pub(crate) async fn write_tree(project: &Arc<Inner>, job: WriteTree) -> Result<W
         })
     });
     let root = root.await?;
+    let is_distant = root.distant().is_some();
+    let mut packer = Packer::new(project.clone(), known.clone());
+    if is_distant {
+        packer = packer.in_small_steps();
+    }
     let old_read_at = old.as_ref().map_or(job.started_at, |old| old.started_at);
     let first = Task::Root {
         reader: root,
@@ -129,7 +138,8 @@ pub(crate) async fn write_tree(project: &Arc<Inner>, job: WriteTree) -> Result<W
     };
     let session = Arc::new(Session {
         _pin: pin,
-        packer: Packer::new(project.clone(), known.clone()),
+        packer,
+        is_distant,
         cutter: Cutter::new(project.keys.hasher.cut_seed()),
         project: project.clone(),
         known,
@@ -184,10 +194,11 @@ impl Session {
     /// Stores the tree and returns its own directory once everything is durable and indexed.
     async fn store_all(self: &Arc<Self>) -> Result<Record> {
         let this = self.clone();
-        workers::run(workers::count(u64::MAX), &self.stop, move || {
-            Worker::new(&this).run()
-        })
-        .await?;
+        let count = match self.is_distant {
+            true => DISTANT_WORKERS,
+            false => workers::count(u64::MAX),
+        };
+        workers::run(count, &self.stop, move || Worker::new(&this).run()).await?;
         self.packer.finish_packs().await?;
         self.settle_deferred().await?;
         self.packer.finish_index().await?;
@@ -292,8 +303,8 @@ impl Session {
             path: path_text,
             source,
         };
-        // A tree that is itself a backup must be read in full.
-        if error || failed.kind() == Kind::Exhausted || failed.is_of_the_repository() {
+        // A tree that is itself a backup must be read in full, and one that is gone cannot be.
+        if error || failed.kind() == Kind::Exhausted || failed.is_of_the_whole_tree() {
             return Err(failed);
         }
         self.note(path, ProblemKind::Unreadable, reason);
