@@ -92,6 +92,9 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The answer to an enrolment is not what it should be.
+    #[error("the server's answer to the enrolment cannot be read")]
+    Enrolment,
     /// The answer is larger than any should be.
     #[error("the answer to {operation} is too large")]
     TooLarge {
@@ -99,7 +102,7 @@ pub enum Error {
         operation: Operation,
     },
     /// The server does not do what a connection takes.
-    #[error("the server opens no connection for replicas")]
+    #[error("the server opens no connection of that sort")]
     NoConnection,
     /// The endpoint is no address.
     #[error("the endpoint {endpoint:?} is no http or https address")]
@@ -154,7 +157,9 @@ impl Error {
                 _ => Kind::Invalid,
             },
             Self::Transport { .. } => Kind::Transient,
-            Self::Decode { .. } | Self::TooLarge { .. } | Self::Setup(_) => Kind::Bug,
+            Self::Decode { .. } | Self::Enrolment | Self::TooLarge { .. } | Self::Setup(_) => {
+                Kind::Bug
+            }
             Self::Endpoint { .. }
             | Self::NoConnection
             | Self::AccessKey
@@ -164,6 +169,32 @@ impl Error {
             | Self::CredentialsParse { .. } => Kind::Invalid,
         }
     }
+}
+
+/// What connects to a server, its address, and the header Host for that.
+pub(crate) fn connector(address: &str) -> Result<(reqwest::Client, Url, HeaderValue)> {
+    let wrong = || Error::Endpoint {
+        endpoint: address.to_owned(),
+    };
+    let endpoint = Url::parse(address).map_err(|_| wrong())?;
+    let host = match (endpoint.scheme(), endpoint.host_str(), endpoint.port()) {
+        ("http" | "https", Some(host), None) => host.to_owned(),
+        ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
+        _ => return Err(wrong()),
+    };
+    let host = HeaderValue::from_str(&host).map_err(|_| wrong())?;
+    // HTTP/1.1 alone: the signature covers the header Host, which HTTP/2 does not have.
+    let mut http = reqwest::Client::builder()
+        .http1_only()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")));
+    if is_loopback(&endpoint) {
+        // No proxy can reach this machine's own address.
+        http = http.no_proxy();
+    }
+    Ok((http.build().map_err(Error::Setup)?, endpoint, host))
 }
 
 /// What the client's methods return.
@@ -184,28 +215,7 @@ impl Client {
     ///
     /// Errors: `Invalid` if the endpoint is no address.
     pub fn new(credentials: Credentials, clock: Arc<dyn Clock>) -> Result<Self> {
-        let wrong = || Error::Endpoint {
-            endpoint: credentials.endpoint.clone(),
-        };
-        let endpoint = Url::parse(&credentials.endpoint).map_err(|_| wrong())?;
-        let host = match (endpoint.scheme(), endpoint.host_str(), endpoint.port()) {
-            ("http" | "https", Some(host), None) => host.to_owned(),
-            ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
-            _ => return Err(wrong()),
-        };
-        let host = HeaderValue::from_str(&host).map_err(|_| wrong())?;
-        // HTTP/1.1 alone: the signature covers the header Host, which HTTP/2 does not have.
-        let mut http = reqwest::Client::builder()
-            .http1_only()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")));
-        if is_loopback(&endpoint) {
-            // No proxy can reach this machine's own address.
-            http = http.no_proxy();
-        }
-        let http = http.build().map_err(Error::Setup)?;
+        let (http, endpoint, host) = connector(&credentials.endpoint)?;
         Ok(Self {
             http,
             endpoint,
@@ -468,7 +478,7 @@ impl<'a> Request<'a> {
 }
 
 /// Makes an error of an answer that is no success.
-fn service_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
+pub(crate) fn service_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
     let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
     let error = serde_json::from_slice(body).unwrap_or_else(|_| ErrorBody {
         error_code: status.as_str().to_owned(),

@@ -10,6 +10,7 @@
 //! left out.
 
 pub mod agent;
+mod agent_client;
 pub mod agent_line;
 pub mod backup;
 pub mod binding;
@@ -50,6 +51,7 @@ pub mod verification;
 pub mod wire_time;
 mod words;
 
+pub use agent_client::AgentClient;
 pub use cairn_types::MemberStatus;
 pub use client::Client;
 pub use credentials::{Credentials, CredentialsFile};

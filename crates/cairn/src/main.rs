@@ -1,5 +1,6 @@
 //! The `cairn` program: the server, its administration, and the client.
 
+mod agent;
 mod audit;
 mod clock;
 mod config;
@@ -36,6 +37,9 @@ struct Arguments {
 enum Command {
     /// Runs the server.
     Server(ServerArguments),
+    /// Backs up the files of this host, as an agent of a server elsewhere.
+    #[command(subcommand)]
+    Agent(cairn_agent::AgentCommand),
     /// Shows or checks the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -98,6 +102,10 @@ fn main() -> ExitCode {
         Command::Server(arguments) => {
             start_log();
             config::load(&arguments).and_then(|config| runtime.block_on(server::run(config)))
+        }
+        Command::Agent(command) => {
+            start_log();
+            runtime.block_on(agent::run(command))
         }
         Command::Config(ConfigCommand::Check(arguments)) => {
             config::load(&arguments).and_then(|config| config::check(&config))
