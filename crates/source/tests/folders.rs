@@ -137,6 +137,32 @@ fn nothing_leads_out_of_a_folder() {
     }
     let own = TreeWriter::directory(&folder, b"").unwrap();
     assert!(own.create_link(b"stolen", b"link/secret").is_err());
+    for path in [&b"../outside"[..], b"..", b"a/../.."] {
+        assert!(TreeWriter::directory(&folder, path).is_err(), "{path:?}");
+    }
+    assert!(own.create_link(b"stolen", b"../outside/secret").is_err());
+    for name in [
+        &b"../outside/new"[..],
+        b"link/new",
+        b"..",
+        b".",
+        b"/tmp/new",
+    ] {
+        let about = root.metadata_of(name).is_err() && root.xattrs_of(name).is_err();
+        assert!(about && root.link_target(name).is_err(), "{name:?}");
+        assert!(root.file(name).is_err() && root.directory(name).is_err());
+        assert!(own.create_file(name).is_err() && own.open_file(name).is_err());
+        assert!(own.create_directory(name).is_err());
+        assert!(own.create_symlink(name, b"x").is_err());
+        assert!(own.create_link(name, b"file").is_err());
+        let metadata = root.metadata().unwrap();
+        let pipe = cairn_types::tree::Metadata {
+            kind: EntryKind::Fifo,
+            ..metadata
+        };
+        assert!(own.create_special(name, &pipe).is_err());
+        assert!(own.set(name, &metadata, &[]).is_err());
+    }
     for folder in ["link", "../outside", "a/../..", "."] {
         let inventory = inventory(share(lab.path("files"), &[]));
         let id = inventory.list().unwrap()[0].id;
@@ -144,6 +170,30 @@ fn nothing_leads_out_of_a_folder() {
         assert!(opened.is_err(), "{folder}");
     }
     assert_eq!(fs::read_dir(lab.path("outside")).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_that_is_not_finished_is_written_further() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.path("files")).unwrap();
+    let folder = Folder::open(&lab.path("files"), FolderOptions::default()).unwrap();
+    let own = TreeWriter::directory(&folder, b"").unwrap();
+    let metadata = |size_bytes| cairn_types::tree::Metadata {
+        kind: EntryKind::File,
+        size_bytes,
+        mode: 0o640,
+        ..folder.root().unwrap().metadata().unwrap()
+    };
+    own.create_file(b"f").unwrap().write_at(0, b"one").unwrap();
+    let again = own.open_file(b"f").unwrap();
+    again.write_at(3, b" two and more").unwrap();
+    again.finish(&metadata(7), &[]).unwrap();
+    assert_eq!(fs::read(lab.path("files/f")).unwrap(), b"one two");
+    // One of two names is not gone on with: the other may be anywhere.
+    fs::hard_link(lab.path("files/f"), lab.path("elsewhere")).unwrap();
+    assert!(own.open_file(b"f").is_err());
+    std::os::unix::fs::symlink("f", lab.path("files/link")).unwrap();
+    assert!(own.open_file(b"link").is_err());
 }
 
 #[test]

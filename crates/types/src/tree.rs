@@ -300,6 +300,9 @@ pub trait DirectoryWriter: DirectoryReader {
     /// Makes an empty file that its owner alone may read.
     fn create_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>>;
 
+    /// Opens a file that was made here before, and is not finished, to be written further.
+    fn open_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>>;
+
     /// Makes a symbolic link.
     fn create_symlink(&self, name: &[u8], target: &[u8]) -> io::Result<()>;
 

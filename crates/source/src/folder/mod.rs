@@ -1,6 +1,7 @@
 //! A folder of files as a tree. Every entry is reached from the folder's own
 //! descriptor, one name at a time, and no symbolic link is ever followed: what
-//! others do in the folder meanwhile cannot lead out of it.
+//! others do in the folder meanwhile cannot lead out of it, nor can any name in a
+//! backup. What opens an entry has the kernel see to that too (`beneath`).
 
 mod moment;
 mod read;
@@ -20,7 +21,7 @@ use cairn_types::tree::{
 };
 use globset::GlobSet;
 use moment::Snapshot;
-use rustix::fs::{self, AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 pub use moment::Moment;
@@ -233,12 +234,32 @@ impl Shared {
     /// Opens an entry without a change of its time of access, where that is allowed.
     fn open_reading(&self, at: &OwnedFd, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
         if self.may_leave_atime.load(Ordering::Relaxed) {
-            match fs::openat(at, name, flags | OFlags::NOATIME, Mode::empty()) {
+            match beneath(at, name, flags | OFlags::NOATIME, Mode::empty()) {
                 Err(Errno::PERM) => self.may_leave_atime.store(false, Ordering::Relaxed),
                 opened => return Ok(opened?),
             }
         }
-        Ok(fs::openat(at, name, flags, Mode::empty())?)
+        Ok(beneath(at, name, flags, Mode::empty())?)
+    }
+}
+
+/// Opens an entry of a directory, and never anything else.
+fn beneath(at: &OwnedFd, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    only_a_name(name)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+    match fs::openat2(at, name, flags | OFlags::NOFOLLOW, mode, resolve) {
+        // Kernels before 5.6, and sandboxes that do not know the call: of one name, which
+        // is no link, there is nothing else to be resolved.
+        Err(Errno::NOSYS) => fs::openat(at, name, flags | OFlags::NOFOLLOW, mode),
+        opened => opened,
+    }
+}
+
+/// Refuses what is more, or less, than the name of an entry.
+fn only_a_name(name: &[u8]) -> Result<(), Errno> {
+    match is_name(name) {
+        true => Ok(()),
+        false => Err(Errno::INVAL),
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use super::moment::{self, CLONED_BYTES_MIN, Moment, SNAPSHOT_PREFIX};
-use super::{File, LISTING_BYTES, Open, join, metadata, stat, xattrs};
+use super::{File, LISTING_BYTES, Open, join, metadata, only_a_name, stat, xattrs};
 
 impl Open {
     /// Whether an entry is left out.
@@ -59,10 +59,12 @@ impl DirectoryReader for Open {
     }
 
     fn metadata_of(&self, name: &[u8]) -> io::Result<Metadata> {
+        only_a_name(name)?;
         metadata(&stat(&self.fd, name, AtFlags::empty())?)
     }
 
     fn xattrs_of(&self, name: &[u8]) -> io::Result<Vec<Xattr>> {
+        only_a_name(name)?;
         let path = self.path_of(name);
         xattrs(
             |names| fs::llistxattr(&path[..], names),
@@ -90,6 +92,7 @@ impl DirectoryReader for Open {
     }
 
     fn link_target(&self, name: &[u8]) -> io::Result<Vec<u8>> {
+        only_a_name(name)?;
         let target = fs::readlinkat(&self.fd, name, Vec::new())?;
         Ok(target.into_bytes())
     }

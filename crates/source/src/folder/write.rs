@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, Xa
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::{Open, directory_flags};
+use super::{Open, beneath, directory_flags, only_a_name};
 
 /// Only its owner may use what is not complete.
 const PRIVATE: Mode = Mode::RWXU;
@@ -28,11 +28,24 @@ struct NewFile {
 impl Open {
     /// Creates an entry in the place of what has its name, unless that is a directory.
     fn replace<T>(&self, name: &[u8], create: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        only_a_name(name)?;
         match create() {
             Err(Errno::EXIST) => {
                 fs::unlinkat(&self.fd, name, AtFlags::empty())?;
                 create()
             }
+            created => created,
+        }
+    }
+
+    /// Creates a file, unless a device would have to go for it: whoever restores what was
+    /// in the device does not want it to be a file from then on.
+    fn create_in_place(&self, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        match beneath(&self.fd, name, flags, mode) {
+            Err(Errno::EXIST) => match self.metadata_of(name) {
+                Ok(found) if found.kind == EntryKind::BlockDevice => Err(Errno::BUSY),
+                _ => Err(Errno::EXIST),
+            },
             created => created,
         }
     }
@@ -54,8 +67,22 @@ impl DirectoryWriter for Open {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let flags = flags | OFlags::WRONLY;
         let mode = Mode::RUSR | Mode::WUSR;
-        let fd = self.replace(name, || fs::openat(&self.fd, name, flags, mode))?;
+        let fd = self.replace(name, || self.create_in_place(name, flags, mode))?;
         let end = AtomicU64::new(0);
+        Ok(Arc::new(NewFile { fd, end }))
+    }
+
+    fn open_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>> {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = beneath(&self.fd, name, flags, Mode::empty())?;
+        let found = fs::fstat(&fd)?;
+        let is_file = FileType::from_raw_mode(found.st_mode) == FileType::RegularFile;
+        // One with another name may be one that lies elsewhere, put here by somebody.
+        if !is_file || found.st_nlink != 1 {
+            return Err(io::Error::other("it is not the file that was made"));
+        }
+        // Its length is set in the end, whatever that is now.
+        let end = AtomicU64::new(u64::MAX);
         Ok(Arc::new(NewFile { fd, end }))
     }
 
@@ -81,15 +108,17 @@ impl DirectoryWriter for Open {
     fn create_link(&self, name: &[u8], path: &[u8]) -> io::Result<()> {
         let mut names = path.split(|byte| *byte == b'/');
         let last = names.next_back().unwrap_or_default();
-        let mut fd = fs::openat(&*self.shared.root, c".", directory_flags(), Mode::empty())?;
+        only_a_name(last)?;
+        let mut fd = self.shared.root.clone();
         for name in names {
-            fd = fs::openat(&fd, name, directory_flags(), Mode::empty())?;
+            fd = Arc::new(beneath(&fd, name, directory_flags(), Mode::empty())?);
         }
-        let link = || fs::linkat(&fd, last, &self.fd, name, AtFlags::empty());
+        let link = || fs::linkat(&*fd, last, &self.fd, name, AtFlags::empty());
         Ok(self.replace(name, link)?)
     }
 
     fn set(&self, name: &[u8], metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
+        only_a_name(name)?;
         let path = self.path_of(name);
         let (uid, gid) = owner(metadata);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
@@ -106,7 +135,7 @@ impl DirectoryWriter for Open {
         if metadata.kind != EntryKind::Symlink {
             // By a descriptor of the entry itself: its name may have become a link.
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let entry = fs::openat(&self.fd, name, flags, Mode::empty())?;
+            let entry = beneath(&self.fd, name, flags, Mode::empty())?;
             allowed(fs::chmod(own_path(&entry), mode(metadata)))?;
         }
         let times = times(metadata.modified);
