@@ -1,14 +1,14 @@
 //! This host as its server asks about it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_link::{ChunkKeys, Host, PiecesWanted, Selection};
+use cairn_link::{ChunkKeys, Host, PiecesWanted, Selection, Target};
 use cairn_repo::{Cutter, PieceRead, PieceReader, block_id};
 use cairn_source::{Folder, FolderOptions};
 use cairn_types::disk::BlockId;
-use cairn_types::tree::{DistantPiece, TreeReader};
+use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
 
 use crate::rules::Rules;
 use crate::selection::SelectedTree;
@@ -27,6 +27,22 @@ impl FileHost {
         Self { rules, cutter }
     }
 
+    /// Refuses a target that lies, over whatever links, in no path that is allowed.
+    fn must_allow(&self, path: &Path) -> io::Result<()> {
+        let there = path.ancestors().find(|above| above.exists());
+        let there = there.unwrap_or(Path::new("/"));
+        let missing = path.strip_prefix(there).unwrap_or(Path::new(""));
+        let only_names = missing
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        let real = std::fs::canonicalize(there)?.join(missing);
+        let mut allowed = self.rules.allow_paths.iter();
+        match only_names && allowed.any(|allowed| real.starts_with(allowed)) {
+            true => Ok(()),
+            false => Err(denied("the host's agent does not allow restores there")),
+        }
+    }
+
     fn cutter(&self, seed: u64) -> Arc<Cutter> {
         let mut known = self.cutter.lock().unwrap_or_else(PoisonError::into_inner);
         match &*known {
@@ -40,6 +56,10 @@ impl FileHost {
     }
 }
 
+fn denied(text: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
 impl Host for FileHost {
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>> {
         let options = FolderOptions {
@@ -49,6 +69,26 @@ impl Host for FileHost {
         let root = Folder::open(Path::new("/"), options)?;
         let tree = SelectedTree::new(root, selection, &self.rules.allow_paths)?;
         Ok(Arc::new(tree))
+    }
+
+    fn open_target(&self, target: &Target) -> io::Result<Arc<dyn TreeWriter>> {
+        let path = Path::new(&target.path);
+        if !path.is_absolute() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if !self.rules.allow_restore {
+            return Err(denied("the host's agent does not allow restores"));
+        }
+        if !self.rules.allow_paths.is_empty() {
+            // Before anything is made: what of the path is there must lead to where it may.
+            self.must_allow(path)?;
+        }
+        std::fs::create_dir_all(path)?;
+        let options = FolderOptions {
+            cross_file_systems: true,
+            ..FolderOptions::default()
+        };
+        Ok(Arc::new(Folder::open(path, options)?))
     }
 
     fn id(&self, keys: &ChunkKeys, plain: &[u8]) -> BlockId {

@@ -7,7 +7,9 @@
 
 mod disk;
 mod listing;
+mod pipe;
 mod tree;
+mod writer;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
@@ -15,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cairn_types::disk::DiskReader;
-use cairn_types::tree::TreeReader;
+use cairn_types::tree::{TreeReader, TreeWriter};
 use cairn_types::{Progress, ResourceId};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as Turn, Notify, oneshot};
@@ -23,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::error::{Error, Result};
-use crate::message::tree::Selection;
+use crate::message::tree::{Selection, Target, TreeQuestion};
 use crate::message::{self, Answer, ChunkKeys, Question};
 use crate::sealed::{Connection, FIRST_RECORD_MAX, RECORD_MAX, Receiver, Sender};
 
@@ -156,8 +158,14 @@ impl Line {
 
     /// What of the files of the agent's host is selected. It is opened by whoever reads it.
     pub fn open_tree(&self, selection: Selection) -> Arc<dyn TreeReader> {
-        let tree = tree::Remote::new(&self.shared, selection);
+        let tree = tree::Remote::new(&self.shared, TreeQuestion::Open(selection));
         Arc::new(tree::RemoteTree(Arc::new(tree)))
+    }
+
+    /// A folder of the agent's host that is restored into. What cannot be written may be
+    /// told by a later call, at the latest by `flush`.
+    pub fn open_tree_writer(&self, target: Target) -> Arc<dyn TreeWriter> {
+        Arc::new(writer::RemoteTarget::new(&self.shared, target))
     }
 }
 
@@ -219,23 +227,23 @@ impl Talk {
 
     /// Asks, and waits for the answer.
     async fn ask(&self, record: &[u8]) -> Result<Answer> {
-        let answer = {
-            let mut sender = self.sender.lock().await;
-            let (told, answer) = oneshot::channel();
-            match &mut *self.waiting() {
-                Some(waiting) => waiting.push_back(told),
-                None => return Err(Error::Lost(None)),
-            }
-            // Given up in the middle of a record, the connection would be of no use.
-            let mut unsent = EndOnDrop(Some(self));
-            let sent = sender.send(record, &[]).await;
-            if sent.is_ok() {
-                unsent.0 = None;
-            }
-            sent?;
-            answer
-        };
+        let answer = self.send(record).await?;
         answer.await.map_err(|_| Error::Lost(None))
+    }
+
+    /// Sends a question; its answer comes later.
+    async fn send(&self, record: &[u8]) -> Result<oneshot::Receiver<Answer>> {
+        let mut sender = self.sender.lock().await;
+        let (told, answer) = oneshot::channel();
+        match &mut *self.waiting() {
+            Some(waiting) => waiting.push_back(told),
+            None => return Err(Error::Lost(None)),
+        }
+        // Given up in the middle of a record, the connection would be of no use.
+        let mut unsent = EndOnDrop(Some(self));
+        sender.send(record, &[]).await?;
+        unsent.0 = None;
+        Ok(answer)
     }
 
     /// From now on nobody asks here, and who waits for an answer knows that none comes.

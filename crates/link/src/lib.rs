@@ -29,5 +29,5 @@ pub use error::{Error, Result};
 pub use handshake::{End, EphemeralKey, Keys, PUBLIC_KEY_BYTES, Purpose};
 pub use limit::Limit;
 pub use message::ChunkKeys;
-pub use message::tree::{SelectedPath, Selection};
+pub use message::tree::{SelectedPath, Selection, Target};
 pub use sealed::{Connection, Stream};

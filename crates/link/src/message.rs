@@ -3,6 +3,7 @@
 
 pub(crate) mod tree;
 pub(crate) mod tree_answer;
+pub(crate) mod write;
 
 use std::ops::Range;
 
@@ -375,7 +376,7 @@ fn kind_of(number: u8) -> Kind {
 }
 
 /// A place in bytes that nobody vouches for.
-pub(crate) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {

@@ -17,13 +17,13 @@ use std::time::Duration;
 use cairn_agent::{FileHost, Rules};
 use cairn_link::{
     ChunkKeys, Connection, End, EphemeralKey, HostEnd, Line, Purpose, SelectedPath, Selection,
-    Taken,
+    Taken, Target,
 };
 use cairn_repo::{
     MasterKey, Project, Repository, RestoreTree, Result, TreeSummary, WriteTree, WrittenTree,
 };
 use cairn_source::{Folder, FolderOptions};
-use cairn_types::tree::TreeReader;
+use cairn_types::tree::{TreeReader, TreeWriter};
 use cairn_types::{
     AgentId, BackupId, BackupInfo, CheckpointId, Progress, ProjectId, ResourceId, ResourceType,
     Timestamp, VaultId,
@@ -122,12 +122,35 @@ impl Server {
 
     /// Restores what a path of the host holds into a folder here.
     pub async fn restore(&self, backup: BackupId, path: &Path, to: &Path) -> Result<TreeSummary> {
+        let target = Folder::open(to, FolderOptions::default()).unwrap();
+        self.restore_into(backup, path, Arc::new(target)).await
+    }
+
+    /// The same into a folder of the agent's host.
+    pub async fn restore_there(
+        &self,
+        link: &Link,
+        (backup, path): (BackupId, &Path),
+        to: &Path,
+    ) -> Result<TreeSummary> {
+        let target = link.line.open_tree_writer(Target {
+            path: to.to_str().unwrap().to_owned(),
+        });
+        self.restore_into(backup, path, target).await
+    }
+
+    pub async fn restore_into(
+        &self,
+        backup: BackupId,
+        path: &Path,
+        target: Arc<dyn TreeWriter>,
+    ) -> Result<TreeSummary> {
         use std::os::unix::ffi::OsStrExt;
         let path = path.strip_prefix("/").unwrap();
         let job = RestoreTree {
             backup,
             path: path.as_os_str().as_bytes().to_vec(),
-            target: Arc::new(Folder::open(to, FolderOptions::default()).unwrap()),
+            target,
             progress: Arc::new(Progress::default()),
         };
         self.project.restore_tree(job).await
@@ -143,6 +166,8 @@ pub struct Link {
     /// Bytes that the agent has sent, and that it was sent.
     pub from_agent: Arc<AtomicU64>,
     pub to_agent: Arc<AtomicU64>,
+    /// How often the agent was sent something.
+    asked: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -154,6 +179,7 @@ impl Link {
             tasks: Mutex::default(),
             from_agent: Arc::default(),
             to_agent: Arc::default(),
+            asked: Arc::default(),
         })
     }
 
@@ -172,7 +198,11 @@ impl Link {
         let asking = asks.agree(End::Asking, &answers_public, both).unwrap();
         let answering = answers.agree(End::Answering, &asks_public, both).unwrap();
         let ((near, one), (far, two)) = (duplex(1 << 16), duplex(1 << 16));
-        let counted = (self.from_agent.clone(), self.to_agent.clone());
+        let counted = (
+            self.from_agent.clone(),
+            self.to_agent.clone(),
+            self.asked.clone(),
+        );
         let host = self.host.clone();
         {
             let mut tasks = self.tasks.lock().unwrap();
@@ -214,6 +244,12 @@ impl Link {
         self.line.open_tree(selection(folders))
     }
 
+    /// Questions that the agent was asked since this was asked last, as far as what it was
+    /// sent tells: one is sealed at a time.
+    pub fn take_asked(&self) -> u64 {
+        self.asked.swap(0, Ordering::Relaxed)
+    }
+
     /// Bytes from the agent since this was asked last.
     pub fn take_sent(&self) -> u64 {
         self.from_agent.swap(0, Ordering::Relaxed)
@@ -237,7 +273,7 @@ async fn carry(
     (mut from_one, mut to_one): Halves,
     (mut from_two, mut to_two): Halves,
     until: u64,
-    (counted_back, counted): (Arc<AtomicU64>, Arc<AtomicU64>),
+    (counted_back, counted, asked): (Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>),
 ) {
     let back = async {
         let (mut left, mut buffer) = (until, vec![0; 16 << 10]);
@@ -257,6 +293,9 @@ async fn carry(
         let mut buffer = vec![0; 16 << 10];
         while let Ok(count @ 1..) = from_one.read(&mut buffer).await {
             counted.fetch_add(count as u64, Ordering::Relaxed);
+            if count < buffer.len() {
+                asked.fetch_add(1, Ordering::Relaxed);
+            }
             if to_two.write_all(&buffer[..count]).await.is_err() {
                 return;
             }

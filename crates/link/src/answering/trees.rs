@@ -4,6 +4,7 @@
 
 mod directory;
 mod files;
+mod writing;
 
 use std::collections::HashMap;
 use std::io;
@@ -11,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_types::Kind;
 use cairn_types::disk::BlockId;
-use cairn_types::tree::{DistantPiece, FileReader, TreeReader};
+use cairn_types::tree::{DistantPiece, FileReader, TreeReader, TreeWriter};
 
 use super::Answerer;
-use crate::message::tree::{Selection, TreeQuestion};
+use crate::message::tree::{Selection, Target, TreeQuestion};
 use crate::message::tree_answer::TreeAnswer;
 use crate::message::{Answer, ChunkKeys, Question};
 use directory::Directories;
+use writing::{Turns, Writing};
 
 /// Trees that are open at a time on a connection.
 const TREES_MAX: usize = 64;
@@ -26,6 +28,9 @@ const TREES_MAX: usize = 64;
 pub trait Host: Send + Sync + 'static {
     /// Opens what of its files is selected. May block.
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>>;
+
+    /// Opens a folder of it to restore into. May block.
+    fn open_target(&self, target: &Target) -> io::Result<Arc<dyn TreeWriter>>;
 
     /// The id of plain bytes under the other end's key; zero for zeros.
     fn id(&self, keys: &ChunkKeys, plain: &[u8]) -> BlockId;
@@ -52,12 +57,15 @@ pub struct PiecesWanted<'f> {
 /// A host as all its connections share it.
 pub struct HostEnd {
     host: Arc<dyn Host>,
+    /// The targets that are written to, by their paths.
+    writing: Turns,
 }
 
 impl HostEnd {
     /// This host.
     pub fn new(host: Arc<dyn Host>) -> Self {
-        Self { host }
+        let writing = Turns::default();
+        Self { host, writing }
     }
 }
 
@@ -70,6 +78,8 @@ pub(super) struct Session {
 
 struct Tree {
     directories: Directories,
+    /// Of a target: what is being written.
+    writing: Option<Writing>,
 }
 
 impl Session {
@@ -90,26 +100,55 @@ impl Session {
         open.get(&number).cloned()
     }
 
-    fn open(&self, number: u32, selection: &Selection) -> io::Result<TreeAnswer> {
-        let reader = self.host().open(selection)?;
+    /// Opens a tree, unless it is open: several may find out that it is not.
+    fn open(&self, number: u32, open: impl FnOnce() -> io::Result<Tree>) -> io::Result<TreeAnswer> {
+        if self.tree(number).is_some() {
+            return Ok(TreeAnswer::Opened);
+        }
+        let tree = Arc::new(open()?);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.len() >= TREES_MAX {
             return Err(io::Error::other("too many trees are open"));
         }
-        let directories = Directories::new(reader);
-        open.insert(number, Arc::new(Tree { directories }));
+        open.insert(number, tree);
         Ok(TreeAnswer::Opened)
     }
 
+    fn open_selection(&self, selection: &Selection) -> io::Result<Tree> {
+        let reader = self.host().open(selection)?;
+        Ok(Tree {
+            directories: Directories::new(reader),
+            writing: None,
+        })
+    }
+
+    fn open_target(&self, target: &Target) -> io::Result<Tree> {
+        let writer = self.host().open_target(target)?;
+        let turn = self.end.writing.of(&target.path);
+        Ok(Tree {
+            directories: Directories::new(writer.clone()),
+            writing: Some(Writing::new(writer, turn)),
+        })
+    }
+
     fn ask(&self, number: u32, question: TreeQuestion) -> io::Result<TreeAnswer> {
-        if let TreeQuestion::Open(selection) = &question {
-            return self.open(number, selection);
+        match &question {
+            TreeQuestion::Open(selection) => {
+                return self.open(number, || self.open_selection(selection));
+            }
+            TreeQuestion::OpenTarget(target) => {
+                return self.open(number, || self.open_target(target));
+            }
+            _ => {}
         }
         let Some(tree) = self.tree(number) else {
             return Ok(TreeAnswer::NotOpen);
         };
         match question {
-            TreeQuestion::Open(_) => unreachable!("it was answered above"),
+            TreeQuestion::Open(_) | TreeQuestion::OpenTarget(_) => {
+                unreachable!("it was answered above")
+            }
+            TreeQuestion::Write(packed) => tree.write(&packed),
             TreeQuestion::List { path, after } => tree.list(&path, &after),
             TreeQuestion::About { path } => tree.about(&path),
             TreeQuestion::Files { path, names } => self.files(&tree, &path, &names),
@@ -122,13 +161,13 @@ impl Session {
 
 impl Answerer for Session {
     fn is_alone(&self, question: &Question) -> bool {
-        // What is asked next may be about the tree that is opened now.
+        let Question::Tree { question, .. } = question else {
+            return false;
+        };
+        // What is asked next may be about the tree that is opened now, or what is written.
         matches!(
             question,
-            Question::Tree {
-                question: TreeQuestion::Open(_),
-                ..
-            }
+            TreeQuestion::Open(_) | TreeQuestion::OpenTarget(_) | TreeQuestion::Write(_)
         )
     }
 

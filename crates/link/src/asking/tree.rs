@@ -16,8 +16,7 @@ use futures::future::try_join_all;
 use super::listing::Directory;
 use super::{Shared, UNEXPECTED};
 use crate::error::{Error, Result};
-use crate::frame::FRAME_BYTES;
-use crate::message::tree::{FILES_MAX, Range, Selection, TreeQuestion};
+use crate::message::tree::{FILES_MAX, READ_BYTES, Range, TreeQuestion};
 use crate::message::tree_answer::{About, FileTold, Listing, TreeAnswer};
 use crate::message::{Answer, Question};
 
@@ -30,7 +29,8 @@ const AHEAD_ENTRIES_MAX: usize = 256 << 10;
 pub(super) struct Remote {
     shared: Arc<Shared>,
     number: u32,
-    selection: Selection,
+    /// What opens it.
+    opening: TreeQuestion,
     ahead: Mutex<Ahead>,
 }
 
@@ -42,7 +42,7 @@ struct Ahead {
 }
 
 /// Why an answer did not come, as the error of a tree.
-fn gone(error: Error) -> io::Error {
+pub(super) fn gone(error: Error) -> io::Error {
     io::Error::other(TreeGone {
         kind: error.kind(),
         source: Box::new(error),
@@ -50,11 +50,11 @@ fn gone(error: Error) -> io::Error {
 }
 
 impl Remote {
-    pub fn new(shared: &Arc<Shared>, selection: Selection) -> Self {
+    pub fn new(shared: &Arc<Shared>, opening: TreeQuestion) -> Self {
         Self {
             number: shared.trees.fetch_add(1, Ordering::Relaxed),
             shared: Arc::clone(shared),
-            selection,
+            opening,
             ahead: Mutex::default(),
         }
     }
@@ -72,8 +72,7 @@ impl Remote {
     }
 
     async fn asked(&self, question: TreeQuestion) -> io::Result<TreeAnswer> {
-        let tree = self.number;
-        let question = Question::Tree { tree, question };
+        let question = self.question(question);
         for _ in 0..OPENINGS_MAX {
             match self.shared.ask(&question).await.map_err(gone)? {
                 Answer::Tree(TreeAnswer::NotOpen) => self.open().await?,
@@ -86,18 +85,29 @@ impl Remote {
     }
 
     async fn open(&self) -> io::Result<()> {
-        let question = Question::Tree {
-            tree: self.number,
-            question: TreeQuestion::Open(self.selection.clone()),
-        };
-        match self.shared.ask(&question).await.map_err(gone)? {
+        match self.shared.ask(&self.opening()).await.map_err(gone)? {
             Answer::Tree(TreeAnswer::Opened) => Ok(()),
             Answer::Tree(TreeAnswer::Refused(refused)) => Err(refused.into()),
             _ => Err(gone(UNEXPECTED)),
         }
     }
 
-    fn about(&self, path: Vec<u8>) -> io::Result<About> {
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// A question about this tree, as it is sent.
+    pub fn question(&self, question: TreeQuestion) -> Question {
+        let tree = self.number;
+        Question::Tree { tree, question }
+    }
+
+    /// What opens it, as it is sent.
+    pub fn opening(&self) -> Question {
+        self.question(self.opening.clone())
+    }
+
+    pub fn about(&self, path: Vec<u8>) -> io::Result<About> {
         match self.ask(TreeQuestion::About { path })? {
             TreeAnswer::About(about) => Ok(about),
             _ => Err(gone(UNEXPECTED)),
@@ -143,12 +153,12 @@ impl Remote {
         }
     }
 
-    fn open_directory(self: &Arc<Self>, path: Vec<u8>) -> io::Result<Arc<dyn DirectoryReader>> {
-        Ok(Arc::new(RemoteDirectory {
+    pub fn open_directory(self: &Arc<Self>, path: Vec<u8>) -> io::Result<RemoteDirectory> {
+        Ok(RemoteDirectory {
             told: self.directory(&path)?,
             tree: Arc::clone(self),
             path,
-        }))
+        })
     }
 }
 
@@ -178,12 +188,12 @@ pub(super) struct RemoteTree(pub Arc<Remote>);
 
 impl TreeReader for RemoteTree {
     fn root(&self) -> io::Result<Arc<dyn DirectoryReader>> {
-        self.0.open_directory(Vec::new())
+        Ok(Arc::new(self.0.open_directory(Vec::new())?))
     }
 }
 
 /// A directory of it.
-struct RemoteDirectory {
+pub(super) struct RemoteDirectory {
     tree: Arc<Remote>,
     path: Vec<u8>,
     told: Directory,
@@ -223,7 +233,7 @@ impl DirectoryReader for RemoteDirectory {
     }
 
     fn directory(&self, name: &[u8]) -> io::Result<Arc<dyn DirectoryReader>> {
-        self.tree.open_directory(self.join(name))
+        Ok(Arc::new(self.tree.open_directory(self.join(name))?))
     }
 
     fn file(&self, name: &[u8]) -> io::Result<Arc<dyn FileReader>> {
@@ -330,7 +340,7 @@ impl Remote {
         for wanted in ranges {
             if asked.is_empty() || wanted.bytes > room {
                 asked.push(Vec::new());
-                room = FRAME_BYTES as u64;
+                room = READ_BYTES as u64;
             }
             room = room.saturating_sub(wanted.bytes);
             let last = asked.last_mut().expect("one was pushed");
@@ -403,7 +413,7 @@ impl FileReader for RemoteFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
-            let part = (buffer.len() - done).min(FRAME_BYTES);
+            let part = (buffer.len() - done).min(READ_BYTES);
             let range = FileRange {
                 name: &self.name,
                 offset: offset + done as u64,

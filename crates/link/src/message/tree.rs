@@ -7,7 +7,7 @@ use cairn_types::tree::{EntryKind, FileTime, Metadata, RANGES_MAX, is_name};
 
 use super::{Reader, cut, text};
 use crate::error::{Error, Result};
-use crate::frame::FRAME_BYTES;
+use crate::message::tree_answer::Packed;
 
 /// Paths that a host's owner has added, at most.
 pub(crate) const SELECTED_MAX: usize = 4096;
@@ -15,6 +15,13 @@ pub(crate) const SELECTED_MAX: usize = 4096;
 pub(crate) const EXCLUDED_MAX: usize = 1024;
 /// Bytes of a path at most: as deep as trees are saved, each name as long as can be.
 pub(crate) const PATH_BYTES_MAX: usize = 512 * 256;
+/// Bytes of files that are asked for with one question: a line that breaks often still
+/// carries an answer.
+pub(crate) const READ_BYTES: usize = 1 << 20;
+/// Numbers of errors. Source: `errno.h` of Linux.
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
 /// Files that are asked about at a time.
 pub(crate) const FILES_MAX: usize = 512;
 
@@ -34,11 +41,22 @@ pub struct SelectedPath {
     pub exclude: Vec<String>,
 }
 
+/// A folder of a host that is restored into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Its path on the host, from its root on. It is made if it is not there.
+    pub path: String,
+}
+
 /// What is asked of a tree; each carries the number that the tree was opened under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TreeQuestion {
     /// From now on the number stands for these files.
     Open(Selection),
+    /// From now on the number stands for a folder that is restored into.
+    OpenTarget(Target),
+    /// Does all of this, in this order.
+    Write(Packed),
     /// What is in a directory, from behind this name on?
     List { path: Vec<u8>, after: Vec<u8> },
     /// What is an entry, with its extended attributes?
@@ -73,7 +91,13 @@ pub(crate) type Told<T> = Result<T, Refused>;
 
 impl From<io::Error> for Refused {
     fn from(error: io::Error) -> Self {
-        let number = error.raw_os_error().and_then(|n| u32::try_from(n).ok());
+        let number = error.raw_os_error().or(match error.kind() {
+            io::ErrorKind::NotFound => Some(ENOENT),
+            io::ErrorKind::PermissionDenied => Some(EACCES),
+            io::ErrorKind::InvalidInput => Some(EINVAL),
+            _ => None,
+        });
+        let number = number.and_then(|number| u32::try_from(number).ok());
         Self {
             number: number.unwrap_or(0),
             text: error.to_string(),
@@ -84,7 +108,11 @@ impl From<io::Error> for Refused {
 impl From<Refused> for io::Error {
     fn from(refused: Refused) -> Self {
         match i32::try_from(refused.number) {
-            Ok(number @ 1..) => Self::from_raw_os_error(number),
+            Ok(number @ 1..) => match Self::from_raw_os_error(number) {
+                error if error.to_string() == refused.text => error,
+                // The other end has its own words for it.
+                error => Self::new(error.kind(), refused.text),
+            },
             _ => Self::other(refused.text),
         }
     }
@@ -98,12 +126,22 @@ impl TreeQuestion {
     const PIECES: u8 = 4;
     const READ: u8 = 5;
     const IDS: u8 = 6;
+    const OPEN_TARGET: u8 = 7;
+    const WRITE: u8 = 8;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Open(selection) => {
                 out.push(Self::OPEN);
                 put_selection(selection, out);
+            }
+            Self::OpenTarget(target) => {
+                out.push(Self::OPEN_TARGET);
+                put_long(target.path.as_bytes(), out);
+            }
+            Self::Write(packed) => {
+                out.push(Self::WRITE);
+                packed.encode(out);
             }
             Self::List { path, after } => {
                 out.push(Self::LIST);
@@ -138,8 +176,14 @@ impl TreeQuestion {
 
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         let sort = reader.array::<1>()?[0];
-        if sort == Self::OPEN {
-            return Ok(Self::Open(selection(reader)?));
+        match sort {
+            Self::OPEN => return Ok(Self::Open(selection(reader)?)),
+            Self::OPEN_TARGET => {
+                let path = words(reader)?;
+                return Ok(Self::OpenTarget(Target { path }));
+            }
+            Self::WRITE => return Ok(Self::Write(Packed::decode(reader)?)),
+            _ => {}
         }
         let path = path(reader)?;
         Ok(match sort {
@@ -160,7 +204,7 @@ impl TreeQuestion {
             Self::READ => {
                 let ranges = ranges(reader)?;
                 let sum = ranges.iter().map(|range| range.bytes);
-                if sum.fold(0, u64::saturating_add) > FRAME_BYTES as u64 {
+                if sum.fold(0, u64::saturating_add) > READ_BYTES as u64 {
                     return Err(Error::Malformed("it asks for too many bytes"));
                 }
                 Self::Read { path, ranges }

@@ -40,8 +40,17 @@ pub(crate) enum TreeAnswer {
     Files(Vec<Told<FileTold>>),
     /// In the order of the ranges: how many bytes follow of each, and these.
     Read(Vec<Told<usize>>, Packed),
+    /// All was done; or what was done of the first path that it failed at, and why.
+    Written(Result<(), WriteFailed>),
     /// In the order of the ranges; none where the file ends before.
     Ids(Vec<Told<Option<[u8; 32]>>>),
+}
+
+/// Something that could not be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct WriteFailed {
+    pub path: Vec<u8>,
+    pub refused: Refused,
 }
 
 /// Bytes that are compressed together.
@@ -109,12 +118,12 @@ impl Packed {
         frame::decompress(&self.frame, self.plain_bytes)
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub fn encode(&self, out: &mut Vec<u8>) {
         put_count(self.plain_bytes, out);
         out.extend_from_slice(&self.frame);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self> {
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(Self {
             plain_bytes: count(reader, FRAME_BYTES)?,
             frame: reader.rest().to_vec(),
@@ -131,6 +140,7 @@ impl TreeAnswer {
     const FILES: u8 = 5;
     const READ: u8 = 6;
     const IDS: u8 = 7;
+    const WRITTEN: u8 = 8;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -162,6 +172,13 @@ impl TreeAnswer {
                     put_told(length, out, |length, out| put_count(*length, out));
                 }
                 packed.encode(out);
+            }
+            Self::Written(written) => {
+                out.push(Self::WRITTEN);
+                let failed = written.as_ref().err();
+                put_long(failed.map_or(&[], |failed| &failed.path[..]), out);
+                let told = written.clone().map_err(|failed| failed.refused);
+                put_told(&told, out, |(), _| {});
             }
             Self::Ids(ids) => {
                 out.push(Self::IDS);
@@ -197,6 +214,11 @@ impl TreeAnswer {
                 let lengths = (0..count).map(|_| told(reader, count_of));
                 let lengths = lengths.collect::<Result<_>>()?;
                 Self::Read(lengths, Packed::decode(reader)?)
+            }
+            Self::WRITTEN => {
+                let path = path(reader)?;
+                let told = told(reader, |_| Ok(()))?;
+                Self::Written(told.map_err(|refused| WriteFailed { path, refused }))
             }
             Self::IDS => {
                 let count = count(reader, RANGES_MAX)?;

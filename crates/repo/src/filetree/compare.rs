@@ -4,6 +4,8 @@
 //!
 //! Directories get theirs here, each behind all that is in it.
 
+mod distant;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,9 +20,10 @@ use crate::filetree::list::ListKind;
 use crate::filetree::queue::Queue;
 use crate::filetree::restore::{Chosen, Session, failed, join};
 use crate::filetree::walk::{Named, branch, leaf, piece_leaf};
-use crate::filetree::write::text;
+use crate::filetree::write::{DISTANT_WORKERS, text};
 use crate::read::ChunkReader;
 use crate::workers;
+use distant::Checks;
 
 /// A directory that is being compared.
 struct Open {
@@ -47,7 +50,12 @@ pub(crate) async fn compare(session: &Arc<Session>, chosen: Chosen) -> Result<()
         Chosen::Entry(named) => Task::Entry(named),
     };
     let (queue, this) = (Queue::new(first), session.clone());
-    workers::run(workers::count(u64::MAX), &session.stop, move || {
+    let root = session.target.root().map_err(failed("open", b""))?;
+    let count = match root.distant() {
+        Some(_) => DISTANT_WORKERS,
+        None => workers::count(u64::MAX),
+    };
+    workers::run(count, &session.stop, move || {
         let mut worker = Worker {
             reader: ChunkReader::new(this.project.clone(), this.known.clone()),
             session: &this,
@@ -64,6 +72,9 @@ pub(crate) async fn compare(session: &Arc<Session>, chosen: Chosen) -> Result<()
     .await
 }
 
+/// A directory of the target, with its path.
+type Place<'d> = (&'d [u8], &'d dyn DirectoryWriter);
+
 struct Worker<'s> {
     session: &'s Session,
     queue: &'s Queue<Task>,
@@ -77,21 +88,25 @@ impl Worker<'_> {
             Task::Directory(path, record, above) => self.directory(path, record, above),
             Task::Leaf(open, id) => {
                 let mut below = Vec::new();
+                let mut checks = Checks::default();
                 for named in leaf(&mut self.reader, id)? {
                     if named.record.metadata.kind == EntryKind::Directory {
                         open.left.fetch_add(1, Ordering::AcqRel);
                         let path = join(&open.path, &named.name);
                         below.push(Task::Directory(path, named.record, Some(open.clone())));
                     } else {
-                        self.entry(&open.path, &*open.writer, &named)?;
+                        self.entry((&open.path, &*open.writer), &named, &mut checks)?;
                     }
                 }
+                checks.finish(self, (&open.path, &*open.writer))?;
                 self.queue.push_all(below);
                 self.release(open)
             }
             Task::Entry(named) => {
                 let writer = self.session.open(b"")?;
-                self.entry(b"", &*writer, &named)
+                let mut checks = Checks::default();
+                self.entry((b"", &*writer), &named, &mut checks)?;
+                checks.finish(self, (b"", &*writer))
             }
         }
     }
@@ -101,7 +116,7 @@ impl Worker<'_> {
             return Err(differs(&path));
         };
         let mut leaves = Vec::new();
-        self.gather(list, &mut leaves)?;
+        self.gather(ListKind::Entries, list, &mut leaves)?;
         let open = Arc::new(Open {
             writer: self.session.open(&path)?,
             path,
@@ -114,13 +129,13 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn gather(&mut self, node: NodeRef, leaves: &mut Vec<ChunkId>) -> Result<()> {
+    fn gather(&mut self, kind: ListKind, node: NodeRef, leaves: &mut Vec<ChunkId>) -> Result<()> {
         if node.level == 0 {
             leaves.push(node.id);
             return Ok(());
         }
-        for below in branch(&mut self.reader, ListKind::Entries, node)? {
-            self.gather(below.node, leaves)?;
+        for below in branch(&mut self.reader, kind, node)? {
+            self.gather(kind, below.node, leaves)?;
         }
         Ok(())
     }
@@ -141,9 +156,9 @@ impl Worker<'_> {
 
     fn entry(
         &mut self,
-        directory: &[u8],
-        reader: &dyn DirectoryWriter,
+        (directory, reader): Place<'_>,
         named: &Named,
+        checks: &mut Checks,
     ) -> Result<()> {
         let (name, record) = (&*named.name, &named.record);
         let path = join(directory, name);
@@ -154,6 +169,13 @@ impl Worker<'_> {
             return Err(differs(&path));
         }
         let xattrs = match &record.held {
+            Held::Pieces(_) | Held::PieceList(_) if reader.distant().is_some() => {
+                self.check_distant((directory, reader), named, checks)?;
+                match record.xattrs.is_empty() {
+                    true => Ok(Vec::new()),
+                    false => reader.file(name).and_then(|file| file.xattrs()),
+                }
+            }
             Held::Pieces(_) | Held::PieceList(_) => {
                 let file = reader.file(name).map_err(&read)?;
                 self.content(&path, &*file, record)?;

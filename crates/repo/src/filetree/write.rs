@@ -30,7 +30,7 @@ use crate::workers::{self, Stop, StopOnDrop, lock};
 use crate::write::Written;
 
 /// Workers for a tree at the other end of a line: they wait for it most of the time.
-const DISTANT_WORKERS: usize = 8;
+pub(crate) const DISTANT_WORKERS: usize = 8;
 /// Pieces that may wait for other sessions to store them; more are stored again.
 const DEFERRED_MAX: usize = 1 << 20;
 

@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, Xa
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::{Open, beneath, directory_flags, only_a_name};
+use super::{Open, XATTR_BYTES, beneath, directory_flags, only_a_name};
 
 /// Only its owner may use what is not complete.
 const PRIVATE: Mode = Mode::RWXU;
@@ -123,6 +123,10 @@ impl DirectoryWriter for Open {
         let (uid, gid) = owner(metadata);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         allowed(fs::chownat(&self.fd, name, uid, gid, flags))?;
+        let list = |names: &mut [u8]| fs::llistxattr(&path[..], names);
+        for name in left_over(list, xattrs) {
+            allowed(fs::lremovexattr(&path[..], &name[..]))?;
+        }
         for xattr in xattrs {
             let flags = XattrFlags::empty();
             allowed(fs::lsetxattr(
@@ -177,12 +181,34 @@ impl FileWriter for NewFile {
 fn set(fd: &OwnedFd, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
     let (uid, gid) = owner(metadata);
     allowed(fs::fchown(fd, uid, gid))?;
+    let list = |names: &mut [u8]| fs::flistxattr(fd, names);
+    for name in left_over(list, xattrs) {
+        allowed(fs::fremovexattr(fd, &name[..]))?;
+    }
     for xattr in xattrs {
         let flags = XattrFlags::empty();
         allowed(fs::fsetxattr(fd, &xattr.name[..], &xattr.value, flags))?;
     }
     allowed(fs::fchmod(fd, mode(metadata)))?;
     Ok(allowed(fs::futimens(fd, &times(metadata.modified)))?)
+}
+
+/// The names of attributes that an entry has and did not have when it was saved: those of
+/// users, and lists of access, which a directory gives to what is made in it. The system's
+/// own are left to it.
+fn left_over(list: impl Fn(&mut [u8]) -> Result<usize, Errno>, saved: &[Xattr]) -> Vec<Vec<u8>> {
+    // Most entries have none: a small place is enough to find that out.
+    let mut names = match list(&mut [0; 256]) {
+        Ok(0) | Err(Errno::NOTSUP) => return Vec::new(),
+        _ => vec![0; XATTR_BYTES],
+    };
+    let length = list(&mut names).unwrap_or(0);
+    let names = names[..length].split(|byte| *byte == 0);
+    let goes = |name: &&[u8]| {
+        let ours = name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_");
+        ours && !saved.iter().any(|xattr| xattr.name == *name)
+    };
+    names.filter(goes).map(<[u8]>::to_vec).collect()
 }
 
 /// What the user or the file system does not allow is left as it is.
