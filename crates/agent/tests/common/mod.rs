@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use cairn_agent::{FileHost, Rules};
 use cairn_link::{
-    ChunkKeys, Connection, End, EphemeralKey, HostEnd, Line, Purpose, SelectedPath, Selection,
-    Taken, Target,
+    ChunkKeys, Connection, End, EphemeralKey, Host, HostEnd, Line, Purpose, SelectedPath,
+    Selection, Taken, Target,
 };
 use cairn_repo::{
     MasterKey, Project, Repository, RestoreTree, Result, TreeSummary, WriteTree, WrittenTree,
@@ -172,9 +172,14 @@ pub struct Link {
 
 impl Link {
     pub fn new(server: &Server, rules: Rules) -> Arc<Self> {
+        Self::to(server, Arc::new(FileHost::new(rules)))
+    }
+
+    /// A line to this host.
+    pub fn to(server: &Server, host: Arc<dyn Host>) -> Arc<Self> {
         Arc::new(Self {
             line: Line::new(PATIENCE, Arc::new(Progress::default())),
-            host: Arc::new(HostEnd::new(Arc::new(FileHost::new(rules)))),
+            host: Arc::new(HostEnd::new(host)),
             keys: server.keys(),
             tasks: Mutex::default(),
             from_agent: Arc::default(),

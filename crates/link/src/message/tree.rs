@@ -419,3 +419,7 @@ pub(crate) fn metadata(reader: &mut Reader<'_>) -> Result<Metadata> {
         && metadata.changed.nanoseconds < 1_000_000_000;
     possible.then_some(metadata).ok_or(impossible)
 }
+
+#[cfg(test)]
+#[path = "tree/tests.rs"]
+mod tests;

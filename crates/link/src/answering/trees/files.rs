@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use cairn_types::tree::{EntryKind, FileReader};
+use cairn_types::tree::{DistantPiece, EntryKind, FileReader};
 
 use super::directory::{above, told};
 use super::{PiecesWanted, Session, Tree};
@@ -33,7 +33,7 @@ impl Session {
             }
             let file = directory.file(name).and_then(|file| self.tell(&*file, 0));
             if let Ok(file) = &file {
-                hashed += file.pieces.iter().map(|piece| piece.bytes).sum::<u64>();
+                hashed = reach(hashed, &file.pieces);
                 let xattrs = file.about.xattrs.as_ref().map(|xattrs| {
                     let bytes = xattrs.iter().map(|one| one.name.len() + one.value.len());
                     bytes.sum::<usize>()
@@ -68,7 +68,7 @@ impl Session {
             bytes_max: HASHED_BYTES,
         };
         let pieces = self.host().pieces(&self.keys, wanted)?;
-        let reached = from + pieces.iter().map(|piece| piece.bytes).sum::<u64>();
+        let reached = reach(from, &pieces);
         let after = file.metadata()?;
         // None follow a piece that is missing: the file was cut short meanwhile.
         let ended = pieces.is_empty() || reached >= before.size_bytes;
@@ -177,6 +177,12 @@ impl<'t> Files<'t> {
         self.last = Some((name.to_vec(), file.clone()));
         Ok(file)
     }
+}
+
+/// Where pieces end that start at a byte.
+fn reach(from: u64, pieces: &[DistantPiece]) -> u64 {
+    let bytes = pieces.iter().map(|piece| piece.bytes);
+    bytes.fold(from, u64::saturating_add)
 }
 
 /// The bytes of a range, which is short: fewer where the file ends before.
