@@ -271,7 +271,7 @@ class Server:
 
     def create_vault(self, name, kind, resources=(), size=100):
         """A vault that protects these protectables; returns its id."""
-        types = {"disk": "OS::Cinder::Volume", "server": "OS::Nova::Server", "turbo": "OS::Sfs::Turbo"}
+        types = {"disk": "OS::Cinder::Volume", "server": "OS::Nova::Server", "turbo": "OS::Sfs::Turbo", "file": "OS::Native::Server"}
         body = {
             "vault": {
                 "name": name,

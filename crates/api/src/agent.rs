@@ -14,6 +14,8 @@ use crate::{AgentStatus, AgentType, wire_time};
 pub(crate) const MAX_HOST_CHARS: usize = 255;
 /// The longest path on a host, in characters.
 const MAX_PATH_CHARS: usize = 4096;
+/// The longest life of a token, in hours.
+const MAX_TOKEN_HOURS: u32 = 168;
 /// The most paths in one request.
 const MAX_PATHS: usize = 256;
 
@@ -185,6 +187,45 @@ pub struct AgentPath {
     pub exclude_paths: String,
     /// `available`; `remove` while it is being removed, which takes no time here.
     pub status: String,
+}
+
+/// The body of `CreateAgentToken`, an extension.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct CreateAgentTokenRequest {
+    /// The token that is wanted.
+    pub agent_token: NewAgentToken,
+}
+
+/// A token that is wanted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+pub struct NewAgentToken {
+    /// For how many hours it can be used; 1 if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hours: Option<u32>,
+}
+
+impl Validate for CreateAgentTokenRequest {
+    fn validate(&self) -> Result<(), Invalid> {
+        let hours = self.agent_token.hours.unwrap_or(1);
+        validate::range("agent_token.hours", hours, (1, MAX_TOKEN_HOURS))
+    }
+}
+
+/// What `CreateAgentToken` answers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AgentTokenResponse {
+    /// The token.
+    pub agent_token: AgentToken,
+}
+
+/// What lets one agent enrol, once. It is shown here and never again.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AgentToken {
+    /// Its text, to be given to the agent.
+    pub token: String,
+    /// Until when it can be used.
+    #[serde(with = "wire_time")]
+    pub expires_at: Timestamp,
 }
 
 /// The body of `UpdateAgent`.

@@ -16,6 +16,8 @@ use crate::{BackupSortKey, ImageType, MemberStatus, OwnType, wire_time};
 
 /// The longest `sort`, in characters.
 const MAX_SORT_CHARS: usize = 255;
+/// The longest path of a host, in characters.
+const MAX_PATH_CHARS: usize = 4096;
 
 query! {
     /// Which backups are listed.
@@ -416,8 +418,12 @@ pub struct RestoreMapping {
 /// Where files are restored to.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RestoreDetails {
-    /// The folder on the host.
-    pub destination_path: String,
+    /// The folder on the host. Cairn: without it files go back to where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_path: Option<String>,
+    /// Cairn: what of the backup, by its path; all of it, if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_path: Option<String>,
 }
 
 impl Validate for RestoreBackupRequest {
@@ -447,8 +453,23 @@ impl Validate for RestoreBackupRequest {
         let Some(details) = &restore.details else {
             return Ok(());
         };
-        let length = details.destination_path.chars().count();
-        validate::range("restore.details.destination_path", length, (1, 255))
+        for (key, path, longest) in [
+            (
+                "restore.details.destination_path",
+                &details.destination_path,
+                255,
+            ),
+            (
+                "restore.details.source_path",
+                &details.source_path,
+                MAX_PATH_CHARS,
+            ),
+        ] {
+            validate::optional(path, |path| {
+                validate::range(key, path.chars().count(), (1, longest))
+            })?;
+        }
+        Ok(())
     }
 }
 

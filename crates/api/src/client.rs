@@ -9,14 +9,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_types::{
-    BackupId, CheckpointId, Clock, ExportId, Kind, NotificationId, OperationLogId, PolicyId,
-    ProjectId, ResourceId, TargetId, Timestamp, VaultId,
+    AgentId, BackupId, CheckpointId, Clock, ExportId, Kind, NotificationId, OperationLogId,
+    PolicyId, ProjectId, ResourceId, TargetId, Timestamp, VaultId,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::agent::{
+    AddAgentPathRequest, AddAgentPathResponse, AgentTokenResponse, CreateAgentTokenRequest,
+    ListAgentsQuery, ListAgentsResponse, RemoveAgentPathRequest, RemoveAgentPathResponse,
+};
 use crate::backup::{
     BackupResponse, ListBackupsQuery, ListBackupsResponse, RestoreBackupRequest,
     RestoreBackupResponse, UpdateBackupRequest,
@@ -597,6 +601,19 @@ calls! {
 
     /// Lists vaults of another project, one page.
     list_external_vaults = ListExternalVault() query ListExternalVaultQuery => ListVaultResponse;
+
+    /// Lists agents, one page.
+    list_agents = ListAgent() query ListAgentsQuery => ListAgentsResponse;
+    /// Makes a token by which one agent can enrol.
+    create_agent_token = CreateAgentToken() body CreateAgentTokenRequest => AgentTokenResponse;
+    /// Adds paths to what an agent backs up.
+    add_agent_path = AddAgentPath(agent_id: AgentId)
+        body AddAgentPathRequest => AddAgentPathResponse;
+    /// Removes paths from what an agent backs up.
+    remove_agent_path = RemoveAgentPath(agent_id: AgentId)
+        body RemoveAgentPathRequest => RemoveAgentPathResponse;
+    /// Forgets an agent, with the backups of its host.
+    unregister_agent = UnregisterAgent(agent_id: AgentId);
 
     /// Has the server wait for a replica.
     announce_replica = AnnounceReplica() body AnnounceReplicaRequest => AnnounceReplicaResponse;

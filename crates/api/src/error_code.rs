@@ -288,12 +288,19 @@ error_codes! {
         "0004" ExportLimit "The limit of exports is reached.";
         "0005" NotADiskBackup "It is not the backup of one disk.";
         "0008" UnreadableFile "The file cannot be read: {}";
+        "0011" AgentTokenLimit "The limit of tokens that no agent has used is reached.";
     }
     "Cairn" 404 {
         "0002" NotificationTargetNotFound "Notification target does not exist.";
         "0003" NotificationNotFound "Notification does not exist.";
         "0006" ExportNotFound "Export does not exist.";
         "0007" FileNotFound "File does not exist.";
+    }
+    "Cairn" 401 {
+        "0010" AgentTokenUnknown "The token was used, has ended, or never was.";
+    }
+    "Cairn" 409 {
+        "0012" AgentIdTaken "The id is that of something else.";
     }
     // What a gateway before the service answers on its behalf.
     "APIGW" 401 {

@@ -63,9 +63,9 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, backup, binding, checkpoint, export, file, lookup, member, metadata, notification,
-        operation_log, order, organization_policy, policy, protectable, replica, replication,
-        retention, simulation, sync, tag, usage, vault, verification,
+        agent, agent_line, backup, binding, checkpoint, export, file, lookup, member, metadata,
+        notification, operation_log, order, organization_policy, policy, protectable, replica,
+        replication, retention, simulation, sync, tag, usage, vault, verification,
     };
 
     let shape = Shape::default();
@@ -252,6 +252,12 @@ fn shape(operation: Operation) -> Shape {
         Op::AnnounceReplica => shape
             .body::<replica::AnnounceReplicaRequest>()
             .answer::<replica::AnnounceReplicaResponse>(),
+        Op::CreateAgentToken => shape
+            .body::<agent::CreateAgentTokenRequest>()
+            .answer::<agent::AgentTokenResponse>(),
+        Op::EnrolAgent => shape
+            .body::<agent_line::EnrolAgentRequest>()
+            .answer::<agent_line::EnrolAgentResponse>(),
         Op::ShowReplica => shape.answer::<replica::ReplicaResponse>(),
         Op::ListNotificationTargets => {
             shape.answer::<notification::ListNotificationTargetsResponse>()
@@ -291,6 +297,7 @@ fn shape(operation: Operation) -> Shape {
         | Op::DeleteVaultTag
         | Op::UnregisterAgent
         | Op::WithdrawReplica
+        | Op::ConnectAgent
         | Op::ConnectReplica => shape,
     }
 }

@@ -29,9 +29,10 @@ impl OperationSpec {
         segments.filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
     }
 
-    /// Whether anybody may ask, without saying who they are.
+    /// Whether anybody may ask, without saying who they are. Agents prove it in what they say
+    /// then.
     pub fn is_public(&self) -> bool {
-        self.group == Group::Version
+        self.group == Group::Version || matches!(self.id, "EnrolAgent" | "ConnectAgent")
     }
 
     /// Whether the path names the project that is acted in.
@@ -291,6 +292,11 @@ operations! {
             TestNotificationTarget: POST "/v3/{project_id}/notification-targets/{target_id}/test" 202;
             ListNotifications: GET "/v3/{project_id}/notifications" 200;
             ShowNotification: GET "/v3/{project_id}/notifications/{notification_id}" 200;
+        }
+        AgentLine {
+            CreateAgentToken: POST "/v3/{project_id}/agents/tokens" 201;
+            EnrolAgent: POST "/v3/agents/enrolments" 201;
+            ConnectAgent: GET "/v3/{project_id}/agents/{agent_id}/connection" 101;
         }
         File {
             ListBackupFiles: GET "/v3/{project_id}/backups/{backup_id}/files" 200;

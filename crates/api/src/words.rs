@@ -90,6 +90,8 @@ named! {
         Workspace = "workspace",
         /// Desktops, by their newer name.
         WorkspaceV2 = "workspace_v2",
+        /// Hosts whose agents connect to the server: Cairn's own.
+        Native = "native",
     }
 }
 
@@ -101,6 +103,7 @@ impl ProtectableType {
             Self::Disk => ObjectType::Disk,
             Self::Turbo => ObjectType::Turbo,
             Self::Workspace | Self::WorkspaceV2 => ObjectType::Workspace,
+            Self::Native => ObjectType::File,
         }
     }
 }

@@ -37,9 +37,9 @@ struct Arguments {
 enum Command {
     /// Runs the server.
     Server(ServerArguments),
-    /// Backs up the files of this host, as an agent of a server elsewhere.
-    #[command(subcommand)]
-    Agent(cairn_agent::AgentCommand),
+    /// Agents: programs on hosts whose files are backed up.
+    #[command(subcommand, after_help = cairn_cli::EXIT_CODES)]
+    Agent(AgentCommand),
     /// Shows or checks the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -87,6 +87,14 @@ enum ConfigCommand {
     Check(ServerArguments),
 }
 
+#[derive(Debug, Subcommand)]
+enum AgentCommand {
+    #[command(flatten)]
+    Here(cairn_agent::AgentCommand),
+    #[command(flatten)]
+    AtServer(cairn_cli::AgentCommand),
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     memory::give_back_large_buffers();
@@ -96,16 +104,19 @@ fn main() -> ExitCode {
     let runtime = runtime.expect("the system has threads and a poller to give");
     let done = match arguments.command {
         Command::Client(command) => {
-            let run = cairn_cli::run(command, arguments.client, Arc::new(clock::SystemClock));
-            return runtime.block_on(run);
+            return run_client(&runtime, command, arguments.client);
         }
         Command::Server(arguments) => {
             start_log();
             config::load(&arguments).and_then(|config| runtime.block_on(server::run(config)))
         }
-        Command::Agent(command) => {
+        Command::Agent(AgentCommand::Here(command)) => {
             start_log();
             runtime.block_on(agent::run(command))
+        }
+        Command::Agent(AgentCommand::AtServer(command)) => {
+            let command = cairn_cli::Command::Agent(command);
+            return run_client(&runtime, command, arguments.client);
         }
         Command::Config(ConfigCommand::Check(arguments)) => {
             config::load(&arguments).and_then(|config| config::check(&config))
@@ -121,6 +132,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_client(
+    runtime: &tokio::runtime::Runtime,
+    command: cairn_cli::Command,
+    options: cairn_cli::Options,
+) -> ExitCode {
+    let clock = Arc::new(clock::SystemClock);
+    runtime.block_on(cairn_cli::run(command, options, clock))
 }
 
 /// Logs go to standard error; `CAIRN_LOG` chooses how much, as `info` or `cairn=debug`.

@@ -267,11 +267,13 @@ async fn reconcile(service: Service, stop: CancellationToken) {
         let started = service.run_due_policies().await;
         let removed = service.remove_ended_backups().await;
         let exports = service.end_stale_exports().await;
+        let silent = service.look_for_silent_agents().await;
         let mut busy = false;
         for (what, done) in [
             ("start policies", started),
             ("delete backups that have ended", removed),
             ("end exports", exports),
+            ("look for silent agents", silent),
         ] {
             match done {
                 Ok(count) => busy |= count > 0,

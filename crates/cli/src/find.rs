@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use cairn_api::agent::{Agent, ListAgentsQuery};
 use cairn_api::backup::{Backup, ListBackupsQuery};
 use cairn_api::notification::NotificationTarget;
 use cairn_api::policy::{ListPoliciesQuery, Policy};
@@ -95,6 +96,30 @@ pub(crate) async fn policies(
         let page = client.list_policies(&query).await?;
         let last = page.policies.is_empty();
         all.extend(page.policies);
+        if last || is_whole(&all, page.count) {
+            return Ok(all);
+        }
+    }
+}
+
+/// The agent with this id or host's name.
+pub(crate) async fn agent(client: &Client, text: &str) -> Result<Agent, Error> {
+    let mut found = agents(client).await?;
+    found.retain(|agent| agent.agent_id.to_string() == text || agent.host_name == text);
+    only("agent", text, found, |agent: &Agent| {
+        agent.agent_id.to_string()
+    })
+}
+
+/// Every agent.
+pub(crate) async fn agents(client: &Client) -> Result<Vec<Agent>, Error> {
+    let mut query = ListAgentsQuery::default();
+    let mut all = Vec::new();
+    loop {
+        query.offset = Some(offset(&all));
+        let page = client.list_agents(&query).await?;
+        let last = page.agents.is_empty();
+        all.extend(page.agents);
         if last || is_whole(&all, page.count) {
             return Ok(all);
         }

@@ -6,6 +6,7 @@
 //! here can do what another client could not. Results go to standard output,
 //! progress and errors to standard error.
 
+mod agent;
 mod backup;
 mod checkpoint;
 mod error;
@@ -31,6 +32,7 @@ use cairn_api::{Client, Credentials};
 use cairn_types::Clock;
 use clap::{Args, Subcommand, ValueEnum};
 
+pub use agent::AgentCommand;
 pub use error::Error;
 use output::Printer;
 
@@ -73,6 +75,9 @@ pub enum Command {
     /// What can be protected.
     #[command(subcommand, after_help = EXIT_CODES)]
     Protectable(protectable::ProtectableCommand),
+    /// Agents, as the server knows them: mounted beside the verbs of the agent itself.
+    #[command(skip)]
+    Agent(AgentCommand),
     /// Checkpoints: acts of protecting a vault.
     #[command(subcommand, after_help = EXIT_CODES)]
     Checkpoint(checkpoint::CheckpointCommand),
@@ -133,6 +138,7 @@ fn connect(options: &Options, clock: Arc<dyn Clock>) -> cairn_api::client::Resul
 async fn execute(command: Command, client: &Client, printer: &mut Printer) -> Result<(), Error> {
     match command {
         Command::Vault(command) => vault::execute(command, client, printer).await,
+        Command::Agent(command) => agent::execute(command, client, printer).await,
         Command::Protectable(command) => protectable::execute(command, client, printer).await,
         Command::Checkpoint(command) => checkpoint::execute(command, client, printer).await,
         Command::Backup(command) => backup::execute(command, client, printer).await,

@@ -17,20 +17,24 @@ pub struct Restore {
     /// The resource to restore to, by id or name. The backup of a disk or a server only goes
     /// back to the resource it was made of: a lost disk needs an empty image of the same name
     /// first. One that came from another project, site or region goes to any that it fits on,
-    /// and that of a share to any share.
+    /// and that of a share or a host to any share or host.
     #[arg(long, value_name = "RESOURCE")]
     to: Option<String>,
     /// For a server: a disk's backup (by id or the disk's name) and the disk it goes
     /// to (by id or name); may be repeated; every disk to itself if unset.
     #[arg(long, value_name = "CHILD=VOLUME", value_parser = split)]
     mapping: Vec<(String, String)>,
-    /// For a share: a folder below it to restore into, which is made if it is not there.
+    /// For files: the folder below the share, or the path on the host, to restore into, which
+    /// is made if it is not there. Without it, files go back to where they were.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<String>,
     /// For a server that Cairn can turn off and on: whether it runs afterwards. Started where it is
     /// known how, if unset.
     #[arg(long, value_name = "BOOL")]
     power_on: Option<bool>,
+    /// For files: what of the backup, by its path.
+    #[arg(long, value_name = "PATH")]
+    path: Option<String>,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -66,14 +70,15 @@ pub(crate) async fn execute(
 
 /// Where the backup goes, as the service wants it said.
 async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<NewRestore, Error> {
-    let types = match backup.resource_type {
-        ResourceType::Volume => [ProtectableType::Disk],
-        ResourceType::Turbo => [ProtectableType::Turbo],
-        ResourceType::Desktop => [ProtectableType::Workspace],
-        _ => [ProtectableType::Server],
+    let types: &[_] = match backup.resource_type {
+        ResourceType::Volume => &[ProtectableType::Disk],
+        ResourceType::Turbo => &[ProtectableType::Turbo, ProtectableType::Native],
+        ResourceType::NativeServer => &[ProtectableType::Native, ProtectableType::Turbo],
+        ResourceType::Desktop => &[ProtectableType::Workspace],
+        _ => &[ProtectableType::Server],
     };
     let to = match &restore.to {
-        Some(name) => resource(client, &types, name).await?,
+        Some(name) => resource(client, types, name).await?,
         None => backup.resource_id,
     };
     if backup.resource_type != ResourceType::Server && !restore.mapping.is_empty() {
@@ -81,9 +86,18 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
             "--mapping is for the backup of a server".to_owned(),
         ));
     }
-    if backup.resource_type != ResourceType::Turbo && restore.folder.is_some() {
+    let is_files = matches!(
+        backup.resource_type,
+        ResourceType::Turbo | ResourceType::NativeServer
+    );
+    let details = RestoreDetails {
+        destination_path: restore.folder.clone(),
+        source_path: restore.path.clone(),
+    };
+    let asked = restore.folder.is_some() || restore.path.is_some();
+    if asked && !is_files {
         return Err(Error::Usage(
-            "--folder is for the backup of a share".to_owned(),
+            "--folder and --path are for the backup of a share or a host".to_owned(),
         ));
     }
     if backup.resource_type != ResourceType::Server && restore.power_on.is_some() {
@@ -91,11 +105,9 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
             "--power-on is for the backup of a server".to_owned(),
         ));
     }
-    let details = restore.folder.as_ref().map(|folder| RestoreDetails {
-        destination_path: folder.clone(),
-    });
+    let details = asked.then_some(details);
     Ok(match backup.resource_type {
-        ResourceType::Server | ResourceType::BareMetalServer | ResourceType::NativeServer => {
+        ResourceType::Server | ResourceType::BareMetalServer => {
             let mappings = mappings(restore, backup, client).await?;
             NewRestore {
                 server_id: Some(to),
@@ -108,7 +120,7 @@ async fn target(restore: &Restore, backup: &Backup, client: &Client) -> Result<N
             volume_id: Some(to),
             ..Default::default()
         },
-        ResourceType::Turbo | ResourceType::Desktop => NewRestore {
+        ResourceType::Turbo | ResourceType::NativeServer | ResourceType::Desktop => NewRestore {
             resource_id: Some(to),
             details,
             ..Default::default()

@@ -2,12 +2,14 @@
 //! to back up, and what is known of a server's agent for consistent backups.
 
 use cairn_meta::{Agent, AgentFilter, AgentPath, Page, Tx};
-use cairn_types::{AgentId, ResourceId};
+use cairn_types::{AgentId, ProjectId, ResourceId};
 
+use crate::agent_line::resource_of;
 use crate::{Caller, Refusal, Result, Service};
 
-const NORMAL: &str = "normal";
-const UNINSTALLED: &str = "uninstall";
+pub(crate) const NORMAL: &str = "normal";
+pub(crate) const ABNORMAL: &str = "abnormal";
+pub(crate) const UNINSTALLED: &str = "uninstall";
 
 /// An agent with its paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +63,25 @@ impl Service {
     ///
     /// CBR: `RegisterAgent`, `POST /v3/{project_id}/agents`.
     pub async fn register_agent(&self, caller: &Caller, new: NewAgent) -> Result<AgentView> {
-        let now = self.now();
         let mut tx = self.meta().begin().await?;
-        let known = tx.lock_agent(caller.project, new.id).await?;
+        let agent = self.written_agent(&mut tx, caller.project, new).await?;
+        let view = view(&mut tx, agent).await?;
+        tx.commit().await?;
+        Ok(view)
+    }
+
+    /// Writes what an agent says of itself. What it proves by who it is stays.
+    pub(crate) async fn written_agent(
+        &self,
+        tx: &mut Tx,
+        project: ProjectId,
+        new: NewAgent,
+    ) -> Result<Agent> {
+        let now = self.now();
+        let known = tx.lock_agent(project, new.id).await?;
         let agent = Agent {
             id: new.id,
-            project: caller.project,
+            project,
             status: NORMAL.to_owned(),
             host_name: new.host_name,
             host_ip: new.host_ip,
@@ -77,14 +92,13 @@ impl Service {
             last_active_at: now,
             created_at: known.as_ref().map_or(now, |known| known.created_at),
             updated_at: now,
+            sealed_secret: known.as_ref().and_then(|known| known.sealed_secret.clone()),
         };
         match known {
             Some(_) => tx.update_agent(&agent).await?,
             None => tx.insert_agent(&agent).await?,
         }
-        let view = view(&mut tx, agent).await?;
-        tx.commit().await?;
-        Ok(view)
+        Ok(agent)
     }
 
     /// A page of the project's agents, newest first, and how many match in all.
@@ -139,18 +153,28 @@ impl Service {
         Ok(view)
     }
 
-    /// Forgets an agent and its paths. It has no backups that would go with it:
-    /// none can be made through it yet.
+    /// Forgets an agent, its paths and what it proves by who it is. If its host is in a vault, it
+    /// is taken out with its backups, as any resource is.
     ///
-    /// Errors: `NotFound`.
+    /// Errors: `NotFound`; `Conflict` while one of its backups is at work.
     /// CBR: `UnregisterAgent`, `DELETE /v3/{project_id}/agents/{agent_id}`.
     pub async fn unregister_agent(&self, caller: &Caller, id: AgentId) -> Result<()> {
         let mut tx = self.meta().begin().await?;
         tx.lock_agent(caller.project, id)
             .await?
             .ok_or(Refusal::AgentNotFound { id })?;
+        let host = resource_of(id);
+        if let Some(binding) = tx.binding(host).await?
+            && tx.vault(caller.project, binding.vault).await?.is_some()
+        {
+            self.plan_removal(&mut tx, caller, binding.vault, &[host])
+                .await?;
+        }
         tx.remove_agent(caller.project, id).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        self.agent_links().forget(id);
+        self.wake_engine();
+        Ok(())
     }
 
     /// Adds paths to what an agent backs up; those that are there stay as they are.

@@ -8,6 +8,7 @@ use cairn_types::{
     OperationType, PolicyId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 
+use crate::agent_line::agent_of;
 use crate::candidate::choice_takes;
 use crate::capacity::refuse_full;
 use crate::metadata::ResourceMetadata;
@@ -221,10 +222,19 @@ impl Service {
         for disk in &disks {
             tx.insert_backup(&child_of(&backup, disk)).await?;
         }
-        let task = Task::BackUp {
-            project: caller.project,
-            backup: backup.id,
-            reread_all,
+        let (project, id) = (caller.project, backup.id);
+        let task = match resource.resource_type {
+            ResourceType::NativeServer => Task::BackUpHost {
+                project,
+                backup: id,
+                agent: agent_of(resource.id),
+                reread_all,
+            },
+            _ => Task::BackUp {
+                project,
+                backup: id,
+                reread_all,
+            },
         };
         let operation = NewOperation {
             id: OperationLogId::random(),

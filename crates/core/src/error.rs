@@ -53,8 +53,16 @@ pub enum Error {
         /// For how long at least.
         hours: i64,
     },
+    /// An agent was not heard of for too long.
+    #[error("the agent on {host} was silent for {minutes} minutes: is it running?")]
+    AgentSilent {
+        /// Its host.
+        host: String,
+        /// For how long at least.
+        minutes: i64,
+    },
     /// There is nothing to do before something happens elsewhere.
-    #[error("it waits for the other region")]
+    #[error("it waits for the other end")]
     Later {
         /// When to look again at the latest.
         seconds: i64,
@@ -95,7 +103,7 @@ impl Error {
             Self::Files(error) => error.kind(),
             Self::Region(error) => error.kind,
             Self::ReplicaFailed { .. } | Self::GivenUp => Kind::Conflict,
-            Self::Silence { .. } => Kind::NotFound,
+            Self::Silence { .. } | Self::AgentSilent { .. } => Kind::NotFound,
             Self::Random | Self::Later { .. } => Kind::Transient,
             Self::External { source, .. } => source.kind,
             Self::Cancelled => Kind::Cancelled,
@@ -398,6 +406,24 @@ pub enum Refusal {
         /// What speaks against it.
         why: String,
     },
+    /// The agent has been told of no path to back up.
+    #[error("Agent {id} has no path to back up: add one.")]
+    NoAgentPath {
+        /// The agent.
+        id: AgentId,
+    },
+    /// The project has as many unused tokens for agents as it may.
+    #[error("There are too many tokens that no agent has used.")]
+    TooManyAgentTokens,
+    /// There is no such token, it was used or has ended, or the proof is of another one.
+    #[error("The token is not valid: it was used, has ended, or never was.")]
+    AgentTokenUnknown,
+    /// Something else has the id that an agent made for itself.
+    #[error("The id {id} is that of something else.")]
+    AgentIdTaken {
+        /// The agent.
+        id: AgentId,
+    },
     /// Only hybrid vaults mirror another site.
     #[error("The vault does not support synchronisation.")]
     SyncUnsupported,
@@ -603,7 +629,7 @@ impl Refusal {
     /// What a caller should do about it.
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::NotAuthenticated | Self::NotAllowed => Kind::Denied,
+            Self::NotAuthenticated | Self::NotAllowed | Self::AgentTokenUnknown => Kind::Denied,
             Self::VaultNotFound
             | Self::BackupNotFound
             | Self::CheckpointNotFound
@@ -632,6 +658,7 @@ impl Refusal {
             | Self::TooManyExports { .. }
             | Self::TooManyExportConnections { .. }
             | Self::TooManyAgentPaths { .. }
+            | Self::TooManyAgentTokens
             | Self::DestinationFull
             | Self::PolicyLimit { .. }
             | Self::TagLimit { .. }
@@ -655,6 +682,7 @@ impl Refusal {
             | Self::ResourceRestoring { .. }
             | Self::ResourceRemoving { .. }
             | Self::ServerState { .. }
+            | Self::AgentIdTaken { .. }
             | Self::NotProtectable { .. }
             | Self::DiskState { .. } => Kind::Conflict,
             Self::RegionUnreachable { .. } => Kind::Transient,

@@ -292,7 +292,7 @@ async fn exportable(tx: &mut Tx, project: ProjectId, id: BackupId) -> Result<Bac
     let backup = readable(tx, project, id).await?;
     match backup.resource_type {
         ResourceType::Volume => Ok(backup),
-        ResourceType::Turbo => Err(Refusal::NotADiskBackup.into()),
+        ResourceType::Turbo | ResourceType::NativeServer => Err(Refusal::NotADiskBackup.into()),
         _ => Err(Refusal::ServerHasDisks.into()),
     }
 }

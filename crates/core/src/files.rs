@@ -153,7 +153,7 @@ impl Service {
         let mut found = readable(&mut tx, caller.project, backup).await?;
         if !matches!(
             found.resource_type,
-            ResourceType::Volume | ResourceType::Turbo
+            ResourceType::Volume | ResourceType::Turbo | ResourceType::NativeServer
         ) {
             found = only_disk(tx.children_of(&[backup]).await?)?;
         }
@@ -163,7 +163,9 @@ impl Service {
             .open_backup(found.parent.unwrap_or(found.id))
             .await?;
         Ok(match found.resource_type {
-            ResourceType::Turbo => Opened::Tree(stored.open_tree(found.id).await?),
+            ResourceType::Turbo | ResourceType::NativeServer => {
+                Opened::Tree(stored.open_tree(found.id).await?)
+            }
             _ => Opened::Disk(stored.open_disk(found.id).await?),
         })
     }

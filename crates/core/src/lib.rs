@@ -3,6 +3,7 @@
 //! SQL. `server` calls [`Service`]; `cairn` makes it and the engine over [`Worker`].
 
 mod agent;
+mod agent_line;
 mod auto_bind;
 mod backup;
 mod binding;
@@ -41,6 +42,7 @@ mod verification;
 mod work;
 
 pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
+pub use agent_line::{Enrolled, NewAgentToken};
 pub use backup::{BackupQuery, BackupView};
 pub use call::Call;
 pub use candidate::ResourceToBind;

@@ -96,6 +96,7 @@ impl Service {
         let mut all = self.ask_inventory(|inventory| inventory.list()).await?;
         let owner = self.owner_of_unnamed_sources().await?;
         all.retain(|protectable| protectable.project.or(owner) == Some(project));
+        all.extend(self.hosts(project).await?);
         Ok(all)
     }
 
@@ -111,7 +112,9 @@ impl Service {
             .await;
         let protectable = match found {
             Err(error) if error.kind() == cairn_types::Kind::NotFound => {
-                return Err(missing().into());
+                let mut hosts = self.hosts(project).await?.into_iter();
+                let host = hosts.find(|host| host.id == id);
+                return Ok(host.ok_or_else(missing)?);
             }
             other => other?,
         };

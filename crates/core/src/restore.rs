@@ -9,11 +9,12 @@ use cairn_meta::{Backup, Tx, Vault};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::tree::is_name;
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, ByteCount, Kind, MemberStatus, OperationLogId,
+    AgentId, BackupId, BackupStatus, BackupStep, ByteCount, Kind, MemberStatus, OperationLogId,
     OperationType, ProjectId, ResourceId, ResourceType, VaultId,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::agent_line::agent_of;
 use crate::operation_log::NewOperation;
 use crate::work::Task;
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
@@ -25,13 +26,15 @@ pub struct RestoreTarget {
     pub volume: Option<ResourceId>,
     /// For a server: the server.
     pub server: Option<ResourceId>,
-    /// For a share: the share, its own or another one of the project.
-    pub share: Option<ResourceId>,
-    /// For a share: the folder below it, which is made if it is not there; the
-    /// share itself, if unset.
+    /// For files: the share or the host, their own or another one of the project.
+    pub files: Option<ResourceId>,
+    /// For files: the folder below the share, or the path on the host, which is made if it is
+    /// not there; the share itself or where the files were, if unset.
     pub folder: Option<String>,
     /// For a server: whether it is started afterwards; started where it is known how, if unset.
     pub power_on: Option<bool>,
+    /// For files: what of the backup, by its path; all of it, if unset.
+    pub path: Option<String>,
     /// For a server: which disk's backup goes onto which disk; each onto its own, if empty.
     pub mappings: Vec<DiskMapping>,
 }
@@ -83,7 +86,9 @@ impl Service {
     ) -> Result<OperationLogId> {
         let resource = self.restorable(caller, id, target).await?;
         let folder = target.folder.as_deref().unwrap_or_default();
-        check_folder(folder)?;
+        check_path("restore.details.destination_path", folder)?;
+        let path = target.path.as_deref().unwrap_or_default();
+        check_path("restore.details.source_path", path)?;
         let protectable = self.own_protectable(caller.project, resource).await?;
         let power = self.power(&protectable, target.power_on).await?;
         let held = match power {
@@ -94,6 +99,7 @@ impl Service {
         let mut tx = self.meta().begin().await?;
         let mut source = source(&mut tx, caller, id).await?;
         let mappings = source.map(&protectable, &target.mappings)?;
+        let agent = source.agent_asked(&protectable, target)?;
         refuse_busy_resource(&mut tx, &source, &mappings).await?;
         if let Some(mapping) = mappings
             .iter()
@@ -119,6 +125,8 @@ impl Service {
             mappings,
             folder: folder.to_owned(),
             power,
+            path: path.trim_matches('/').to_owned(),
+            agent,
         };
         let operation = source.operation(log, protectable);
         self.enqueue(&mut tx, caller, &task, operation).await?;
@@ -206,13 +214,13 @@ impl Service {
         drop(tx);
         let (named, key) = match backup.resource_type {
             ResourceType::Volume => (target.volume, "volume_id"),
-            ResourceType::Turbo => (target.share, "resource_id"),
+            ResourceType::Turbo | ResourceType::NativeServer => (target.files, "resource_id"),
             _ => (target.server, "server_id"),
         };
         match named {
             Some(resource) if resource == backup.resource || elsewhere => Ok(resource),
             // What is not there any more can be put beside what took its place.
-            Some(resource) if backup.resource_type == ResourceType::Turbo => Ok(resource),
+            Some(resource) if has_files(backup.resource_type) => Ok(resource),
             Some(_) => Err(Refusal::RestoreElsewhere.into()),
             None => {
                 let kind = backup.resource_type;
@@ -286,13 +294,32 @@ impl Source {
         let in_place = target.id == self.backup.resource;
         match self.backup.resource_type {
             ResourceType::Volume => map_volume(&self.backup, target, wishes),
-            ResourceType::Turbo => map_share(&self.backup, target, wishes),
+            kind if has_files(kind) => map_files(&self.backup, target, wishes),
             _ if wishes.is_empty() && !in_place => {
                 let text = "mappings: they are needed to restore onto another server";
                 Err(Refusal::Invalid(text.to_owned()).into())
             }
             _ => map_server(&self.children, target, wishes),
         }
+    }
+
+    /// The agent that is to write the files, if they go to a host. Onto a host that they are not
+    /// of they go by a path that somebody has named.
+    fn agent_asked(&self, target: &Protectable, asked: &RestoreTarget) -> Result<Option<AgentId>> {
+        let is_files = has_files(self.backup.resource_type);
+        if !is_files && asked.path.is_some() {
+            let text = "restore.details.source_path: it is for backups of files";
+            return Err(Refusal::Invalid(text.to_owned()).into());
+        }
+        if target.resource_type != ResourceType::NativeServer {
+            return Ok(None);
+        }
+        let own = !self.shared && target.id == self.backup.resource;
+        if !own && asked.folder.is_none() {
+            let text = "restore.details.destination_path is needed to restore onto another host";
+            return Err(Refusal::Invalid(text.to_owned()).into());
+        }
+        Ok(Some(agent_of(target.id)))
     }
 
     fn operation(&self, id: OperationLogId, target: Protectable) -> NewOperation<'_> {
@@ -343,13 +370,18 @@ fn map_volume(
     Ok(vec![own])
 }
 
-/// A share goes where the target says, which must be a share.
-fn map_share(
+/// Whether a backup of such a resource holds files.
+const fn has_files(kind: ResourceType) -> bool {
+    matches!(kind, ResourceType::Turbo | ResourceType::NativeServer)
+}
+
+/// Files go where the target says, which must be a share or a host.
+fn map_files(
     backup: &Backup,
     share: &Protectable,
     wishes: &[DiskMapping],
 ) -> Result<Vec<DiskMapping>> {
-    if share.resource_type != ResourceType::Turbo || !wishes.is_empty() {
+    if !has_files(share.resource_type) || !wishes.is_empty() {
         return Err(Refusal::UnknownMapping.into());
     }
     if share.status != ProtectableStatus::Available {
@@ -362,14 +394,13 @@ fn map_share(
     }])
 }
 
-/// A folder is named by a path that leads downwards only.
-fn check_folder(folder: &str) -> Result<()> {
-    let mut names = folder.split('/').filter(|name| !name.is_empty());
+/// Files are named by a path that leads downwards only.
+fn check_path(key: &str, path: &str) -> Result<()> {
+    let mut names = path.split('/').filter(|name| !name.is_empty());
     if names.all(|name| is_name(name.as_bytes())) {
         return Ok(());
     }
-    let text = "restore.details.destination_path: it leads out of the share";
-    Err(Refusal::Invalid(text.to_owned()).into())
+    Err(Refusal::Invalid(format!("{key}: it leads upwards")).into())
 }
 
 fn map_server(

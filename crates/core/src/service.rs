@@ -6,11 +6,11 @@ use cairn_meta::tasks::{Task as TaskRow, TaskState};
 use cairn_meta::{Meta, Tx};
 use cairn_repo::{Repository, RootKey};
 use cairn_source::Inventory;
-use cairn_types::{Clock, OperationLogId, ProjectId, Timestamp};
+use cairn_types::{AgentId, BackupId, Clock, OperationLogId, ProjectId, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 
 use crate::export::{ExportSettings, Exports};
-use crate::links::Links;
+use crate::links::{Another, Links};
 use crate::operation_log::NewOperation;
 use crate::region::{Regions, ReplicationRules};
 use crate::work::Task;
@@ -88,7 +88,9 @@ pub struct Service {
     /// Turns to hash a password.
     hashing: Arc<Semaphore>,
     /// Connections of other regions.
-    links: Arc<Links>,
+    links: Arc<Links<BackupId>>,
+    /// Connections of agents.
+    agent_links: Arc<Links<AgentId>>,
     /// When the service was made.
     started_at: Timestamp,
     /// Tells the sender of notifications that there may be one.
@@ -100,6 +102,11 @@ pub struct Service {
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
 /// of milliseconds by design, so that many sign-ins at once must wait.
 const HASHES: usize = 2;
+
+/// Connections for replicas that nobody has taken yet, at most.
+const REPLICAS_PARKED_MAX: usize = 64;
+/// Agents that are connected and have nothing to do, at most.
+const AGENTS_PARKED_MAX: usize = 4096;
 
 /// How something ended that was over when it was recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +126,8 @@ impl Service {
             started_at: parts.clock.now(),
             parts: Arc::new(parts),
             hashing: Arc::new(Semaphore::new(HASHES)),
-            links: Arc::default(),
+            links: Arc::new(Links::new(REPLICAS_PARKED_MAX, Another::TakesItsPlace)),
+            agent_links: Arc::new(Links::new(AGENTS_PARKED_MAX, Another::IsForOthers)),
             outbox: Arc::default(),
             exports: Arc::default(),
         }
@@ -172,8 +180,12 @@ impl Service {
         self.parts.replication
     }
 
-    pub(crate) fn links(&self) -> &Links {
+    pub(crate) fn links(&self) -> &Links<BackupId> {
         &self.links
+    }
+
+    pub(crate) fn agent_links(&self) -> &Links<AgentId> {
+        &self.agent_links
     }
 
     pub(crate) fn exports(&self) -> &Exports {

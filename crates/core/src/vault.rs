@@ -346,6 +346,20 @@ impl Service {
         ids: &[ResourceId],
     ) -> Result<Vec<ResourceId>> {
         let mut tx = self.meta().begin().await?;
+        let removed = self.plan_removal(&mut tx, caller, vault, ids).await?;
+        tx.commit().await?;
+        self.wake_engine();
+        Ok(removed)
+    }
+
+    /// Writes that resources are to be taken out of a vault with their backups in it.
+    pub(crate) async fn plan_removal(
+        &self,
+        tx: &mut Tx,
+        caller: &Caller,
+        vault: VaultId,
+        ids: &[ResourceId],
+    ) -> Result<Vec<ResourceId>> {
         let vault = tx
             .lock_vault(caller.project, vault)
             .await?
@@ -371,7 +385,7 @@ impl Service {
             .into());
         }
         for resource in &mut bound {
-            self.mark_for_removal(&mut tx, resource).await?;
+            self.mark_for_removal(tx, resource).await?;
         }
         let listed = bound
             .iter()
@@ -398,9 +412,7 @@ impl Service {
                 resources: listed,
             },
         };
-        self.enqueue(&mut tx, caller, &task, operation).await?;
-        tx.commit().await?;
-        self.wake_engine();
+        self.enqueue(tx, caller, &task, operation).await?;
         Ok(removed)
     }
 

@@ -3,6 +3,7 @@
 mod backup;
 mod collect;
 mod delete;
+mod host;
 mod import;
 mod receive;
 mod repair;
@@ -14,11 +15,14 @@ mod verify;
 use std::sync::Arc;
 
 use cairn_meta::Tx;
-use cairn_meta::tasks::{ONE_AT_A_TIME, RECEIVE, SEND, Task as TaskRow};
+use cairn_meta::tasks::{
+    BACK_UP_HOST, ONE_AT_A_TIME, RECEIVE, RESTORE_HOST, SEND, Task as TaskRow,
+};
 use cairn_source::Inventory;
 use cairn_task::{Failure, Work};
 use cairn_types::{
-    BackupId, Kind, PolicyId, Progress, ProjectId, ReplicationId, ResourceId, VaultId, VerifyLevel,
+    AgentId, BackupId, Kind, PolicyId, Progress, ProjectId, ReplicationId, ResourceId, VaultId,
+    VerifyLevel,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -34,6 +38,13 @@ pub(crate) enum Task {
     BackUp {
         project: ProjectId,
         backup: BackupId,
+        reread_all: bool,
+    },
+    /// Makes the backup of a host, by its agent.
+    BackUpHost {
+        project: ProjectId,
+        backup: BackupId,
+        agent: AgentId,
         reread_all: bool,
     },
     /// Copies one backup of another project, or of another vault.
@@ -81,12 +92,18 @@ pub(crate) enum Task {
         owner: Option<ProjectId>,
         backup: BackupId,
         mappings: Vec<DiskMapping>,
-        /// For a share: the folder below it.
+        /// For files: the folder below the share, or the path on the host.
         #[serde(default)]
         folder: String,
         /// For a server whose power is in our hands: what becomes of it.
         #[serde(default)]
         power: Option<Power>,
+        /// For files: what of the backup; all of it, if empty.
+        #[serde(default)]
+        path: String,
+        /// The agent, if it goes to its host.
+        #[serde(default)]
+        agent: Option<AgentId>,
     },
     /// Deletes a backup.
     DeleteBackup {
@@ -135,12 +152,14 @@ impl Task {
     pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::BackUp { .. } => "back_up",
+            Self::BackUpHost { .. } => BACK_UP_HOST,
             Self::Replicate { .. } => "replicate",
             Self::ReplicateByPolicy { .. } => "replicate_by_policy",
             Self::Send { .. } => SEND,
             Self::Withdraw { .. } => "withdraw",
             Self::Receive { .. } => RECEIVE,
-            Self::Restore { .. } => restore::KIND,
+            Self::Restore { agent: None, .. } => restore::KIND,
+            Self::Restore { agent: Some(_), .. } => RESTORE_HOST,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
             Self::RemoveResources { .. } => "remove_resources",
@@ -159,7 +178,10 @@ impl Task {
 
     const fn steps(&self) -> &'static [&'static str] {
         match self {
-            Self::BackUp { .. } | Self::Replicate { .. } | Self::Receive { .. } => backup::STEPS,
+            Self::BackUp { .. }
+            | Self::BackUpHost { .. }
+            | Self::Replicate { .. }
+            | Self::Receive { .. } => backup::STEPS,
             Self::Send { .. } => send::STEPS,
             Self::Restore { .. } => restore::STEPS,
             Self::ReplicateByPolicy { .. } => &["ask"],
@@ -214,6 +236,22 @@ impl Worker {
             } => {
                 let work = backup::BackUp::of_resource(self, row.id, (project, backup), reread_all);
                 work.run(step, progress).await
+            }
+            Task::BackUpHost {
+                project,
+                backup,
+                agent,
+                reread_all,
+            } => {
+                let host = host::Host {
+                    worker: self,
+                    project,
+                    agent,
+                    asked_at: row.created_at,
+                };
+                let of = (project, backup);
+                let done = host.back_up(row.id, of, reread_all, step, progress);
+                done.await
             }
             Task::Replicate {
                 project,
@@ -270,16 +308,21 @@ impl Worker {
                 mappings,
                 folder,
                 power,
+                path,
+                agent,
             } => {
                 let work = restore::Restore {
                     worker: self,
                     task: row.id,
+                    asked_at: row.created_at,
                     project,
                     owner,
                     backup,
                     mappings: &mappings,
                     folder: &folder,
                     power,
+                    path: &path,
+                    agent,
                 };
                 work.run(step, progress).await
             }
@@ -341,6 +384,12 @@ impl Worker {
                 let work = backup::BackUp::of_resource(self, row.id, (project, backup), reread_all);
                 work.undo(step, why).await
             }
+            Task::BackUpHost {
+                project, backup, ..
+            } => {
+                let work = backup::BackUp::of_resource(self, row.id, (project, backup), false);
+                work.undo(step, why).await
+            }
             Task::Replicate {
                 project,
                 backup,
@@ -388,16 +437,21 @@ impl Worker {
                 mappings,
                 folder,
                 power,
+                path,
+                agent,
             } => {
                 let work = restore::Restore {
                     worker: self,
                     task: row.id,
+                    asked_at: row.created_at,
                     project,
                     owner,
                     backup,
                     mappings: &mappings,
                     folder: &folder,
                     power,
+                    path: &path,
+                    agent,
                 };
                 work.undo(step).await
             }
@@ -457,7 +511,8 @@ impl Work for Worker {
             return Ok(());
         };
         let mut failure = failure(row, &error);
-        if row.kind == restore::KIND && progress.done() > 0 {
+        let restores = [restore::KIND, RESTORE_HOST].contains(&row.kind.as_str());
+        if restores && progress.done() > 0 {
             failure.text.push_str(restore::MIXTURE);
         }
         if row.kind == restore::KIND && restore::has_turned_off(&self.service, row.id).await {

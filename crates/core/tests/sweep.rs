@@ -102,7 +102,7 @@ async fn restore(world: &World, backup: BackupId, sabotage: Option<Sabotage>) ->
             ..Default::default()
         },
         ResourceType::Turbo => RestoreTarget {
-            share: Some(view.backup.resource),
+            files: Some(view.backup.resource),
             ..Default::default()
         },
         _ => RestoreTarget {

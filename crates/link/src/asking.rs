@@ -135,6 +135,19 @@ impl Line {
         *self.shared.lock() = None;
     }
 
+    /// Waits until there is no connection, as far as is known.
+    pub async fn lost(&self) {
+        loop {
+            let changed = self.shared.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.is_live() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Whether there is a connection, as far as is known.
     pub fn is_live(&self) -> bool {
         self.shared.live().is_some()
@@ -207,7 +220,10 @@ impl Shared {
                         return Err(Error::Elsewhere { kind, text });
                     }
                     Ok(answer) => return Ok(answer),
-                    Err(_) => live.talk.end(),
+                    Err(_) => {
+                        live.talk.end();
+                        self.changed.notify_waiters();
+                    }
                 }
             }
             Err(Error::Lost(None))

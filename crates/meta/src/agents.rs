@@ -33,6 +33,23 @@ pub struct Agent {
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+    /// What it proves by who it is, sealed, if it connects to the server.
+    pub sealed_secret: Option<String>,
+}
+
+/// What lets one agent enrol, once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentToken {
+    /// Its id.
+    pub id: String,
+    /// The project that the agent will belong to.
+    pub project: ProjectId,
+    /// What whoever has the token knows, sealed.
+    pub sealed_secret: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it can be used.
+    pub expires_at: Timestamp,
 }
 
 /// A path that an agent backs up.
@@ -74,6 +91,19 @@ impl FromRow for Agent {
             last_active_at: row.time("last_active_at")?,
             created_at: row.time("created_at")?,
             updated_at: row.time("updated_at")?,
+            sealed_secret: row.optional_text("sealed_secret")?,
+        })
+    }
+}
+
+impl FromRow for AgentToken {
+    fn from_row(row: &AnyRow) -> Result<Self> {
+        Ok(Self {
+            id: row.text("id")?,
+            project: row.parsed("project_id")?,
+            sealed_secret: row.text("sealed_secret")?,
+            created_at: row.time("created_at")?,
+            expires_at: row.time("expires_at")?,
         })
     }
 }
@@ -117,6 +147,7 @@ impl Tx {
             ("last_active_at", agent.last_active_at.into()),
             ("created_at", agent.created_at.into()),
             ("updated_at", agent.updated_at.into()),
+            ("sealed_secret", optional(agent.sealed_secret.as_ref())),
         ];
         insert(self, "agents", columns).await
     }
@@ -141,7 +172,9 @@ impl Tx {
             .push(", last_active_at = ")
             .bind(agent.last_active_at)
             .push(", updated_at = ")
-            .bind(agent.updated_at);
+            .bind(agent.updated_at)
+            .push(", sealed_secret = ")
+            .bind(optional(agent.sealed_secret.as_ref()));
         statement
             .equals("project_id", Some(agent.project))
             .equals("agent_id", Some(agent.id));
@@ -183,6 +216,70 @@ impl Tx {
             .equals("agent_id", Some(agent));
         statement.push(" ").push(lock);
         statement.one(self).await
+    }
+
+    /// The agents that connect to the server: those of a project, or the one of this id,
+    /// whosever it is.
+    pub async fn enrolled_agents(
+        &mut self,
+        project: Option<ProjectId>,
+        agent: Option<AgentId>,
+    ) -> Result<Vec<Agent>> {
+        let mut statement = Statement::new("SELECT * FROM agents");
+        statement
+            .equals("project_id", project)
+            .equals("agent_id", agent)
+            .condition("sealed_secret IS NOT NULL")
+            .push(" ORDER BY created_at, agent_id");
+        statement.all(self).await
+    }
+
+    /// The agents in a state that connect to the server and were last heard of before this.
+    pub async fn silent_agents(&mut self, status: &str, before: Timestamp) -> Result<Vec<Agent>> {
+        let mut statement = Statement::new("SELECT * FROM agents");
+        statement
+            .equals("status", Some(status))
+            .condition("sealed_secret IS NOT NULL AND last_active_at < ")
+            .bind(before);
+        statement.all(self).await
+    }
+
+    /// Adds a token.
+    pub async fn insert_agent_token(&mut self, token: &AgentToken) -> Result<()> {
+        let columns = [
+            ("id", text(&token.id)),
+            ("project_id", text(token.project)),
+            ("sealed_secret", text(&token.sealed_secret)),
+            ("created_at", token.created_at.into()),
+            ("expires_at", token.expires_at.into()),
+        ];
+        insert(self, "agent_tokens", columns).await
+    }
+
+    /// The token of this id, for a transaction that goes on to use it up.
+    pub async fn lock_agent_token(&mut self, id: &str) -> Result<Option<AgentToken>> {
+        let lock = self.row_lock();
+        let mut statement = Statement::new("SELECT * FROM agent_tokens");
+        statement.equals("id", Some(id)).push(" ").push(lock);
+        statement.one(self).await
+    }
+
+    /// Removes a token.
+    pub async fn remove_agent_token(&mut self, id: &str) -> Result<()> {
+        let mut statement = Statement::new("DELETE FROM agent_tokens");
+        statement.equals("id", Some(id));
+        statement.run(self).await?;
+        Ok(())
+    }
+
+    /// Removes the tokens that can be used no more, and counts those that a project has left.
+    pub async fn count_agent_tokens(&mut self, project: ProjectId, now: Timestamp) -> Result<u64> {
+        let mut statement = Statement::new("DELETE FROM agent_tokens");
+        statement.condition("expires_at <= ").bind(now);
+        statement.run(self).await?;
+        let mut statement = Statement::new("SELECT COUNT(*) FROM agent_tokens");
+        statement.equals("project_id", Some(project));
+        Ok(statement.number(self).await?.unsigned_abs())
     }
 
     /// A page of a project's agents, newest first, and how many match in all.

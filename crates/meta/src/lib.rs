@@ -33,7 +33,7 @@ mod usage;
 mod vaults;
 mod verifications;
 
-pub use agents::{Agent, AgentFilter, AgentPath};
+pub use agents::{Agent, AgentFilter, AgentPath, AgentToken};
 pub use backups::{Backup, BackupFilter, BackupScope};
 pub use calls::KeptAnswer;
 pub use checkpoints::{Checkpoint, SkipReason, Skipped};

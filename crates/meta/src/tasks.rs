@@ -12,13 +12,17 @@ use crate::{Result, Tx};
 /// reads all that there is and has time.
 pub const ONE_AT_A_TIME: &str = "verify";
 
-/// The kinds of work that wait for another region: they have places of their own, so
-/// that they take none from what is done here, and of each kind so many go on at a time.
-pub const DISTANT: [&str; 2] = [SEND, RECEIVE];
+/// The kinds of work that wait for another region or for a host: they have places of their
+/// own, so that they take none from what is done here, and of each kind so many go on at a time.
+pub const DISTANT: [&str; 4] = [SEND, RECEIVE, BACK_UP_HOST, RESTORE_HOST];
 /// Work that answers another region.
 pub const SEND: &str = "send";
 /// Work that asks another region.
 pub const RECEIVE: &str = "receive";
+/// Work that reads a host by its agent.
+pub const BACK_UP_HOST: &str = "back_up_host";
+/// Work that writes to a host by its agent.
+pub const RESTORE_HOST: &str = "restore_host";
 /// Tasks of each kind in [`DISTANT`] that are at work at a time, in all.
 pub const DISTANT_AT_A_TIME: i64 = 2;
 

@@ -157,7 +157,7 @@ fn resource_type(operation: Operation) -> &'static str {
     match operation.spec().group {
         Group::Policy | Group::OrganizationPolicy => "policy",
         Group::Backup | Group::Member | Group::Replica | Group::Export | Group::File => "backup",
-        Group::Agent => "agent",
+        Group::Agent | Group::AgentLine => "agent",
         Group::Notification => "notification_target",
         Group::Replication | Group::Import => match operation {
             Operation::CopyBackup | Operation::ImportBackup => "backup",

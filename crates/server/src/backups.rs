@@ -118,12 +118,17 @@ pub(crate) async fn restore(
     let id = id(request)?;
     let body: RestoreBackupRequest = request.json()?;
     let mappings = body.restore.mappings.unwrap_or_default().into_iter();
+    let (folder, path) = match body.restore.details {
+        Some(details) => (details.destination_path, details.source_path),
+        None => (None, None),
+    };
     let target = RestoreTarget {
         volume: body.restore.volume_id,
         server: body.restore.server_id.or(body.restore.resource_id),
-        share: body.restore.resource_id,
-        folder: body.restore.details.map(|details| details.destination_path),
         power_on: body.restore.power_on,
+        files: body.restore.resource_id,
+        folder,
+        path,
         mappings: mappings
             .map(|mapping| DiskMapping {
                 backup: mapping.backup_id,

@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
-    App, agents, backups, bindings, checkpoints, exports, files, lookups, members, metadata,
-    notifications, operation_logs, orders, organization_policies, policies, protectables, replicas,
-    replications, retention, sync, tags, usage, vaults, verifications,
+    App, agent_lines, agents, backups, bindings, checkpoints, exports, files, lookups, members,
+    metadata, notifications, operation_logs, orders, organization_policies, policies, protectables,
+    replicas, replications, retention, sync, tags, usage, vaults, verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -25,6 +25,7 @@ macro_rules! calls {
         without_body { $( $empty:ident: $empty_handler:path, ($($empty_argument:ident),+); )+ }
         by_itself { $( $own:ident: $own_handler:path, ($($own_argument:ident),+); )+ }
         to_anybody { $( $public:ident: $public_handler:path, ($($public_argument:ident),+); )+ }
+        to_anybody_by_itself { $( $open:ident: $open_handler:path, ($($open_argument:ident),+); )+ }
     ) => {
         /// Has an operation carried out for somebody who may ask for it.
         pub(crate) async fn call(
@@ -42,7 +43,7 @@ macro_rules! calls {
                     Ok(status(operation).into_response())
                 } )+
                 $( Operation::$own => $own_handler($($own_argument),+).await, )+
-                $( Operation::$public )|+ => tell_anybody($app, operation, $request).await,
+                $( Operation::$public )|+ $( | Operation::$open )+ => tell_anybody($app, operation, $request).await,
             }
         }
 
@@ -56,6 +57,7 @@ macro_rules! calls {
                 $( Operation::$public => {
                     answer(operation, $public_handler($($public_argument),+).await?)
                 } )+
+                $( Operation::$open => $open_handler($($open_argument),+).await, )+
                 _ => Err(Failure::code(ErrorCode::BadCredentials)),
             }
         }
@@ -163,6 +165,7 @@ calls! {
         CancelOpLog: operation_logs::cancel, (app, caller, request);
         AnnounceReplica: replicas::announce, (app, caller, request);
         ShowReplica: replicas::show, (app, caller, request);
+        CreateAgentToken: agent_lines::create_token, (app, caller, request);
 
         ListNotificationTargets: notifications::list_targets, (app, caller);
         CreateNotificationTarget: notifications::create_target, (app, caller, request);
@@ -194,6 +197,10 @@ calls! {
     to_anybody {
         ListApiVersions: lookups::versions, (app);
         ShowApiVersion: lookups::version, (app, request);
+        EnrolAgent: agent_lines::enrol, (app, request);
+    }
+    to_anybody_by_itself {
+        ConnectAgent: agent_lines::connect, (app, request);
     }
 }
 

@@ -2,6 +2,7 @@
 //! translation between wire and service. Every handler is parse, one call,
 //! convert; the rules are in `core`, the wire's spelling in `api`.
 
+mod agent_lines;
 mod agents;
 mod app;
 mod audit;

@@ -79,5 +79,6 @@ const fn resource_type(kind: ProtectableType) -> ResourceType {
         ProtectableType::Disk => ResourceType::Volume,
         ProtectableType::Turbo => ResourceType::Turbo,
         ProtectableType::Workspace | ProtectableType::WorkspaceV2 => ResourceType::Desktop,
+        ProtectableType::Native => ResourceType::NativeServer,
     }
 }

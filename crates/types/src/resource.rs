@@ -42,7 +42,8 @@ named! {
 
 impl ObjectType {
     /// Whether a vault of this type takes resources of type `resource`.
-    /// Source: the resource types that the vault resource of the Terraform provider maps.
+    /// Source: the resource types that the vault resource of the Terraform provider maps. That a
+    /// vault of files takes hosts with an agent is Cairn's.
     pub const fn accepts(self, resource: ResourceType) -> bool {
         match self {
             Self::Server => {
@@ -54,7 +55,8 @@ impl ObjectType {
             Self::Disk => matches!(resource, ResourceType::Volume),
             Self::Turbo => matches!(resource, ResourceType::Turbo),
             Self::Workspace => matches!(resource, ResourceType::Desktop),
-            Self::Vmware | Self::Rds | Self::File => false,
+            Self::File => matches!(resource, ResourceType::NativeServer),
+            Self::Vmware | Self::Rds => false,
         }
     }
 }

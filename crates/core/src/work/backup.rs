@@ -31,6 +31,8 @@ const APP_CONSISTENT: &str = "app_consistent";
 type OpenDisks = HashMap<ResourceId, Arc<dyn DiskReader>>;
 
 pub(super) const STEPS: &[&str] = &["begin", "write disks", "acknowledge"];
+/// The step in which bytes move.
+pub(super) const WRITING: usize = 1;
 
 pub(super) struct BackUp<'a> {
     pub(super) worker: &'a Worker,
@@ -52,6 +54,11 @@ enum From<'a> {
     Region(Option<Line>),
     /// A backup of another site.
     External(&'a StoredBackup),
+    /// The files of a host, while there is a line to its agent.
+    Host {
+        files: Option<Arc<dyn TreeReader>>,
+        reread_all: bool,
+    },
 }
 
 impl<'a> BackUp<'a> {
@@ -125,6 +132,23 @@ impl<'a> BackUp<'a> {
         }
     }
 
+    /// The work of making a backup of a host, whose files are read by the line to its agent.
+    pub(super) fn of_host(
+        worker: &'a Worker,
+        task: OperationLogId,
+        (project, backup): (ProjectId, BackupId),
+        (files, reread_all): (Option<Arc<dyn TreeReader>>, bool),
+    ) -> Self {
+        let from = From::Host { files, reread_all };
+        Self {
+            worker,
+            task,
+            project,
+            backup,
+            from,
+        }
+    }
+
     pub(super) async fn run(&self, step: usize, progress: &Arc<Progress>) -> Result<()> {
         match step {
             0 => self.begin().await,
@@ -158,7 +182,7 @@ impl<'a> BackUp<'a> {
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
         // What comes over a line takes as long as the line does: nobody waits for that.
         let _turn = match self.from {
-            From::Region(_) => None,
+            From::Region(_) | From::Host { .. } => None,
             _ => Some(self.worker.turn_to_move_bytes(progress).await?),
         };
         let service = &self.worker.service;
@@ -176,7 +200,7 @@ impl<'a> BackUp<'a> {
                     .write_disk(&repository, &backup, &vault_name, None, progress)
                     .await;
             }
-            ResourceType::Turbo => {
+            ResourceType::Turbo | ResourceType::NativeServer => {
                 return self
                     .write_tree(&repository, &backup, &vault_name, progress)
                     .await;
@@ -241,6 +265,7 @@ impl<'a> BackUp<'a> {
                 (base, line.open_disk(backup.resource).await?, false)
             }
             From::External(theirs) => (None, open_part(theirs, backup.resource).await?, true),
+            From::Host { .. } => return Err(Refusal::NotADiskBackup.into()),
         };
         // What is lost of an earlier backup may be what has not changed since.
         let reread_all = reread_all || self.is_hurt(backup.resource).await?;
@@ -379,6 +404,12 @@ impl<'a> BackUp<'a> {
             From::External(theirs) => {
                 let reader = theirs.open_tree(theirs.listed().info.id).await?;
                 (None, reader, true)
+            }
+            From::Host { files, reread_all } => {
+                let files = files.as_ref().ok_or(cairn_link::Error::Lost(None))?;
+                let base = self.base(repository, backup.resource).await?;
+                let reread_all = *reread_all || self.is_hurt(backup.resource).await?;
+                (base, Arc::clone(files), reread_all)
             }
             From::Backup(..) | From::Region(_) => {
                 return Err(Refusal::NotAServerBackup.into());

@@ -3,20 +3,16 @@
 //! over as many connections as it takes, and is put aside while there is none.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use cairn_link::{ChunkKeys, Line};
+use cairn_link::Line;
 use cairn_meta::ReplicationView;
 use cairn_task::Failure;
-use cairn_types::{BackupId, BackupStatus, Kind, OperationLogId, Progress, ProjectId};
+use cairn_types::{BackupId, BackupStatus, OperationLogId, Progress, ProjectId};
 
 use super::Worker;
 use super::backup::BackUp;
-use crate::links::News;
 use crate::{Error, Refusal, Result, Service};
 
-/// How long a place is held while there is no connection: a short cut costs nothing.
-const HOLDING: Duration = Duration::from_secs(60);
 /// Behind a start of the server, sources have so long to come back.
 const START_SECONDS: i64 = 600;
 
@@ -103,39 +99,13 @@ impl<'a> Receive<'a> {
 
     async fn receive(&self, progress: &Arc<Progress>) -> Result<()> {
         let repository = self.service().repository().project(self.project).await?;
-        let keys = ChunkKeys {
-            block: repository.block_key(),
-            cut_seed: repository.cut_seed(),
-        };
-        let line = Line::new(HOLDING, Arc::clone(progress));
-        let work = self.work(Some(line.clone()));
-        let done = tokio::select! {
-            done = work.run(1, progress) => done,
-            ended = self.attach_all(&line, &keys) => ended,
-        };
-        let lost = !line.is_live();
-        line.close();
-        match done {
-            Err(_) if progress.is_cancelled() => Err(Error::Cancelled),
-            Err(error) if lost && error.kind() == Kind::Transient => {
-                tracing::info!(backup.id = %self.backup, %error, "A replica waits for its source.");
-                self.put_aside().await
-            }
-            done => done,
-        }
-    }
-
-    /// Hands every connection that comes to the line; ends when none is to come any more.
-    async fn attach_all(&self, line: &Line, keys: &ChunkKeys) -> Result<()> {
-        loop {
-            match self.service().links().news_of(self.backup).await {
-                News::Connected(connection) => {
-                    if let Err(error) = line.attach(connection, keys).await {
-                        tracing::info!(%error, "a connection from another region was lost at once");
-                    }
-                }
-                News::GivenUp => return Err(Error::GivenUp),
-            }
+        let links = self.service().links();
+        let done = links.over_line(self.backup, &repository, progress, async |line| {
+            self.work(Some(line.clone())).run(1, progress).await
+        });
+        match done.await? {
+            true => Ok(()),
+            false => self.put_aside().await,
         }
     }
 

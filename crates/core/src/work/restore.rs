@@ -3,10 +3,15 @@
 
 use std::sync::Arc;
 
+use cairn_link::Target;
 use cairn_repo::{RestoreTree, StoredBackup};
-use cairn_types::{BackupId, BackupStep, MemberStatus, OperationLogId, Progress, ProjectId};
+use cairn_types::tree::{EntryKind, TreeReader, TreeWriter};
+use cairn_types::{
+    AgentId, BackupId, BackupStep, MemberStatus, OperationLogId, Progress, ProjectId, Timestamp,
+};
 
 use super::Worker;
+use super::host::Host;
 use crate::restore::{DiskMapping, Power, is_from_elsewhere};
 use crate::{Error, Refusal, Result, Service};
 
@@ -26,10 +31,16 @@ pub(super) struct Restore<'a> {
     pub(super) owner: Option<ProjectId>,
     pub(super) backup: BackupId,
     pub(super) mappings: &'a [DiskMapping],
-    /// For a share: the folder below it.
+    /// For files: the folder below the share, or the path on the host.
     pub(super) folder: &'a str,
     /// For a server whose power is in our hands: what becomes of it.
     pub(super) power: Option<Power>,
+    /// For files: what of the backup; all of it, if empty.
+    pub(super) path: &'a str,
+    /// The agent, if it goes to its host.
+    pub(super) agent: Option<AgentId>,
+    /// When it was asked for.
+    pub(super) asked_at: Timestamp,
 }
 
 impl Restore<'_> {
@@ -81,6 +92,9 @@ impl Restore<'_> {
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
+        if let Some(agent) = self.agent {
+            return self.write_to_host(agent, progress).await;
+        }
         let _turn = self.worker.turn_to_move_bytes(progress).await?;
         let made_here = self.is_made_here().await?;
         for mapping in self.mappings {
@@ -132,17 +146,50 @@ impl Restore<'_> {
         let open = move || inventory.open_share_writer(share, &folder);
         let target = tokio::task::spawn_blocking(open).await;
         let target = target.map_err(|_| Error::Panicked { what: "a source" })??;
+        let target = Arc::new(target);
+        self.write_files(source, mapping.backup, target, progress)
+            .await
+    }
+
+    /// Writes files by the line to an agent.
+    async fn write_to_host(&self, agent: AgentId, progress: &Arc<Progress>) -> Result<()> {
+        let host = Host {
+            worker: self.worker,
+            project: self.project,
+            agent,
+            asked_at: self.asked_at,
+        };
+        let source = self.open(self.backup).await?;
+        let path = match self.folder {
+            "" => in_place(&source, self.backup, self.path).await?,
+            folder => format!("/{}", folder.trim_matches('/')),
+        };
+        host.over_line(progress, async |line| {
+            let target = line.open_tree_writer(Target { path });
+            self.write_files(&source, self.backup, target, progress)
+                .await
+        })
+        .await
+    }
+
+    async fn write_files(
+        &self,
+        source: &StoredBackup,
+        backup: BackupId,
+        target: Arc<dyn TreeWriter>,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
         let job = RestoreTree {
-            backup: mapping.backup,
-            path: Vec::new(),
-            target: Arc::new(target),
+            backup,
+            path: self.path.as_bytes().to_vec(),
+            target,
             progress: Arc::clone(progress),
         };
         let restored = source.restore_tree(job).await?;
         if restored.problems > 0 {
             let first = restored.listed.first().map(|problem| problem.to_string());
             tracing::warn!(
-                backup.id = %mapping.backup,
+                backup.id = %backup,
                 entries = restored.problems,
                 first,
                 "Entries were restored without their owner, mode, times or attributes."
@@ -217,4 +264,33 @@ pub(super) async fn has_turned_off(service: &Service, task: OperationLogId) -> b
         Ok(mut tx) => tx.was_running(task).await.unwrap_or(false),
         Err(_) => false,
     }
+}
+
+/// Where on its host a path of a backup was: what is in a directory goes there again, and anything
+/// else into the directory that it was in.
+async fn in_place(source: &StoredBackup, backup: BackupId, path: &str) -> Result<String> {
+    let tree = source.open_tree(backup).await?;
+    let path = path.to_owned();
+    let looking = tokio::task::spawn_blocking(move || {
+        let is_directory = kind_of(&*tree, &path)? == EntryKind::Directory;
+        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+        let chosen = if is_directory { &path } else { above };
+        Ok(format!("/{chosen}"))
+    });
+    let found = looking.await;
+    found.map_err(|_| Error::Panicked { what: "a tree" })?
+}
+
+fn kind_of(tree: &dyn TreeReader, path: &str) -> Result<EntryKind> {
+    let missing = |_| Error::from(Refusal::FileNotFound);
+    let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
+    let mut directory = tree.root().map_err(missing)?;
+    while let Some(name) = names.next() {
+        if names.peek().is_none() {
+            let found = directory.metadata_of(name.as_bytes()).map_err(missing)?;
+            return Ok(found.kind);
+        }
+        directory = directory.directory(name.as_bytes()).map_err(missing)?;
+    }
+    Ok(EntryKind::Directory)
 }

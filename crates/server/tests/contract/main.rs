@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod agent_lines;
 mod agents;
 mod audit;
 mod client;

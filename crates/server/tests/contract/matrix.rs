@@ -222,6 +222,7 @@ impl Client {
             Op::CreatePolicy => Case::new([], policy()),
             Op::CreateOrganizationPolicy => Case::new([], organization_policy()),
             Op::CreateNotificationTarget => Case::new([], notification_target()),
+            Op::CreateAgentToken => Case::new([], json!({ "agent_token": { "hours": 2 } })),
             Op::RegisterAgent => Case::new([], agent(&Uuid::new_v4().to_string())),
             Op::ListProtectable => Case::plain(["disk"]),
             Op::ShowProtectable => {
@@ -711,7 +712,11 @@ async fn check(operation: Operation) {
 fn answers_anybody(operation: Op) -> bool {
     matches!(
         operation,
-        Op::RegisterAgent | Op::ImportBackup | Op::CheckAgent | Op::ShowDomain
+        Op::RegisterAgent
+            | Op::CreateAgentToken
+            | Op::ImportBackup
+            | Op::CheckAgent
+            | Op::ShowDomain
     )
 }
 
@@ -720,10 +725,13 @@ macro_rules! rows {
         $(
             #[tokio::test]
             async fn $name() {
-                // A connection is made by a signature over a real one: `replicas.rs`. No disk
-                // here holds files: `tests/test_files.py`.
+                // A connection is made by a signature over a real one: `replicas.rs`; an agent says
+                // who it is in another way: `agent_lines.rs`. No disk here holds files:
+                // `tests/test_files.py`.
                 let of_group = |operation: &&Operation| {
-                    let elsewhere = matches!(operation, Op::ConnectReplica | Op::ConnectExport)
+                    let connects = [Op::ConnectReplica, Op::ConnectExport, Op::ConnectAgent];
+                    let elsewhere = connects.contains(operation)
+                        || **operation == Op::EnrolAgent
                         || operation.spec().group == Group::File;
                     matches!(operation.spec().group, $groups) && !elsewhere
                 };
@@ -752,7 +760,7 @@ rows! {
     replicas_by_everybody: Group::Replica,
     notifications_by_everybody: Group::Notification,
     exports_by_everybody: Group::Export | Group::File,
-    agents_by_everybody: Group::Agent | Group::AppConsistency | Group::Protectable,
+    agents_by_everybody: Group::Agent | Group::AgentLine | Group::AppConsistency | Group::Protectable,
     orders_by_everybody: Group::Order | Group::Migration,
     lookups_by_everybody: Group::StorageUsage | Group::Feature | Group::Lookup | Group::Version,
 }
