@@ -14,6 +14,14 @@
 //! Source: POSIX.1-2024, `pax`, "ustar Interchange Format" and "pax Extended Header"; the
 //! manual of GNU tar, "Storing Sparse Files"; `star(5)` for the records of extended attributes.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::single_range_in_vec_init,
+        reason = "a file of one part is told by one range"
+    )
+)]
+
 mod acl;
 mod block;
 mod entry;

@@ -9,7 +9,7 @@ use crate::block::{BLOCK_BYTES, Block, padding};
 use crate::entry::{Content, Entry, is_entry_name};
 use crate::error::{Error, Result};
 use crate::pax::{self, PAX_BYTES_MAX};
-use crate::sparse;
+use crate::sparse::{self, MapError};
 use crate::write::XATTR;
 
 /// Bytes that are skipped at a time.
@@ -207,10 +207,13 @@ impl<R: Read> Reader<R> {
             from.read_exact(&mut block)?;
             Ok(block)
         });
-        let (ranges, taken) = read.map_err(Error::Read)?.map_err(|why| damaged(at, why))?;
-        self.at += taken;
+        let sparse::Map { ranges, bytes } = read.map_err(|error| match error {
+            MapError::Read(source) => Error::Read(source),
+            MapError::Wrong(why) => damaged(at, why),
+        })?;
+        self.at += bytes;
         let data: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        if taken.checked_add(data) != Some(stored) {
+        if bytes.checked_add(data) != Some(stored) {
             return Err(damaged(at, "a file is not as long as its parts"));
         }
         self.left = data;

@@ -70,63 +70,82 @@ pub(crate) fn write_map(ranges: &[Range<u64>], size_bytes: u64) -> Vec<u8> {
     map
 }
 
-/// A map and the bytes that it takes, filled up to a block; `Err` what is wrong with it, or
-/// that it does not come.
+/// A map that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Map {
+    pub ranges: Vec<Range<u64>>,
+    /// Bytes that it takes, filled up to a block.
+    pub bytes: u64,
+}
+
+/// Why a map cannot be read.
+#[derive(Debug)]
+pub(crate) enum MapError {
+    /// It does not come.
+    Read(io::Error),
+    /// It is none.
+    Wrong(&'static str),
+}
+
+/// Reads the map of a file that is so long with its holes.
 pub(crate) fn read_map(
     size_bytes: u64,
-    mut next_block: impl FnMut() -> io::Result<[u8; BLOCK_BYTES]>,
-) -> io::Result<Result<(Vec<Range<u64>>, u64), &'static str>> {
+    next_block: impl FnMut() -> io::Result<[u8; BLOCK_BYTES]>,
+) -> Result<Map, MapError> {
     let mut lines = Lines {
+        next_block,
         block: [0; BLOCK_BYTES],
         at: BLOCK_BYTES,
         taken: 0,
     };
-    let mut line = || lines.number(&mut next_block);
-    let Some(count) = line()?.filter(|count| *count <= RANGES_MAX as u64 + 1) else {
-        return Ok(Err("a file has an impossible number of parts"));
-    };
+    let count = lines.number()?;
+    if count > RANGES_MAX as u64 + 1 {
+        return Err(MapError::Wrong("a file has too many parts"));
+    }
     let mut ranges = Vec::new();
     let mut end = 0;
     for _ in 0..count {
-        let (start, length) = (line()?, line()?);
-        let part = start
-            .zip(length)
-            .and_then(|(start, length)| Some(start..start.checked_add(length)?));
-        let Some(part) = part.filter(|part| part.start >= end && part.end <= size_bytes) else {
-            return Ok(Err("a part of a file lies outside of it"));
-        };
+        let (start, length) = (lines.number()?, lines.number()?);
+        let part = start..start.saturating_add(length);
+        if part.start < end || part.end > size_bytes {
+            return Err(MapError::Wrong("a part of a file lies outside of it"));
+        }
         end = part.end;
         if !part.is_empty() {
             ranges.push(part);
         }
     }
-    Ok(Ok((ranges, lines.taken)))
+    let bytes = lines.taken;
+    Ok(Map { ranges, bytes })
 }
 
-struct Lines {
+struct Lines<F> {
+    next_block: F,
     block: [u8; BLOCK_BYTES],
     at: usize,
     taken: u64,
 }
 
-impl Lines {
-    /// The number in the next line; nothing, if it is none.
-    fn number(
-        &mut self,
-        next_block: &mut impl FnMut() -> io::Result<[u8; BLOCK_BYTES]>,
-    ) -> io::Result<Option<u64>> {
+impl<F: FnMut() -> io::Result<[u8; BLOCK_BYTES]>> Lines<F> {
+    /// The number in the next line.
+    fn number(&mut self) -> Result<u64, MapError> {
         let mut line = Vec::new();
         loop {
             if self.at == BLOCK_BYTES {
-                self.block = next_block()?;
+                self.block = (self.next_block)().map_err(MapError::Read)?;
                 self.taken += BLOCK_BYTES as u64;
                 self.at = 0;
             }
             let byte = self.block[self.at];
             self.at += 1;
             match byte {
-                b'\n' => return Ok(number(&line)),
-                _ if line.len() == LINE_BYTES_MAX => return Ok(None),
+                b'\n' => {
+                    return number(&line)
+                        .ok_or(MapError::Wrong("a map has a line without a number"));
+                }
+                _ if line.len() == LINE_BYTES_MAX => {
+                    return Err(MapError::Wrong("a map has too long a line"));
+                }
                 byte => line.push(byte),
             }
         }
@@ -137,14 +156,13 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn read(map: &[u8], size: u64) -> Result<(Vec<Range<u64>>, u64), &'static str> {
+    fn read(map: &[u8], size: u64) -> Result<Map, MapError> {
         let mut blocks = map.chunks_exact(BLOCK_BYTES);
         let next = || {
-            blocks
-                .next()
-                .map_or(Ok([0; 512]), |b| Ok(b.try_into().unwrap()))
+            let block = blocks.next();
+            block.map_or(Ok([0; 512]), |block| Ok(block.try_into().unwrap()))
         };
-        read_map(size, next).unwrap()
+        read_map(size, next)
     }
 
     #[test]
@@ -158,7 +176,8 @@ mod tests {
         ] {
             let map = write_map(&ranges, size);
             assert_eq!(map.len() % BLOCK_BYTES, 0);
-            assert_eq!(read(&map, size), Ok((ranges, map.len() as u64)));
+            let bytes = map.len() as u64;
+            assert_eq!(read(&map, size).unwrap(), Map { ranges, bytes });
         }
         assert_eq!(&write_map(&[0..5], 10)[..13], b"2\n0\n5\n10\n0\n\0\0");
     }
