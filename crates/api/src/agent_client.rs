@@ -8,7 +8,7 @@ use reqwest::{Response, Url};
 use crate::agent_line::{
     ENROLMENTS_PATH, EnrolAgentRequest, EnrolAgentResponse, PROTOCOL, connection_path,
 };
-use crate::client::{Error, Result, connector, service_error};
+use crate::client::{Connector, Error, REQUEST_TIMEOUT, Result, service_error};
 use crate::parse_body;
 use crate::replica::KEY_HEADER;
 
@@ -27,7 +27,9 @@ impl AgentClient {
     ///
     /// Errors: `Invalid` it is no address.
     pub fn new(address: &str) -> Result<Self> {
-        let (http, endpoint, _) = connector(address)?;
+        let connector = Connector::new(address)?;
+        let http = connector.client(|http| http.timeout(REQUEST_TIMEOUT))?;
+        let endpoint = connector.endpoint;
         Ok(Self { http, endpoint })
     }
 

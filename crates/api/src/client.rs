@@ -4,6 +4,8 @@
 //! redirect (a signature is good for one address only). Trying again is up to
 //! the caller, by [`Error::kind`].
 
+mod download;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,8 @@ use crate::verification::{
     StartVerificationResponse,
 };
 use crate::{Credentials, ErrorBody, Operation, ProtectableType, query, sign};
+
+pub use download::{Download, SILENCE_TIMEOUT};
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -108,6 +112,9 @@ pub enum Error {
     /// The server does not do what a connection takes.
     #[error("the server opens no connection of that sort")]
     NoConnection,
+    /// The server does not say what bytes it sends.
+    #[error("the server's answer is no download")]
+    NoDownload,
     /// The endpoint is no address.
     #[error("the endpoint {endpoint:?} is no http or https address")]
     Endpoint {
@@ -166,6 +173,7 @@ impl Error {
             }
             Self::Endpoint { .. }
             | Self::NoConnection
+            | Self::NoDownload
             | Self::AccessKey
             | Self::ProjectId
             | Self::CredentialsMissing { .. }
@@ -175,30 +183,46 @@ impl Error {
     }
 }
 
-/// What connects to a server, its address, and the header Host for that.
-pub(crate) fn connector(address: &str) -> Result<(reqwest::Client, Url, HeaderValue)> {
-    let wrong = || Error::Endpoint {
-        endpoint: address.to_owned(),
-    };
-    let endpoint = Url::parse(address).map_err(|_| wrong())?;
-    let host = match (endpoint.scheme(), endpoint.host_str(), endpoint.port()) {
-        ("http" | "https", Some(host), None) => host.to_owned(),
-        ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
-        _ => return Err(wrong()),
-    };
-    let host = HeaderValue::from_str(&host).map_err(|_| wrong())?;
-    // HTTP/1.1 alone: the signature covers the header Host, which HTTP/2 does not have.
-    let mut http = reqwest::Client::builder()
-        .http1_only()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")));
-    if is_loopback(&endpoint) {
-        // No proxy can reach this machine's own address.
-        http = http.no_proxy();
+/// The address of a server, and how to connect to it.
+pub(crate) struct Connector {
+    pub(crate) endpoint: Url,
+    /// What requests name in the header Host.
+    pub(crate) host: HeaderValue,
+}
+
+impl Connector {
+    /// Errors: `Endpoint` it is no address.
+    pub(crate) fn new(address: &str) -> Result<Self> {
+        let wrong = || Error::Endpoint {
+            endpoint: address.to_owned(),
+        };
+        let endpoint = Url::parse(address).map_err(|_| wrong())?;
+        let host = match (endpoint.scheme(), endpoint.host_str(), endpoint.port()) {
+            ("http" | "https", Some(host), None) => host.to_owned(),
+            ("http" | "https", Some(host), Some(port)) => format!("{host}:{port}"),
+            _ => return Err(wrong()),
+        };
+        let host = HeaderValue::from_str(&host).map_err(|_| wrong())?;
+        Ok(Self { endpoint, host })
     }
-    Ok((http.build().map_err(Error::Setup)?, endpoint, host))
+
+    /// A client with these limits of time.
+    pub(crate) fn client(
+        &self,
+        limits: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<reqwest::Client> {
+        // HTTP/1.1 alone: the signature covers the header Host, which HTTP/2 does not have.
+        let mut http = reqwest::Client::builder()
+            .http1_only()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("cairn/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(&self.endpoint) {
+            // No proxy can reach this machine's own address.
+            http = http.no_proxy();
+        }
+        limits(http).build().map_err(Error::Setup)
+    }
 }
 
 /// What the client's methods return.
@@ -208,6 +232,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    /// For answers that take as long as they take.
+    streams: reqwest::Client,
     endpoint: Url,
     host: HeaderValue,
     credentials: Arc<Credentials>,
@@ -219,9 +245,13 @@ impl Client {
     ///
     /// Errors: `Invalid` if the endpoint is no address.
     pub fn new(credentials: Credentials, clock: Arc<dyn Clock>) -> Result<Self> {
-        let (http, endpoint, host) = connector(&credentials.endpoint)?;
+        let connector = Connector::new(&credentials.endpoint)?;
+        let http = connector.client(|http| http.timeout(REQUEST_TIMEOUT))?;
+        let streams = connector.client(|http| http.read_timeout(SILENCE_TIMEOUT))?;
+        let Connector { endpoint, host } = connector;
         Ok(Self {
             http,
+            streams,
             endpoint,
             host,
             credentials: Arc::new(credentials),
@@ -338,6 +368,15 @@ impl Client {
         request: Request<'_>,
         unsigned: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
     ) -> Result<reqwest::Response> {
+        self.ask_by(&self.http, request, unsigned).await
+    }
+
+    async fn ask_by(
+        &self,
+        http: &reqwest::Client,
+        request: Request<'_>,
+        unsigned: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
+    ) -> Result<reqwest::Response> {
         let spec = request.operation.spec();
         let path = self.path(&request);
         let body = request.body.unwrap_or_default();
@@ -362,8 +401,7 @@ impl Client {
         let mut url = self.endpoint.clone();
         url.set_path(&path);
         url.set_query(Some(request.query.as_str()).filter(|query| !query.is_empty()));
-        let sending = self
-            .http
+        let sending = http
             .request(spec.method.clone(), url)
             .headers(headers)
             .body(body);

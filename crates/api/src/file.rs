@@ -7,9 +7,11 @@
 use cairn_types::BackupId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{RefOr, Schema};
 
 use crate::page;
-use crate::query::query;
+use crate::query::{QueryValue, query};
 use crate::validate::{Invalid, Validate, require};
 
 /// Entries of a page at most.
@@ -63,17 +65,36 @@ pub fn read_name(text: &str) -> Option<Vec<u8>> {
     Some(name)
 }
 
+/// A path or a name in a backup, as [`write_name`] writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathText(pub String);
+
+impl QueryValue for PathText {
+    fn read(text: &str) -> Option<Self> {
+        (text.len() <= MAX_PATH_CHARS).then(|| Self(text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.0.clone()
+    }
+
+    fn schema() -> RefOr<Schema> {
+        let object = ObjectBuilder::new().schema_type(Type::String);
+        object.max_length(Some(MAX_PATH_CHARS)).into()
+    }
+}
+
 query! {
     /// What of a backup is listed.
     pub struct ListBackupFilesQuery {
         one {
             /// The directory or the file; the uppermost directory, if unset. On a disk with partitions
             /// it begins with one, as `/p2/etc`.
-            path: String,
+            path: PathText,
             /// Page size, 1 to 1000.
             limit: u32,
             /// Go on behind the entry of this name.
-            marker: String,
+            marker: PathText,
         }
         many {}
     }
@@ -84,14 +105,15 @@ query! {
     pub struct FetchBackupFileQuery {
         one {
             /// The file.
-            path: String,
+            path: PathText,
         }
         many {}
     }
 }
 
-fn name(key: &str, text: Option<&String>) -> Result<(), Invalid> {
-    let readable = |text: &String| text.len() <= MAX_PATH_CHARS && read_name(text).is_some();
+/// Errors: it is no name, as [`write_name`] writes them.
+pub(crate) fn check_name(key: &str, text: Option<&PathText>) -> Result<(), Invalid> {
+    let readable = |text: &PathText| read_name(&text.0).is_some();
     let rule = "It takes text in which \\xNN is a byte and \\\\ a backslash.";
     require(text.is_none_or(readable), key, rule)
 }
@@ -99,15 +121,15 @@ fn name(key: &str, text: Option<&String>) -> Result<(), Invalid> {
 impl Validate for ListBackupFilesQuery {
     fn validate(&self) -> Result<(), Invalid> {
         page::limit(self.limit, MAX_FILES)?;
-        name("path", self.path.as_ref())?;
-        name("marker", self.marker.as_ref())
+        check_name("path", self.path.as_ref())?;
+        check_name("marker", self.marker.as_ref())
     }
 }
 
 impl Validate for FetchBackupFileQuery {
     fn validate(&self) -> Result<(), Invalid> {
         require(self.path.is_some(), "path", "It is missing.")?;
-        name("path", self.path.as_ref())
+        check_name("path", self.path.as_ref())
     }
 }
 
@@ -193,6 +215,8 @@ mod tests {
             assert!(ListBackupFilesQuery::parse(wrong).is_err(), "{wrong}");
         }
         assert!(FetchBackupFileQuery::parse("path=/etc/passwd").is_ok());
+        let long = format!("path={}", "/directory".repeat(400));
+        assert!(FetchBackupFileQuery::parse(&long).is_ok());
         assert!(FetchBackupFileQuery::parse("").is_err());
     }
 }

@@ -17,6 +17,7 @@ pub mod binding;
 pub mod checkpoint;
 pub mod client;
 mod credentials;
+pub mod download;
 mod error_code;
 pub mod export;
 pub mod file;

@@ -63,9 +63,9 @@ fn shape(operation: Operation) -> Shape {
     use Operation as Op;
 
     use crate::{
-        agent, agent_line, backup, binding, checkpoint, export, file, lookup, member, metadata,
-        notification, operation_log, order, organization_policy, policy, protectable, replica,
-        replication, retention, simulation, sync, tag, usage, vault, verification,
+        agent, agent_line, backup, binding, checkpoint, download, export, file, lookup, member,
+        metadata, notification, operation_log, order, organization_policy, policy, protectable,
+        replica, replication, retention, simulation, sync, tag, usage, vault, verification,
     };
 
     let shape = Shape::default();
@@ -280,6 +280,9 @@ fn shape(operation: Operation) -> Shape {
             .answer::<file::ListBackupFilesResponse>(),
         Op::FetchBackupFile => shape
             .query(file::FetchBackupFileQuery::parameters())
+            .bytes(),
+        Op::DownloadBackup => shape
+            .query(download::DownloadBackupQuery::parameters())
             .bytes(),
         Op::CreateExport => shape
             .body::<export::CreateExportRequest>()

@@ -302,6 +302,9 @@ operations! {
             ListBackupFiles: GET "/v3/{project_id}/backups/{backup_id}/files" 200;
             FetchBackupFile: GET "/v3/{project_id}/backups/{backup_id}/files/content" 200;
         }
+        Download {
+            DownloadBackup: GET "/v3/{project_id}/backups/{backup_id}/content" 200;
+        }
         Export {
             CreateExport: POST "/v3/{project_id}/backups/{backup_id}/exports" 201;
             ListExports: GET "/v3/{project_id}/exports" 200;

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use cairn_types::{
-    AgentId, BackupId, BackupStatus, CheckpointId, NotificationEvent, NotificationId,
-    NotificationStatus, ObjectType, OperationLogId, OperationStatus, OperationType,
+    AgentId, BackupId, BackupStatus, CheckpointId, DownloadFormat, NotificationEvent,
+    NotificationId, NotificationStatus, ObjectType, OperationLogId, OperationStatus, OperationType,
     OrganizationPolicyId, PolicyId, PolicyOperation, ProjectId, ResourceId, ResourceType, ShareId,
     TargetId, Timestamp, VaultId, VaultStatus, VerificationStatus,
 };
@@ -152,6 +152,7 @@ by_text!(
     ShareId,
     VaultId,
     BackupStatus,
+    DownloadFormat,
     ObjectType,
     OperationStatus,
     OperationType,

@@ -101,6 +101,7 @@ pub async fn run(config: Config) -> Result<()> {
     tracing::info!("cairn is stopping");
     stop.cancel();
     service.end_exports();
+    service.end_downloads();
     while running.join_next().await.is_some() {}
     calls.close();
     calls.wait().await;

@@ -6,6 +6,7 @@ use cairn_api::retention::Explanation;
 use cairn_types::{BackupStatus, CheckpointId, PolicyId};
 use clap::{Args, Subcommand};
 
+use crate::download::{self, DownloadBackup};
 use crate::export::{self, Serve};
 use crate::file::{self, Fetch, Files};
 use crate::output::{Printer, gb, time};
@@ -30,8 +31,10 @@ pub enum BackupCommand {
     },
     /// List files in a backup, without restoring it.
     Files(Files),
-    /// Fetch a file out of a backup.
+    /// Fetch a file or a directory out of a backup.
     Fetch(Fetch),
+    /// Download a whole backup: a disk as an image, files as an archive.
+    Download(DownloadBackup),
     /// Serve a disk's backup at a socket by NBD, at once and without restoring it:
     /// to boot from it, to mount it, to copy it.
     Serve(Serve),
@@ -92,6 +95,7 @@ pub(crate) async fn execute(
         }
         BackupCommand::Files(wish) => file::list(&wish, client, printer).await,
         BackupCommand::Fetch(wish) => file::fetch(&wish, client, printer).await,
+        BackupCommand::Download(wish) => download::download(&wish, client, printer).await,
         BackupCommand::Serve(wish) => export::serve(&wish, client, printer).await,
         BackupCommand::Rename { backup, name } => {
             let id = find::backup(client, &backup).await?.id;

@@ -91,6 +91,20 @@ pub enum Error {
     /// A connection to the socket, or its other end at the server, broke.
     #[error("a connection broke")]
     Connection(#[source] std::io::Error),
+    /// What goes on is not what began.
+    #[error("the server sends other bytes than before; begin again")]
+    OtherBytes,
+    /// What comes is no archive.
+    #[error("the directory cannot be unpacked")]
+    Archive(#[from] cairn_archive::Error),
+    /// An entry of a directory cannot be made.
+    #[error("cannot make {:?}", path.display().to_string())]
+    Unpack {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The system's signals cannot be waited for.
     #[error("cannot wait for signals")]
     Signal(#[source] std::io::Error),
@@ -107,16 +121,19 @@ pub enum Error {
 
 impl Error {
     /// What a caller should do about it.
-    pub const fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Self::Client(error) => error.kind(),
             Self::NotFound { .. } => Kind::NotFound,
             Self::Ambiguous { .. } => Kind::Conflict,
             Self::Usage(_) | Self::SeveralDisks { .. } | Self::Socket { .. } => Kind::Invalid,
-            Self::TaskFailed { .. } | Self::CheckpointFailed { .. } | Self::NotDeleted => {
-                Kind::Conflict
-            }
+            Self::TaskFailed { .. }
+            | Self::CheckpointFailed { .. }
+            | Self::NotDeleted
+            | Self::OtherBytes => Kind::Conflict,
             Self::Hurt { .. } => Kind::Corrupt,
+            Self::Archive(error) => error.kind(),
+            Self::Unpack { .. } => Kind::Exhausted,
             Self::TimedOut { .. } | Self::NotDelivered { .. } | Self::Connection(_) => {
                 Kind::Transient
             }

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 
 use cairn_api::Client;
 use cairn_api::backup::Backup;
-use cairn_api::file::{BackupFile, FetchBackupFileQuery, ListBackupFilesQuery, MAX_FILES};
-use cairn_types::BackupId;
+use cairn_api::download::DownloadBackupQuery;
+use cairn_api::file::{
+    BackupFile, FetchBackupFileQuery, ListBackupFilesQuery, MAX_FILES, PathText,
+};
+use cairn_types::{BackupId, DownloadFormat};
 use clap::Args;
 
 use crate::output::{Printer, bytes};
 use crate::table::Table;
-use crate::{Error, find};
+use crate::transfer::{Transfer, Wish};
+use crate::{Error, find, unpack};
 
 /// Bytes that are asked for at a time.
 const PIECE_BYTES: u64 = 4 << 20;
@@ -30,16 +34,16 @@ pub struct Files {
     path: String,
 }
 
-/// A file in a backup.
+/// A file or a directory in a backup.
 #[derive(Debug, Clone, Args)]
 pub struct Fetch {
     /// The backup, by id or name: a disk's, a share's, or a server's that has one disk.
     backup: String,
-    /// The file, as `cairn backup files` writes its path.
+    /// The file or the directory, as `cairn backup files` writes its path.
     path: String,
-    /// Where it goes; standard output if unset. What is there of it already, from a fetch that was
-    /// interrupted, is not fetched again.
-    #[arg(long, value_name = "FILE")]
+    /// Where it goes; a file to standard output if unset. What is there of it already, from a fetch that was
+    /// interrupted, is not fetched again. For a directory it is one that is made, or is empty.
+    #[arg(long, value_name = "PATH")]
     to: Option<PathBuf>,
 }
 
@@ -51,7 +55,7 @@ pub(crate) async fn list(
 ) -> Result<(), Error> {
     let backup = content_of(&find::backup(client, &wish.backup).await?)?;
     let mut query = ListBackupFilesQuery {
-        path: Some(wish.path.clone()),
+        path: Some(PathText(wish.path.clone())),
         limit: Some(MAX_FILES),
         marker: None,
     };
@@ -63,7 +67,7 @@ pub(crate) async fn list(
         }
         files.extend(page.files);
         notes.extend(page.notes);
-        query.marker = page.next_marker;
+        query.marker = page.next_marker.map(PathText);
         if query.marker.is_none() {
             break;
         }
@@ -113,7 +117,7 @@ pub(crate) async fn fetch(
 ) -> Result<(), Error> {
     let backup = content_of(&find::backup(client, &wish.backup).await?)?;
     let query = ListBackupFilesQuery {
-        path: Some(wish.path.clone()),
+        path: Some(PathText(wish.path.clone())),
         limit: Some(1),
         marker: None,
     };
@@ -121,13 +125,16 @@ pub(crate) async fn fetch(
     for note in &found.notes {
         eprintln!("note: {note}");
     }
+    if found.entry.kind == "directory" {
+        return directory(wish, (client, backup), printer).await;
+    }
     if found.entry.kind != "file" {
         let (path, kind) = (&wish.path, &found.entry.kind);
         return Err(Error::Usage(format!("{path} is no file but a {kind}")));
     }
     let size = found.entry.size_bytes;
     let query = FetchBackupFileQuery {
-        path: Some(wish.path.clone()),
+        path: Some(PathText(wish.path.clone())),
     };
     let target = wish
         .to
@@ -151,13 +158,50 @@ pub(crate) async fn fetch(
     printer.say(&format!("{} is {}", target.display(), bytes(size)))
 }
 
+/// Fetches a directory with all that is in it.
+async fn directory(
+    wish: &Fetch,
+    (client, backup): (&Client, BackupId),
+    printer: &mut Printer,
+) -> Result<(), Error> {
+    let missing = || Error::Usage("a directory goes to a directory: give one by --to".to_owned());
+    let target = wish.to.as_deref().ok_or_else(missing)?;
+    let query = DownloadBackupQuery {
+        format: Some(DownloadFormat::Tar),
+        path: Some(PathText(wish.path.clone())),
+    };
+    let wished = Wish {
+        client,
+        backup,
+        query,
+    };
+    let transfer = Transfer::begin(wished, None).await?;
+    let done = unpack::unpack(transfer, target).await?;
+    for (count, what) in [
+        (
+            done.refused.owners,
+            "entries belong to you: their owner cannot be set",
+        ),
+        (done.refused.xattrs, "extended attributes cannot be set"),
+        (done.refused.devices, "devices cannot be made"),
+    ] {
+        if count > 0 {
+            eprintln!("note: {count} {what}");
+        }
+    }
+    printer.print(&done, || {
+        let (target, size) = (target.display(), bytes(done.size_bytes));
+        format!(
+            "{target} has {} files, {size}, in {} directories\n",
+            done.files, done.directories
+        )
+    })
+}
+
 /// The file that is filled until it is whole. So long its name tells what it is a part of, so
 /// that no other file's bytes are taken for this one's.
 fn resume(target: &Path, backup: BackupId, path: &str) -> io::Result<(PathBuf, File)> {
-    // FNV-1a, by which the same path has the same number for ever.
-    let number = path.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let number = crate::download::number(path.as_bytes());
     let mut partial = target.as_os_str().to_owned();
     partial.push(format!(".{backup}-{number:016x}.part"));
     let partial = PathBuf::from(partial);

@@ -9,6 +9,7 @@
 mod agent;
 mod backup;
 mod checkpoint;
+mod download;
 mod error;
 mod export;
 mod file;
@@ -20,6 +21,8 @@ mod protectable;
 mod restore;
 mod table;
 mod task;
+mod transfer;
+mod unpack;
 mod vault;
 mod verify;
 mod wait;

@@ -617,6 +617,9 @@ pub enum Refusal {
         /// Why.
         why: String,
     },
+    /// A download is measured first, which takes its time.
+    #[error("The download is still being measured; ask again.")]
+    DownloadNotReady,
     /// No such server in the project.
     #[error("Server {id} does not exist.")]
     ServerNotFound {
@@ -685,7 +688,7 @@ impl Refusal {
             | Self::AgentIdTaken { .. }
             | Self::NotProtectable { .. }
             | Self::DiskState { .. } => Kind::Conflict,
-            Self::RegionUnreachable { .. } => Kind::Transient,
+            Self::RegionUnreachable { .. } | Self::DownloadNotReady => Kind::Transient,
             _ => Kind::Invalid,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use cairn_filesystem::{FileSystem, Layout, Log, Partition, Scheme};
 use cairn_meta::Backup;
+use cairn_repo::StoredBackup;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::{
     DirectoryReader, EntryKind, FileReader, FileTime, Metadata, TreeReader, is_name,
@@ -85,7 +86,7 @@ impl OpenFile {
 }
 
 /// A backup that is looked into.
-enum Opened {
+pub(crate) enum Opened {
     Disk(Arc<dyn DiskReader>),
     Tree(Arc<dyn TreeReader>),
 }
@@ -149,6 +150,16 @@ impl Service {
     }
 
     async fn open_content(&self, caller: &Caller, backup: BackupId) -> Result<Opened> {
+        let (found, stored) = self.find_content(caller, backup).await?;
+        Opened::of(&found, &stored).await
+    }
+
+    /// The backup that has the content, which for a server is that of its one disk; and where it is stored.
+    pub(crate) async fn find_content(
+        &self,
+        caller: &Caller,
+        backup: BackupId,
+    ) -> Result<(Backup, StoredBackup)> {
         let mut tx = self.meta().read().await?;
         let mut found = readable(&mut tx, caller.project, backup).await?;
         if !matches!(
@@ -162,11 +173,18 @@ impl Service {
         let stored = project
             .open_backup(found.parent.unwrap_or(found.id))
             .await?;
+        Ok((found, stored))
+    }
+}
+
+impl Opened {
+    /// Opens a backup that [`Service::find_content`] found.
+    pub(crate) async fn of(found: &Backup, stored: &StoredBackup) -> Result<Self> {
         Ok(match found.resource_type {
             ResourceType::Turbo | ResourceType::NativeServer => {
-                Opened::Tree(stored.open_tree(found.id).await?)
+                Self::Tree(stored.open_tree(found.id).await?)
             }
-            _ => Opened::Disk(stored.open_disk(found.id).await?),
+            _ => Self::Disk(stored.open_disk(found.id).await?),
         })
     }
 }
@@ -176,14 +194,17 @@ fn only_disk(disks: Vec<Backup>) -> std::result::Result<Backup, Refusal> {
     Ok(disk)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|_| Error::Panicked { what: "a reader" })?
 }
 
-fn open_partition(disk: &Arc<dyn DiskReader>, partition: &Partition) -> Result<FileSystem> {
+pub(crate) fn open_partition(
+    disk: &Arc<dyn DiskReader>,
+    partition: &Partition,
+) -> Result<FileSystem> {
     Ok(FileSystem::open(Arc::clone(disk), partition.range.clone())?)
 }
 
@@ -302,16 +323,20 @@ fn not_a_file(path: &[u8]) -> Refusal {
 }
 
 /// An error of a stored tree at a place that a user named.
-fn missing(error: io::Error) -> Error {
+pub(crate) fn missing(error: io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => Refusal::FileNotFound.into(),
         _ => unreadable(error),
     }
 }
 
-/// An error of a stored tree.
-fn unreadable(error: io::Error) -> Error {
-    match error.downcast::<cairn_repo::Error>() {
+/// An error of a stored tree, or of a file on a disk.
+pub(crate) fn unreadable(error: io::Error) -> Error {
+    let error = match error.downcast::<cairn_repo::Error>() {
+        Ok(error) => return error.into(),
+        Err(error) => error,
+    };
+    match error.downcast::<cairn_filesystem::Error>() {
         Ok(error) => error.into(),
         Err(error) => Refusal::UnreadableFile {
             why: error.to_string(),
@@ -322,6 +347,18 @@ fn unreadable(error: io::Error) -> Error {
 
 /// A directory, and a name in it; none for the tree's own.
 type Place<'p> = (Arc<dyn DirectoryReader>, Option<&'p [u8]>);
+
+/// The directory at a path of a stored tree.
+pub(crate) fn directory(tree: &dyn TreeReader, path: &[u8]) -> Result<Arc<dyn DirectoryReader>> {
+    let (folder, name) = parent(tree, path)?;
+    let Some(name) = name else { return Ok(folder) };
+    if folder.metadata_of(name).map_err(missing)?.kind != EntryKind::Directory {
+        let path = String::from_utf8_lossy(path).into_owned();
+        let why = format!("{path:?} is no directory");
+        return Err(Refusal::UnreadableFile { why }.into());
+    }
+    folder.directory(name).map_err(missing)
+}
 
 /// The directory that a path's last name is in, and that name.
 fn parent<'p>(tree: &dyn TreeReader, path: &'p [u8]) -> Result<Place<'p>> {

@@ -9,6 +9,7 @@ use cairn_source::Inventory;
 use cairn_types::{AgentId, BackupId, Clock, OperationLogId, ProjectId, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::download::Downloads;
 use crate::export::{ExportSettings, Exports};
 use crate::links::{Another, Links};
 use crate::operation_log::NewOperation;
@@ -97,6 +98,8 @@ pub struct Service {
     outbox: Arc<Notify>,
     /// Disks of backups that are being served.
     exports: Arc<Exports>,
+    /// What is known of downloads.
+    downloads: Arc<Downloads>,
 }
 
 /// Passwords that are hashed at the same time. One takes 19 MiB and some tens
@@ -130,6 +133,7 @@ impl Service {
             agent_links: Arc::new(Links::new(AGENTS_PARKED_MAX, Another::IsForOthers)),
             outbox: Arc::default(),
             exports: Arc::default(),
+            downloads: Arc::default(),
         }
     }
 
@@ -190,6 +194,10 @@ impl Service {
 
     pub(crate) fn exports(&self) -> &Exports {
         &self.exports
+    }
+
+    pub(crate) fn downloads(&self) -> &Downloads {
+        &self.downloads
     }
 
     pub(crate) fn export_settings(&self) -> &ExportSettings {

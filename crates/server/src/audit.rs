@@ -156,7 +156,12 @@ fn trace_name(operation: Operation) -> String {
 fn resource_type(operation: Operation) -> &'static str {
     match operation.spec().group {
         Group::Policy | Group::OrganizationPolicy => "policy",
-        Group::Backup | Group::Member | Group::Replica | Group::Export | Group::File => "backup",
+        Group::Backup
+        | Group::Member
+        | Group::Replica
+        | Group::Export
+        | Group::File
+        | Group::Download => "backup",
         Group::Agent | Group::AgentLine => "agent",
         Group::Notification => "notification_target",
         Group::Replication | Group::Import => match operation {

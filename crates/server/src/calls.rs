@@ -11,9 +11,9 @@ use serde::Serialize;
 use crate::error::{Failure, Result};
 use crate::request::Request;
 use crate::{
-    App, agent_lines, agents, backups, bindings, checkpoints, exports, files, lookups, members,
-    metadata, notifications, operation_logs, orders, organization_policies, policies, protectables,
-    replicas, replications, retention, sync, tags, usage, vaults, verifications,
+    App, agent_lines, agents, backups, bindings, checkpoints, downloads, exports, files, lookups,
+    members, metadata, notifications, operation_logs, orders, organization_policies, policies,
+    protectables, replicas, replications, retention, sync, tags, usage, vaults, verifications,
 };
 
 /// Declares [`call`] and [`tell_anybody`]. The names of the arguments stand in
@@ -193,6 +193,7 @@ calls! {
         ConnectReplica: replicas::connect, (app, caller, request);
         ConnectExport: exports::connect, (app, caller, request);
         FetchBackupFile: files::fetch, (app, caller, request);
+        DownloadBackup: downloads::download, (app, caller, request);
     }
     to_anybody {
         ListApiVersions: lookups::versions, (app);

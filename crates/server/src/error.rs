@@ -107,7 +107,9 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let code = code_of(&refusal);
         match refusal {
-            Refusal::RegionUnreachable { .. } => Self::unavailable(&refusal.to_string()),
+            Refusal::RegionUnreachable { .. } | Refusal::DownloadNotReady => {
+                Self::unavailable(&refusal.to_string())
+            }
             _ => Self::message(code, refusal.to_string()),
         }
     }
@@ -238,7 +240,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
             Some(ErrorCode::NotAuthorized) => ErrorCode::ProjectNotReplicable,
             Some(code) => code,
         },
-        Refusal::RegionUnreachable { .. } => ErrorCode::Unknown,
+        Refusal::RegionUnreachable { .. } | Refusal::DownloadNotReady => ErrorCode::Unknown,
         Refusal::AlreadyReplicated => ErrorCode::AlreadyReplicated,
         Refusal::DestinationVaultMissing => ErrorCode::DestinationVaultMissing,
         Refusal::DestinationVaultKind => ErrorCode::DestinationVaultKind,

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cairn_api::file::{
     BackupFile as WireFile, BackupPartition, FetchBackupFileQuery, ListBackupFilesQuery,
-    ListBackupFilesResponse, read_name, write_name,
+    ListBackupFilesResponse, PathText, read_name, write_name,
 };
 use cairn_core::{BackupFile, Caller, FILES_MAX, OpenFile};
 use cairn_types::tree::{EntryKind, FileTime};
@@ -33,8 +33,8 @@ pub(crate) async fn list(
 ) -> Result<ListBackupFilesResponse> {
     let backup: BackupId = request.path("backup_id")?;
     let query = ListBackupFilesQuery::parse(request.query())?;
-    let path = query.path.unwrap_or_default();
-    let after = query.marker.map(|marker| name("marker", &marker));
+    let path = query.path.map_or_else(String::new, |path| path.0);
+    let after = query.marker.map(|marker| name("marker", &marker.0));
     let limit = query.limit.map_or(FILES_MAX, |limit| limit as usize);
     let place = (after.transpose()?, limit);
     let found = app
@@ -118,15 +118,41 @@ fn instant(time: FileTime) -> String {
 pub(crate) async fn fetch(app: &App, caller: &Caller, request: &Request) -> Result<Response> {
     let backup: BackupId = request.path("backup_id")?;
     let query = FetchBackupFileQuery::parse(request.query())?;
-    let path = name("path", &query.path.unwrap_or_default())?;
-    let place = Arc::clone(&app.downloads).try_acquire_owned();
-    let place = place.map_err(|_| Failure::unavailable("Too many files are fetched at once."))?;
+    let path = path(query.path)?;
+    let place = place(app)?;
     let opened = app.service.open_backup_file(caller, backup, path).await?;
     let size = opened.size_bytes;
-    let wanted = match request.header(RANGE.as_str()) {
-        Some(text) => Some(range(text, size).ok_or_else(|| Failure::invalid(RANGE.as_str()))?),
-        None => None,
-    };
+    let wanted = wanted(request, size)?;
+    let sent = wanted.clone().unwrap_or(0..size);
+    Ok(answer(size, wanted, body(opened, sent, place)))
+}
+
+/// The path that a query names; the uppermost directory's if it names none.
+pub(crate) fn path(path: Option<PathText>) -> Result<Vec<u8>> {
+    path.map_or(Ok(Vec::new()), |path| name("path", &path.0))
+}
+
+/// A place among those who are sent what is in backups.
+pub(crate) fn place(app: &App) -> Result<OwnedSemaphorePermit> {
+    let place = Arc::clone(&app.downloads).try_acquire_owned();
+    place.map_err(|_| Failure::unavailable("Too many files are fetched at once."))
+}
+
+/// The range that a request asks for, if it does.
+///
+/// Errors: 400 it is none of a file of this size.
+pub(crate) fn wanted(request: &Request, size: u64) -> Result<Option<Range<u64>>> {
+    match request.header(RANGE.as_str()) {
+        Some(text) => {
+            let range = range(text, size).ok_or_else(|| Failure::invalid(RANGE.as_str()))?;
+            Ok(Some(range))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The answer that is all of a file of this size, or a range of it.
+pub(crate) fn answer(size: u64, wanted: Option<Range<u64>>, body: Body) -> Response {
     let sent = wanted.clone().unwrap_or(0..size);
     let mut headers = HeaderMap::new();
     let octets = HeaderValue::from_static("application/octet-stream");
@@ -142,7 +168,7 @@ pub(crate) async fn fetch(app: &App, caller: &Caller, request: &Request) -> Resu
         Some(_) => StatusCode::PARTIAL_CONTENT,
         None => StatusCode::OK,
     };
-    Ok((status, headers, body(opened, sent, place)).into_response())
+    (status, headers, body).into_response()
 }
 
 /// The one range of bytes that a header names, if it is one of a file of this size.

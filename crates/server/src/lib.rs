@@ -12,6 +12,7 @@ mod bindings;
 mod calls;
 mod checkpoints;
 mod convert;
+mod downloads;
 mod error;
 mod exports;
 mod files;

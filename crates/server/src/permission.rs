@@ -61,7 +61,9 @@ fn needs(operation: Operation) -> Needs {
         // What comes by the connection changes what is in the project.
         Op::ConnectReplica => Needs::Changing,
         // They give out what a restore would.
-        Op::ConnectExport | Op::ListBackupFiles | Op::FetchBackupFile => Needs::Changing,
+        Op::ConnectExport | Op::ListBackupFiles | Op::FetchBackupFile | Op::DownloadBackup => {
+            Needs::Changing
+        }
         _ if spec.method == Method::GET => Needs::Looking,
         _ if spec.group == Group::Notification => Needs::Policies,
         _ if spec.group == Group::OrganizationPolicy => Needs::Domain,

@@ -5,6 +5,7 @@
 mod backup;
 mod clock;
 pub mod disk;
+mod download;
 mod id;
 mod kind;
 mod lost;
@@ -21,6 +22,7 @@ mod weekday;
 
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
+pub use download::DownloadFormat;
 pub use id::{
     AgentId, BackupId, CheckpointId, DomainId, ExportId, IdError, NotificationId, OperationLogId,
     OrganizationPolicyId, PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, TargetId,

@@ -137,6 +137,12 @@ impl Names {
         slice(&self.bytes, self.spans[index])
     }
 
+    /// The place of the first behind a name, whether or not that is there.
+    pub fn place_behind(&self, name: &[u8]) -> usize {
+        self.spans
+            .partition_point(|span| slice(&self.bytes, *span) <= name)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.spans.iter().map(|span| slice(&self.bytes, *span))
@@ -339,6 +345,11 @@ mod tests {
         let names = Names::collect([&b"b"[..], b"\xff", b"a", b"B", b"ab"].iter()).unwrap();
         let sorted: Vec<_> = names.iter().collect();
         assert_eq!(sorted, [&b"B"[..], b"a", b"ab", b"b", b"\xff"]);
+        let behind = |name: &[u8]| names.place_behind(name);
+        assert_eq!(
+            (behind(b""), behind(b"a"), behind(b"aa"), behind(b"\xff")),
+            (0, 2, 2, 5)
+        );
     }
 
     #[test]

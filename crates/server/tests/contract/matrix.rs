@@ -242,7 +242,7 @@ impl Client {
                 Group::Policy | Group::OrganizationPolicy => self.policy_case(operation).await,
                 Group::Agent => self.agent_case(operation).await,
                 Group::Notification => self.notification_case(operation).await,
-                Group::Export => self.export_case(operation).await,
+                Group::Export | Group::Download => self.export_case(operation).await,
                 _ => self.backup_case(operation).await,
             },
         }
@@ -387,8 +387,10 @@ impl Client {
         let disk = &shown.body["backup"]["children"][0]["id"];
         let backup = disk.as_str().unwrap().to_owned();
         let wish = json!({ "export": { "writable": true } });
-        if operation == Op::CreateExport {
-            return Case::new([&backup], wish);
+        match operation {
+            Op::CreateExport => return Case::new([&backup], wish),
+            Op::DownloadBackup => return Case::plain([&backup]),
+            _ => {}
         }
         let made = self.call(Op::CreateExport, &[&backup], wish).await;
         Case::plain([made.body["export"]["id"].as_str().unwrap()])
@@ -511,6 +513,7 @@ impl Client {
                 let query = format!("?region_id=cairn-1&external_project_id={project}");
                 target.push_str(&query);
             }
+            Op::DownloadBackup => target.push_str("?format=qcow2"),
             _ => {}
         }
         let mut request = Request::builder().method(&spec.method).uri(&target);
@@ -554,7 +557,8 @@ fn agent(id: &str) -> Value {
 /// Whether a role may call an operation; written down by hand, for the test to be one.
 fn may(role: Role, operation: Op) -> bool {
     let spec = operation.spec();
-    let looks = spec.method == "GET"
+    // It gives out what a restore would.
+    let looks = (spec.method == "GET" && operation != Op::DownloadBackup)
         || [
             Op::CheckAgent,
             Op::ShowVaultResourceInstances,
@@ -759,7 +763,7 @@ rows! {
     retention_and_tasks_by_everybody: Group::Retention | Group::Task,
     replicas_by_everybody: Group::Replica,
     notifications_by_everybody: Group::Notification,
-    exports_by_everybody: Group::Export | Group::File,
+    exports_by_everybody: Group::Export | Group::File | Group::Download,
     agents_by_everybody: Group::Agent | Group::AgentLine | Group::AppConsistency | Group::Protectable,
     orders_by_everybody: Group::Order | Group::Migration,
     lookups_by_everybody: Group::StorageUsage | Group::Feature | Group::Lookup | Group::Version,
