@@ -16,8 +16,11 @@ use crate::validate::{Invalid, Validate, require};
 
 /// Entries of a page at most.
 pub const MAX_FILES: u32 = 1000;
-/// Characters of a path at most, as it is written: four for a byte.
-const MAX_PATH_CHARS: usize = 4 * 32 * 1024;
+/// Characters of a path at most, as it is written. With a name it still fits into an address,
+/// where a character takes up to twelve bytes of 64 KiB.
+pub const MAX_PATH_CHARS: usize = 4096;
+/// Characters of a name at most, as it is written: four for each of 255 bytes.
+pub const MAX_NAME_CHARS: usize = 1024;
 
 /// Writes bytes of names as text.
 pub fn write_name(name: &[u8]) -> String {
@@ -65,13 +68,18 @@ pub fn read_name(text: &str) -> Option<Vec<u8>> {
     Some(name)
 }
 
-/// A path or a name in a backup, as [`write_name`] writes it.
+/// What [`write_name`] writes, of at most so many characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PathText(pub String);
+pub struct Written<const CHARS: usize>(pub String);
 
-impl QueryValue for PathText {
+/// A path in a backup.
+pub type PathText = Written<MAX_PATH_CHARS>;
+/// A name in a backup.
+pub type NameText = Written<MAX_NAME_CHARS>;
+
+impl<const CHARS: usize> QueryValue for Written<CHARS> {
     fn read(text: &str) -> Option<Self> {
-        (text.len() <= MAX_PATH_CHARS).then(|| Self(text.to_owned()))
+        (text.chars().count() <= CHARS).then(|| Self(text.to_owned()))
     }
 
     fn write(&self) -> String {
@@ -80,7 +88,7 @@ impl QueryValue for PathText {
 
     fn schema() -> RefOr<Schema> {
         let object = ObjectBuilder::new().schema_type(Type::String);
-        object.max_length(Some(MAX_PATH_CHARS)).into()
+        object.max_length(Some(CHARS)).into()
     }
 }
 
@@ -94,7 +102,7 @@ query! {
             /// Page size, 1 to 1000.
             limit: u32,
             /// Go on behind the entry of this name.
-            marker: PathText,
+            marker: NameText,
         }
         many {}
     }
@@ -112,8 +120,11 @@ query! {
 }
 
 /// Errors: it is no name, as [`write_name`] writes them.
-pub(crate) fn check_name(key: &str, text: Option<&PathText>) -> Result<(), Invalid> {
-    let readable = |text: &PathText| read_name(&text.0).is_some();
+pub(crate) fn check_name<const CHARS: usize>(
+    key: &str,
+    text: Option<&Written<CHARS>>,
+) -> Result<(), Invalid> {
+    let readable = |text: &Written<CHARS>| read_name(&text.0).is_some();
     let rule = "It takes text in which \\xNN is a byte and \\\\ a backslash.";
     require(text.is_none_or(readable), key, rule)
 }
@@ -217,6 +228,8 @@ mod tests {
         assert!(FetchBackupFileQuery::parse("path=/etc/passwd").is_ok());
         let long = format!("path={}", "/directory".repeat(400));
         assert!(FetchBackupFileQuery::parse(&long).is_ok());
+        let longer = format!("path={}", "x".repeat(MAX_PATH_CHARS + 1));
+        assert!(FetchBackupFileQuery::parse(&longer).is_err());
         assert!(FetchBackupFileQuery::parse("").is_err());
     }
 }

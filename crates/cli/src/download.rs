@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cairn_api::Client;
 use cairn_api::backup::Backup;
 use cairn_api::download::DownloadBackupQuery;
-use cairn_api::file::PathText;
+use cairn_api::file::Written;
 use cairn_types::{BackupId, DownloadFormat, ResourceType};
 use clap::Args;
 use serde::Serialize;
@@ -70,7 +70,7 @@ pub(crate) async fn download(
         backup: id,
         query: DownloadBackupQuery {
             format: Some(format),
-            path: wish.path.clone().map(PathText),
+            path: wish.path.clone().map(Written),
         },
     };
     if wish.to == Path::new(STANDARD_OUTPUT) {

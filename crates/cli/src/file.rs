@@ -7,9 +7,7 @@ use std::path::{Path, PathBuf};
 use cairn_api::Client;
 use cairn_api::backup::Backup;
 use cairn_api::download::DownloadBackupQuery;
-use cairn_api::file::{
-    BackupFile, FetchBackupFileQuery, ListBackupFilesQuery, MAX_FILES, PathText,
-};
+use cairn_api::file::{BackupFile, FetchBackupFileQuery, ListBackupFilesQuery, MAX_FILES, Written};
 use cairn_types::{BackupId, DownloadFormat};
 use clap::Args;
 
@@ -55,7 +53,7 @@ pub(crate) async fn list(
 ) -> Result<(), Error> {
     let backup = content_of(&find::backup(client, &wish.backup).await?)?;
     let mut query = ListBackupFilesQuery {
-        path: Some(PathText(wish.path.clone())),
+        path: Some(Written(wish.path.clone())),
         limit: Some(MAX_FILES),
         marker: None,
     };
@@ -67,7 +65,7 @@ pub(crate) async fn list(
         }
         files.extend(page.files);
         notes.extend(page.notes);
-        query.marker = page.next_marker.map(PathText);
+        query.marker = page.next_marker.map(Written);
         if query.marker.is_none() {
             break;
         }
@@ -117,7 +115,7 @@ pub(crate) async fn fetch(
 ) -> Result<(), Error> {
     let backup = content_of(&find::backup(client, &wish.backup).await?)?;
     let query = ListBackupFilesQuery {
-        path: Some(PathText(wish.path.clone())),
+        path: Some(Written(wish.path.clone())),
         limit: Some(1),
         marker: None,
     };
@@ -134,7 +132,7 @@ pub(crate) async fn fetch(
     }
     let size = found.entry.size_bytes;
     let query = FetchBackupFileQuery {
-        path: Some(PathText(wish.path.clone())),
+        path: Some(Written(wish.path.clone())),
     };
     let target = wish
         .to
@@ -168,7 +166,7 @@ async fn directory(
     let target = wish.to.as_deref().ok_or_else(missing)?;
     let query = DownloadBackupQuery {
         format: Some(DownloadFormat::Tar),
-        path: Some(PathText(wish.path.clone())),
+        path: Some(Written(wish.path.clone())),
     };
     let wished = Wish {
         client,
