@@ -65,3 +65,42 @@ impl FileReader for Device {
         Ok(done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_device_is_a_file_of_its_content_that_has_always_just_changed() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 10_000]).unwrap();
+        let time = FileTime {
+            seconds: 5,
+            nanoseconds: 0,
+        };
+        let entry = Metadata {
+            kind: EntryKind::BlockDevice,
+            mode: 0o660,
+            uid: 0,
+            gid: 6,
+            size_bytes: 0,
+            modified: time,
+            changed: time,
+            inode: 9,
+            linked: false,
+            device: (8, 16),
+        };
+        let device = Device::new(file, &entry).unwrap();
+        let found = device.metadata().unwrap();
+        assert_eq!((found.kind, found.size_bytes), (EntryKind::File, 10_000));
+        assert_eq!((found.device, found.gid), ((0, 0), 6));
+        assert!(found.changed > time && found == device.metadata().unwrap());
+        assert_eq!(device.data_from(4).unwrap(), Some(4..10_000));
+        assert_eq!(device.data_from(10_000).unwrap(), None);
+        let mut buffer = [0; 100];
+        assert_eq!(device.read_at(9950, &mut buffer).unwrap(), 50);
+        assert_eq!(buffer[..50], [7; 50]);
+    }
+}

@@ -80,6 +80,9 @@ pub enum Error {
     /// The server's address is none, or nothing can be sent.
     #[error("the server cannot be asked")]
     Client(#[source] cairn_api::client::Error),
+    /// Somebody ended it before it was done.
+    #[error("stopped as asked")]
+    Stopped,
     /// The agent was removed at the server.
     #[error("the server does not know this agent any more: register it anew to go on")]
     Removed,
@@ -99,6 +102,7 @@ impl Error {
             }
             Self::Enrolment(error) | Self::Client(error) => error.kind(),
             Self::Impostor(error) => error.kind(),
+            Self::Stopped => Kind::Cancelled,
             Self::Removed => Kind::NotFound,
         }
     }

@@ -9,6 +9,7 @@ use cairn_repo::{Cutter, PieceRead, PieceReader, block_id};
 use cairn_source::{Folder, FolderOptions};
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
+use cairn_types::{Clock, Timestamp};
 
 use crate::rules::Rules;
 use crate::selection::SelectedTree;
@@ -16,15 +17,19 @@ use crate::selection::SelectedTree;
 /// The files of this host, as far as its rules allow.
 pub struct FileHost {
     rules: Rules,
+    clock: Arc<dyn Clock>,
     /// Cuts as the project does that asked last; its tables take a while to make.
     cutter: Mutex<Option<(u64, Arc<Cutter>)>>,
 }
 
 impl FileHost {
-    /// The host with these rules.
-    pub fn new(rules: Rules) -> Self {
-        let cutter = Mutex::default();
-        Self { rules, cutter }
+    /// The host with these rules; its clock.
+    pub fn new(rules: Rules, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            rules,
+            clock,
+            cutter: Mutex::default(),
+        }
     }
 
     /// Refuses a target that lies, over whatever links, in no path that is allowed.
@@ -61,6 +66,10 @@ fn denied(text: &str) -> io::Error {
 }
 
 impl Host for FileHost {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>> {
         let options = FolderOptions {
             cross_file_systems: true,

@@ -77,8 +77,11 @@ pub async fn run(command: AgentCommand, clock: Arc<dyn Clock>, stop: &Progress) 
                 None => register::token_from_input()?,
             };
             let state = State::new(&options.at.state);
-            let identity =
-                register::register(&state, &options.server, &token, options.name).await?;
+            let registering = register::register(&state, &options.server, &token, options.name);
+            let identity = tokio::select! {
+                registered = registering => registered?,
+                () = stop.cancelled() => return Err(Error::Stopped),
+            };
             println!(
                 "Registered as agent {} of project {} in region {}.",
                 identity.agent_id, identity.project_id, identity.region

@@ -76,7 +76,7 @@ impl Service {
             identity,
             secret,
             limits: limit.map(Arc::new).into_iter().collect(),
-            host: Arc::new(HostEnd::new(Arc::new(FileHost::new(rules)))),
+            host: Arc::new(HostEnd::new(Arc::new(FileHost::new(rules, clock.clone())))),
             state,
             clock,
         })

@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use cairn_agent::{FileHost, Rules};
 use cairn_link::{ChunkKeys, Host, PiecesWanted, Selection, Target};
 use cairn_repo::ProblemKind;
+use cairn_types::Timestamp;
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
 use common::files::{Random, assert_same, generate, put, snapshot};
-use common::{Link, Server, noise};
+use common::{Link, Server, Still, noise};
 
 const LATER: i64 = 100_000_000_000;
 
@@ -31,13 +32,16 @@ struct Meddling {
 impl Meddling {
     fn new(meddle: impl Fn(&mut Vec<DistantPiece>) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            host: FileHost::new(Rules::default()),
+            host: FileHost::new(Rules::default(), Arc::new(Still)),
             meddle: Box::new(meddle),
         })
     }
 }
 
 impl Host for Meddling {
+    fn now(&self) -> Timestamp {
+        self.host.now()
+    }
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>> {
         self.host.open(selection)
     }

@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use cairn_agent::Rules;
@@ -95,14 +96,17 @@ async fn generated_trees_are_restored_by_the_agent() {
     }
 }
 
-/// Takes out of a target what can make no way: a directory where none was saved.
+/// Takes out of a target what makes no way: a directory where none was saved, a block
+/// device where a file was.
 fn make_way(source: &Path, target: &Path) {
     for entry in fs::read_dir(target).unwrap() {
         let entry = entry.unwrap();
         let was = fs::symlink_metadata(source.join(entry.file_name()));
         let is_directory = entry.file_type().unwrap().is_dir();
+        let is_device = entry.file_type().unwrap().is_block_device();
         match was {
             Ok(was) if is_directory && !was.is_dir() => fs::remove_dir_all(entry.path()).unwrap(),
+            Ok(was) if is_device && was.is_file() => fs::remove_file(entry.path()).unwrap(),
             Ok(_) if is_directory => make_way(&source.join(entry.file_name()), &entry.path()),
             _ => {}
         }

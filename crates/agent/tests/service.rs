@@ -11,10 +11,10 @@ use std::time::Duration;
 use cairn_agent::{AgentCommand, Error, Service, State};
 use cairn_link::enrolment::{self, Request, Token, TokenId};
 use cairn_link::{Connection, End, EphemeralKey, Line, Purpose};
-use cairn_types::{AgentId, Clock, Kind, Progress, ProjectId, Timestamp};
+use cairn_types::{AgentId, Kind, Progress, ProjectId};
 use clap::Parser;
 use common::files::{assert_same, put};
-use common::{Server, noise, selection};
+use common::{Server, Still, noise, selection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -22,15 +22,6 @@ use tokio::task::JoinSet;
 const LATER: i64 = 100_000_000_000;
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A clock that nobody looks at.
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(0)
-    }
-}
 
 #[derive(Parser)]
 struct Arguments {
@@ -212,6 +203,7 @@ async fn an_agent_registers_and_has_its_files_saved() {
     let server = Server::new().await;
     let line = Line::new(PATIENCE, Arc::new(Progress::default()));
     line.attach(first, &server.keys()).await.unwrap();
+    assert_eq!(line.host_time().await.unwrap().as_micros(), 12_345);
     let second = http.asked().await.switch(agent, &secret).await;
     let tree = line.open_tree(selection(&[files.path()]));
     let (backup, _) = server.save(tree, None, LATER).await.unwrap();

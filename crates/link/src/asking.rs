@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::{TreeReader, TreeWriter};
-use cairn_types::{Progress, ResourceId};
+use cairn_types::{Progress, ResourceId, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as Turn, Notify, oneshot};
 use tokio::task::JoinSet;
@@ -26,6 +26,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::error::{Error, Result};
 use crate::message::tree::{Selection, Target, TreeQuestion};
+use crate::message::tree_answer::TreeAnswer;
 use crate::message::{self, Answer, ChunkKeys, Question};
 use crate::sealed::{Connection, FIRST_RECORD_MAX, RECORD_MAX, Receiver, Sender};
 
@@ -165,6 +166,18 @@ impl Line {
                 point,
                 runs: Mutex::default(),
             })),
+            _ => Err(UNEXPECTED),
+        }
+    }
+
+    /// The time by the clock that the files of the agent's host are stamped by: when they
+    /// changed can be held against no other.
+    ///
+    /// Errors: as `open_disk`.
+    pub async fn host_time(&self) -> Result<Timestamp> {
+        let (tree, question) = (0, TreeQuestion::Time);
+        match self.shared.ask(&Question::Tree { tree, question }).await? {
+            Answer::Tree(TreeAnswer::Time(micros)) => Ok(Timestamp::from_micros(micros)),
             _ => Err(UNEXPECTED),
         }
     }

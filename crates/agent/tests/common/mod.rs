@@ -25,8 +25,8 @@ use cairn_repo::{
 use cairn_source::{Folder, FolderOptions};
 use cairn_types::tree::{TreeReader, TreeWriter};
 use cairn_types::{
-    AgentId, BackupId, BackupInfo, CheckpointId, Progress, ProjectId, ResourceId, ResourceType,
-    Timestamp, VaultId,
+    AgentId, BackupId, BackupInfo, CheckpointId, Clock, Progress, ProjectId, ResourceId,
+    ResourceType, Timestamp, VaultId,
 };
 use object_store::memory::InMemory;
 use tempfile::TempDir;
@@ -47,6 +47,15 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
         state as u8
     };
     (0..length).map(|_| next()).collect()
+}
+
+/// A clock that always shows the same.
+pub struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(12_345)
+    }
 }
 
 /// A repository with one project in it.
@@ -172,7 +181,7 @@ pub struct Link {
 
 impl Link {
     pub fn new(server: &Server, rules: Rules) -> Arc<Self> {
-        Self::to(server, Arc::new(FileHost::new(rules)))
+        Self::to(server, Arc::new(FileHost::new(rules, Arc::new(Still))))
     }
 
     /// A line to this host.

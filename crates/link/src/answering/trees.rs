@@ -10,9 +10,9 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cairn_types::Kind;
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, FileReader, TreeReader, TreeWriter};
+use cairn_types::{Kind, Timestamp};
 
 use super::Answerer;
 use crate::message::tree::{Selection, Target, TreeQuestion};
@@ -26,6 +26,9 @@ const TREES_MAX: usize = 64;
 
 /// The host whose files are asked about.
 pub trait Host: Send + Sync + 'static {
+    /// The time by the clock that its files are stamped by.
+    fn now(&self) -> Timestamp;
+
     /// Opens what of its files is selected. May block.
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>>;
 
@@ -136,6 +139,7 @@ impl Session {
             TreeQuestion::Open(selection) => {
                 return self.open(number, || self.open_selection(selection));
             }
+            TreeQuestion::Time => return Ok(TreeAnswer::Time(self.host().now().as_micros())),
             TreeQuestion::OpenTarget(target) => {
                 return self.open(number, || self.open_target(target));
             }
@@ -145,7 +149,7 @@ impl Session {
             return Ok(TreeAnswer::NotOpen);
         };
         match question {
-            TreeQuestion::Open(_) | TreeQuestion::OpenTarget(_) => {
+            TreeQuestion::Time | TreeQuestion::Open(_) | TreeQuestion::OpenTarget(_) => {
                 unreachable!("it was answered above")
             }
             TreeQuestion::Write(packed) => tree.write(&packed),

@@ -51,6 +51,8 @@ pub struct Target {
 /// What is asked of a tree; each carries the number that the tree was opened under.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TreeQuestion {
+    /// What is the time, by the clock that files are stamped by? Of no tree.
+    Time,
     /// From now on the number stands for these files.
     Open(Selection),
     /// From now on the number stands for a folder that is restored into.
@@ -128,6 +130,7 @@ impl TreeQuestion {
     const IDS: u8 = 6;
     const OPEN_TARGET: u8 = 7;
     const WRITE: u8 = 8;
+    const TIME: u8 = 9;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -135,6 +138,7 @@ impl TreeQuestion {
                 out.push(Self::OPEN);
                 put_selection(selection, out);
             }
+            Self::Time => out.push(Self::TIME),
             Self::OpenTarget(target) => {
                 out.push(Self::OPEN_TARGET);
                 put_long(target.path.as_bytes(), out);
@@ -182,6 +186,7 @@ impl TreeQuestion {
                 let path = words(reader)?;
                 return Ok(Self::OpenTarget(Target { path }));
             }
+            Self::TIME => return Ok(Self::Time),
             Self::WRITE => return Ok(Self::Write(Packed::decode(reader)?)),
             _ => {}
         }

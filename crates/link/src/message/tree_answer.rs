@@ -27,6 +27,8 @@ pub(crate) const LISTINGS_MAX: usize = 4096;
 /// What is answered to a question about a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TreeAnswer {
+    /// The time, in microseconds since 1970 UTC.
+    Time(i64),
     /// The number stands for the tree from now on, on this connection.
     Opened,
     /// Nobody has said on this connection what the number stands for.
@@ -141,9 +143,14 @@ impl TreeAnswer {
     const READ: u8 = 6;
     const IDS: u8 = 7;
     const WRITTEN: u8 = 8;
+    const TIME: u8 = 9;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
+            Self::Time(micros) => {
+                out.push(Self::TIME);
+                out.extend_from_slice(&micros.to_le_bytes());
+            }
             Self::Opened => out.push(Self::OPENED),
             Self::NotOpen => out.push(Self::NOT_OPEN),
             Self::Refused(refused) => {
@@ -195,6 +202,7 @@ impl TreeAnswer {
 
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(match reader.array::<1>()?[0] {
+            Self::TIME => Self::Time(reader.number()?.cast_signed()),
             Self::OPENED => Self::Opened,
             Self::NOT_OPEN => Self::NotOpen,
             Self::REFUSED => match told(reader, |_| Ok(()))? {

@@ -55,6 +55,7 @@ fn questions() -> Vec<TreeQuestion> {
         RANGES_MAX
     ];
     vec![
+        TreeQuestion::Time,
         TreeQuestion::Open(Selection {
             paths: vec![
                 SelectedPath::default(),
@@ -115,6 +116,7 @@ fn answers() -> Vec<TreeAnswer> {
         refused: refused(),
     };
     vec![
+        TreeAnswer::Time(-5),
         TreeAnswer::Opened,
         TreeAnswer::NotOpen,
         TreeAnswer::Refused(refused()),
