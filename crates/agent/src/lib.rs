@@ -55,7 +55,7 @@ pub struct Where {
 /// How an agent registers.
 #[derive(Debug, Args)]
 pub struct Register {
-    /// The server's address, as https://backup.example.com.
+    /// The server's address, as `https://backup.example.com`.
     #[arg(long, env = "CAIRN_AGENT_SERVER")]
     pub server: String,
     /// The token. Better by the environment or standard input: others can see a command line.
