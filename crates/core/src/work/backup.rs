@@ -16,7 +16,7 @@ use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
 use cairn_types::{
     BackupId, BackupInfo, BackupStatus, Kind, OperationLogId, Progress, ProjectId, ResourceId,
-    ResourceType,
+    ResourceType, Timestamp,
 };
 use tokio::runtime::Handle;
 
@@ -26,6 +26,9 @@ use crate::{Error, OperationDetail, Refusal, Result};
 
 /// The vault's word for that applications are brought to rest.
 const APP_CONSISTENT: &str = "app_consistent";
+
+/// The files of a host, and its time when they were opened.
+pub(super) type HostFiles = (Arc<dyn TreeReader>, Timestamp);
 
 /// Disks that are open, each until it is written.
 type OpenDisks = HashMap<ResourceId, Arc<dyn DiskReader>>;
@@ -56,7 +59,7 @@ enum From<'a> {
     External(&'a StoredBackup),
     /// The files of a host, while there is a line to its agent.
     Host {
-        files: Option<Arc<dyn TreeReader>>,
+        files: Option<HostFiles>,
         reread_all: bool,
     },
 }
@@ -137,7 +140,7 @@ impl<'a> BackUp<'a> {
         worker: &'a Worker,
         task: OperationLogId,
         (project, backup): (ProjectId, BackupId),
-        (files, reread_all): (Option<Arc<dyn TreeReader>>, bool),
+        (files, reread_all): (Option<HostFiles>, bool),
     ) -> Self {
         let from = From::Host { files, reread_all };
         Self {
@@ -392,7 +395,7 @@ impl<'a> BackUp<'a> {
         vault_name: &str,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let started_at = self.worker.service.now();
+        let mut started_at = self.worker.service.now();
         let (parent, reader, reread_all): (_, Arc<dyn TreeReader>, _) = match &self.from {
             From::Source { reread_all } => {
                 let base = self.base(repository, backup.resource).await?;
@@ -406,7 +409,9 @@ impl<'a> BackUp<'a> {
                 (None, reader, true)
             }
             From::Host { files, reread_all } => {
-                let files = files.as_ref().ok_or(cairn_link::Error::Lost(None))?;
+                let (files, host_time) = files.as_ref().ok_or(cairn_link::Error::Lost(None))?;
+                // Its files' times are by its own clock.
+                started_at = *host_time;
                 let base = self.base(repository, backup.resource).await?;
                 let reread_all = *reread_all || self.is_hurt(backup.resource).await?;
                 (base, Arc::clone(files), reread_all)

@@ -66,8 +66,9 @@ impl Host<'_> {
             return Err(Refusal::NoAgentPath { id: agent }.into());
         }
         self.over_line(progress, async |line| {
+            let host_time = line.host_time().await?;
             let files = line.open_tree(selection(paths));
-            work(Some(files)).run(step, progress).await
+            work(Some((files, host_time))).run(step, progress).await
         })
         .await
     }

@@ -19,6 +19,7 @@ fn agent(project: ProjectId, second: i64) -> Agent {
         last_active_at: at(second),
         created_at: at(second),
         updated_at: at(second),
+        sealed_secret: None,
     }
 }
 
