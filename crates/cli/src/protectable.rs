@@ -13,7 +13,7 @@ use crate::{Error, find};
 pub enum ProtectableCommand {
     /// List what can be protected, and by which vault it is.
     List {
-        /// One type: server, disk, turbo, workspace; servers and disks if unset.
+        /// One type: server, disk, turbo, workspace, native; servers and disks if unset.
         #[arg(long = "type", value_parser = find::word::<ProtectableType>)]
         protectable_type: Option<ProtectableType>,
     },

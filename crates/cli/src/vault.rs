@@ -58,7 +58,7 @@ pub enum VaultCommand {
 pub struct Create {
     /// Its name.
     name: String,
-    /// What it protects: server, disk, turbo, workspace.
+    /// What it protects: server, disk, turbo, workspace, file.
     #[arg(long = "type", default_value = "disk", value_parser = find::word::<ObjectType>)]
     object_type: ObjectType,
     /// What it holds: backup, or replication for copies of backups.
