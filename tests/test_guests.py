@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -276,3 +277,59 @@ def test_a_server_that_is_killed_leaves_nothing_in_the_guest(stage, guest):
     [backup] = stage.backups(f"checkpoint_id={checkpoint}")
     stage.settled_backup(backup["id"], "available")
     assert guest.leftovers() == []
+
+
+LARGE = 64 << 30
+PIECES = 64
+
+
+def test_an_incremental_of_a_large_sparse_disk_reads_what_has_changed(tmp_path):
+    """64 GiB of which 64 MiB change: at most 80 MiB are read."""
+    (tmp_path / "images").mkdir()
+    image = tmp_path / "images/large.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", image, str(LARGE))
+    config = CONFIG.format(folder=tmp_path).replace('"a.qcow2", "b.qcow2"', '"large.qcow2"')
+    config = "\n".join(line for line in config.splitlines() if "guest_agent" not in line)
+    # It executes nothing: what it writes is written by its monitor.
+    qemu = subprocess.Popen(
+        [
+            "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-S", "-nodefaults",
+            "-display", "none", "-m", "16", "-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off",
+            "-qmp", f"unix:{tmp_path}/monitor,server=on,wait=off",
+            "-blockdev", f"driver=qcow2,node-name=node0,file.driver=file,file.filename={image}",
+            "-device", "virtio-blk-pci,drive=node0,id=disk0",
+        ],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )
+    guest = Guest.__new__(Guest)
+    guest.monitor, guest.process = tmp_path / "monitor", qemu
+    rng = random.Random(64)
+    try:
+        wait_for("QEMU's monitor", (tmp_path / "monitor").exists)
+        with Server(tmp_path, config) as server:
+            vault = make_vault(server, "large", "crash_consistent")
+            content = tmp_path / "content"
+
+            def write(offsets):
+                content.write_bytes(rng.randbytes(MIB))
+                for offset in offsets:
+                    said = guest.ask("human-monitor-command", **{
+                        "command-line": f'qemu-io -d disk0/virtio-backend "write -s {content} {offset} 1M"'
+                    })
+                    assert "rror" not in said, said
+
+            # What is written first is also what does not change then.
+            places = rng.sample(range(LARGE // MIB), 2 * PIECES)
+            write(place * MIB for place in places)
+            server.back_up(vault)
+            write(place * MIB for place in places[:PIECES])
+            backup = server.back_up(vault)
+            assert PIECES * MIB <= read_bytes(server, "") <= 80 * MIB
+            [disk] = backup["children"]
+            copy = tmp_path / "copy.raw"
+            run(CAIRN, "repo", "restore", *server.repository(), disk["id"], copy)
+            guest.ask("quit")
+            qemu.wait(PATIENCE_S)
+            run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", image, copy)
+    finally:
+        guest.kill()

@@ -210,6 +210,12 @@ impl Scan {
             return Ok((ids, 0));
         }
         for block in blocks {
+            let range = self.geometry.block_range(*block);
+            let extent = self.reader.extent_at(range.start)?;
+            if !extent.data && extent.end() >= range.end {
+                ids.push(ChunkId::ZERO);
+                continue;
+            }
             let plain = self.read_blocks(*block..block + 1, buffer)?;
             read_bytes += plain.len() as u64;
             ids.push(match is_zero(plain) {
