@@ -1,6 +1,6 @@
 # Each target does its own set-up and is safe to repeat.
 
-.PHONY: run test test-clients test-deep bench
+.PHONY: run test test-clients test-deep bench bench-guests
 
 run: ## a server on this machine, with a sample disk to try it on
 	@scripts/setup.sh run
@@ -21,3 +21,8 @@ test-deep: ## the same with a longer crash sweep and more random cases
 bench: ## full, incremental and restore beside restic and borg
 	@scripts/setup.sh bench
 	@scripts/bench.sh
+
+bench-guests: ## guests that run, and disks that are served out of backups
+	@scripts/setup.sh test
+	@cargo build --release --locked --quiet --package cairn
+	@CAIRN_BINARY=target/release/cairn .venv/bin/python bench/guests.py

@@ -40,7 +40,8 @@ done
 cat > "$root/init" <<'INIT'
 #!/bin/busybox sh
 # Two disks with ext4. On each, record after record goes to the end of a file, on the first disk before the
-# second, and is written out and told on the console now and then; the agent listens meanwhile.
+# second, and is written out and told on the console now and then; the agent listens meanwhile. What keeps the
+# guest from running is told too.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -50,6 +51,19 @@ while [ ! -b /dev/vdb ]; do sleep 0.1; done
 mount -t ext4 /dev/vda /mnt/a && mount -t ext4 /dev/vdb /mnt/b || poweroff -f
 qemu-ga -m virtio-serial -p /dev/vport*p1 -t /run > /dev/console 2>&1 &
 echo "cairn guest: ready" > /dev/console
+# How long it did not get to do anything, in hundredths of a second, of every second.
+(
+  longest=0 count=0
+  read -r last _ < /proc/uptime
+  last=${last%.*}${last#*.}
+  while usleep 5000; do
+    read -r now _ < /proc/uptime
+    now=${now%.*}${now#*.}
+    [ $((now - last)) -le $longest ] || longest=$((now - last))
+    last=$now count=$((count + 1))
+    [ $((count % 100)) != 0 ] || { echo "cairn guest: gap $longest" > /dev/console; longest=0; }
+  done
+) &
 touch /mnt/b/records
 number=$(wc -l < /mnt/b/records)
 while :; do

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent_line::agent_of;
 use crate::operation_log::NewOperation;
-use crate::work::Task;
+use crate::work::{RestoreTask, Task};
 use crate::{Caller, OperationDetail, Refusal, Result, Service};
 
 /// Where a restore is asked to go.
@@ -118,7 +118,7 @@ impl Service {
             overwritten.push(protectable.id);
         }
         tx.insert_restore(log, id, &overwritten).await?;
-        let task = Task::Restore {
+        let task = Task::Restore(RestoreTask {
             project: caller.project,
             owner: source.shared.then_some(source.backup.project),
             backup: id,
@@ -127,7 +127,7 @@ impl Service {
             power,
             path: path.trim_matches('/').to_owned(),
             agent,
-        };
+        });
         let operation = source.operation(log, protectable);
         self.enqueue(&mut tx, caller, &task, operation).await?;
         tx.commit().await?;

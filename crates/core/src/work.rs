@@ -62,17 +62,7 @@ pub(crate) enum Task {
         destination: VaultId,
     },
     /// Has another region copy a backup: answers it until its replica is there.
-    Send {
-        project: ProjectId,
-        backup: BackupId,
-        replication: ReplicationId,
-        region: String,
-        destination: ProjectId,
-        replica: BackupId,
-        /// Bytes in a second, beside what the region's replications share.
-        #[serde(default)]
-        bandwidth: Option<u64>,
-    },
+    Send(SendTask),
     /// Tells another region that a replica will not come.
     Withdraw {
         region: String,
@@ -85,26 +75,7 @@ pub(crate) enum Task {
         backup: BackupId,
     },
     /// Writes a backup over disks of the project.
-    Restore {
-        project: ProjectId,
-        /// The project that shares the backup, if it is another's.
-        #[serde(default)]
-        owner: Option<ProjectId>,
-        backup: BackupId,
-        mappings: Vec<DiskMapping>,
-        /// For files: the folder below the share, or the path on the host.
-        #[serde(default)]
-        folder: String,
-        /// For a server whose power is in our hands: what becomes of it.
-        #[serde(default)]
-        power: Option<Power>,
-        /// For files: what of the backup; all of it, if empty.
-        #[serde(default)]
-        path: String,
-        /// The agent, if it goes to its host.
-        #[serde(default)]
-        agent: Option<AgentId>,
-    },
+    Restore(RestoreTask),
     /// Deletes a backup.
     DeleteBackup {
         project: ProjectId,
@@ -139,6 +110,43 @@ pub(crate) enum Task {
     },
 }
 
+/// What is sent to another region.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SendTask {
+    pub(crate) project: ProjectId,
+    pub(crate) backup: BackupId,
+    pub(crate) replication: ReplicationId,
+    pub(crate) region: String,
+    pub(crate) destination: ProjectId,
+    pub(crate) replica: BackupId,
+    /// Bytes in a second, beside what the region's replications share.
+    #[serde(default)]
+    pub(crate) bandwidth: Option<u64>,
+}
+
+/// What is restored, and where to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RestoreTask {
+    pub(crate) project: ProjectId,
+    /// The project that shares the backup, if it is another's.
+    #[serde(default)]
+    pub(crate) owner: Option<ProjectId>,
+    pub(crate) backup: BackupId,
+    pub(crate) mappings: Vec<DiskMapping>,
+    /// For files: the folder below the share, or the path on the host.
+    #[serde(default)]
+    pub(crate) folder: String,
+    /// For files: what of the backup; all of it, if empty.
+    #[serde(default)]
+    pub(crate) path: String,
+    /// The agent, if it goes to its host.
+    #[serde(default)]
+    pub(crate) agent: Option<AgentId>,
+    /// For a server whose power is in our hands: what becomes of it.
+    #[serde(default)]
+    pub(crate) power: Option<Power>,
+}
+
 /// A backup of another site, as a request names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ImportedBackup {
@@ -155,11 +163,11 @@ impl Task {
             Self::BackUpHost { .. } => BACK_UP_HOST,
             Self::Replicate { .. } => "replicate",
             Self::ReplicateByPolicy { .. } => "replicate_by_policy",
-            Self::Send { .. } => SEND,
+            Self::Send(_) => SEND,
             Self::Withdraw { .. } => "withdraw",
             Self::Receive { .. } => RECEIVE,
-            Self::Restore { agent: None, .. } => restore::KIND,
-            Self::Restore { agent: Some(_), .. } => RESTORE_HOST,
+            Self::Restore(task) if task.agent.is_some() => RESTORE_HOST,
+            Self::Restore(_) => restore::KIND,
             Self::DeleteBackup { .. } => "delete_backup",
             Self::DeleteVault { .. } => "delete_vault",
             Self::RemoveResources { .. } => "remove_resources",
@@ -182,8 +190,8 @@ impl Task {
             | Self::BackUpHost { .. }
             | Self::Replicate { .. }
             | Self::Receive { .. } => backup::STEPS,
-            Self::Send { .. } => send::STEPS,
-            Self::Restore { .. } => restore::STEPS,
+            Self::Send(_) => send::STEPS,
+            Self::Restore(_) => restore::STEPS,
             Self::ReplicateByPolicy { .. } => &["ask"],
             Self::Withdraw { .. } => &["tell"],
             Self::DeleteBackup { .. } => &["delete"],
@@ -263,27 +271,7 @@ impl Worker {
                 let work = backup::BackUp::of_backup(self, row.id, (project, backup), source);
                 work.run(step, progress).await
             }
-            Task::Send {
-                project,
-                backup,
-                replication,
-                region,
-                destination,
-                replica,
-                bandwidth,
-            } => {
-                let work = send::Send {
-                    worker: self,
-                    project,
-                    backup,
-                    replication,
-                    region: &region,
-                    destination,
-                    replica,
-                    bandwidth,
-                };
-                work.run(progress).await
-            }
+            Task::Send(task) => self.send(&task).run(progress).await,
             Task::Withdraw {
                 region,
                 destination,
@@ -301,31 +289,7 @@ impl Worker {
                 };
                 work.run(step, progress).await
             }
-            Task::Restore {
-                project,
-                owner,
-                backup,
-                mappings,
-                folder,
-                power,
-                path,
-                agent,
-            } => {
-                let work = restore::Restore {
-                    worker: self,
-                    task: row.id,
-                    asked_at: row.created_at,
-                    project,
-                    owner,
-                    backup,
-                    mappings: &mappings,
-                    folder: &folder,
-                    power,
-                    path: &path,
-                    agent,
-                };
-                work.run(step, progress).await
-            }
+            Task::Restore(task) => self.restore(row, &task).run(step, progress).await,
             Task::ReplicateByPolicy {
                 project,
                 policy,
@@ -374,6 +338,19 @@ impl Worker {
         }
     }
 
+    const fn send<'a>(&'a self, task: &'a SendTask) -> send::Send<'a> {
+        send::Send { worker: self, task }
+    }
+
+    const fn restore<'a>(&'a self, row: &TaskRow, task: &'a RestoreTask) -> restore::Restore<'a> {
+        restore::Restore {
+            worker: self,
+            id: row.id,
+            asked_at: row.created_at,
+            task,
+        }
+    }
+
     async fn undo_step(&self, row: &TaskRow, step: usize, why: &Failure) -> Result<()> {
         match read(row)? {
             Task::BackUp {
@@ -400,27 +377,7 @@ impl Worker {
                 let work = backup::BackUp::of_backup(self, row.id, (project, backup), source);
                 work.undo(step, why).await
             }
-            Task::Send {
-                project,
-                backup,
-                replication,
-                region,
-                destination,
-                replica,
-                bandwidth,
-            } => {
-                let work = send::Send {
-                    worker: self,
-                    project,
-                    backup,
-                    replication,
-                    region: &region,
-                    destination,
-                    replica,
-                    bandwidth,
-                };
-                work.undo().await
-            }
+            Task::Send(task) => self.send(&task).undo().await,
             Task::Receive { project, backup } => {
                 let work = receive::Receive {
                     worker: self,
@@ -430,31 +387,7 @@ impl Worker {
                 };
                 work.undo(step, why).await
             }
-            Task::Restore {
-                project,
-                owner,
-                backup,
-                mappings,
-                folder,
-                power,
-                path,
-                agent,
-            } => {
-                let work = restore::Restore {
-                    worker: self,
-                    task: row.id,
-                    asked_at: row.created_at,
-                    project,
-                    owner,
-                    backup,
-                    mappings: &mappings,
-                    folder: &folder,
-                    power,
-                    path: &path,
-                    agent,
-                };
-                work.undo(step).await
-            }
+            Task::Restore(task) => self.restore(row, &task).undo(step).await,
             Task::DeleteBackup { project, backup } => {
                 let of = (project, backup);
                 delete::give_up_backup(&self.service, of, row.cancel_asked, &why.text).await

@@ -11,7 +11,7 @@ use super::{end, is_replicated, logged, refuse_source, refuse_state, refuse_vaul
 use crate::operation_log::NewOperation;
 use crate::region::{AwaitedReplica, NewReplica, RegionError, ReplicatedResource};
 use crate::retention::stamp;
-use crate::work::Task;
+use crate::work::{SendTask, Task};
 use crate::{
     Caller, Error, OperationDetail, Refusal, ReplicaTarget, ReplicatedBackup, Result, Service,
 };
@@ -208,7 +208,7 @@ impl Service {
         (record, new, target): (&Replication, &NewReplica, &ReplicaTarget),
     ) -> Result<()> {
         let there = &record.destination;
-        let task = Task::Send {
+        let task = Task::Send(SendTask {
             project: backup.project,
             backup: backup.id,
             replication: record.id,
@@ -216,7 +216,7 @@ impl Service {
             destination: there.project,
             replica: there.backup,
             bandwidth: target.bandwidth,
-        };
+        });
         let operation = NewOperation {
             id: record.task,
             vault,

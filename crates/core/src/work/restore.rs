@@ -7,11 +7,11 @@ use cairn_link::Target;
 use cairn_repo::{RestoreTree, StoredBackup};
 use cairn_types::tree::{EntryKind, TreeReader, TreeWriter};
 use cairn_types::{
-    AgentId, BackupId, BackupStep, MemberStatus, OperationLogId, Progress, ProjectId, Timestamp,
+    AgentId, BackupId, BackupStep, MemberStatus, OperationLogId, Progress, Timestamp,
 };
 
-use super::Worker;
 use super::host::Host;
+use super::{RestoreTask, Worker};
 use crate::restore::{DiskMapping, Power, is_from_elsewhere};
 use crate::{Error, Refusal, Result, Service};
 
@@ -25,22 +25,11 @@ pub(super) const TURNED_OFF: &str = "; the server was turned off for it and is n
 
 pub(super) struct Restore<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) task: OperationLogId,
-    pub(super) project: ProjectId,
-    /// The project that shares the backup, if it is another's.
-    pub(super) owner: Option<ProjectId>,
-    pub(super) backup: BackupId,
-    pub(super) mappings: &'a [DiskMapping],
-    /// For files: the folder below the share, or the path on the host.
-    pub(super) folder: &'a str,
-    /// For a server whose power is in our hands: what becomes of it.
-    pub(super) power: Option<Power>,
-    /// For files: what of the backup; all of it, if empty.
-    pub(super) path: &'a str,
-    /// The agent, if it goes to its host.
-    pub(super) agent: Option<AgentId>,
+    /// The task that does it.
+    pub(super) id: OperationLogId,
     /// When it was asked for.
     pub(super) asked_at: Timestamp,
+    pub(super) task: &'a RestoreTask,
 }
 
 impl Restore<'_> {
@@ -64,7 +53,7 @@ impl Restore<'_> {
 
     /// Turns the server off whose disks are overwritten, if it runs.
     async fn turn_off(&self) -> Result<()> {
-        let Some(Power { server, .. }) = self.power else {
+        let Some(Power { server, .. }) = self.task.power else {
             return Ok(());
         };
         let service = &self.worker.service;
@@ -72,14 +61,14 @@ impl Restore<'_> {
         if turned_off.await?.was_running {
             tracing::info!(server.id = %server, "A server was turned off to be restored.");
             let mut tx = service.meta().begin().await?;
-            tx.set_was_running(self.task).await?;
+            tx.set_was_running(self.id).await?;
             tx.commit().await?;
         }
         Ok(())
     }
 
     async fn turn_on(&self) -> Result<()> {
-        match self.power {
+        match self.task.power {
             Some(Power {
                 server, on: true, ..
             }) => {
@@ -92,12 +81,12 @@ impl Restore<'_> {
     }
 
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
-        if let Some(agent) = self.agent {
+        if let Some(agent) = self.task.agent {
             return self.write_to_host(agent, progress).await;
         }
         let _turn = self.worker.turn_to_move_bytes(progress).await?;
         let made_here = self.is_made_here().await?;
-        for mapping in self.mappings {
+        for mapping in &self.task.mappings {
             let source = self.open(mapping.backup).await?;
             let found = source.find(mapping.backup).await?;
             if found.tree.is_some() {
@@ -142,7 +131,7 @@ impl Restore<'_> {
         progress: &Arc<Progress>,
     ) -> Result<()> {
         let (inventory, share) = (Arc::clone(&self.worker.inventory), mapping.volume);
-        let folder = self.folder.to_owned();
+        let folder = self.task.folder.clone();
         let open = move || inventory.open_share_writer(share, &folder);
         let target = tokio::task::spawn_blocking(open).await;
         let target = target.map_err(|_| Error::Panicked { what: "a source" })??;
@@ -155,18 +144,18 @@ impl Restore<'_> {
     async fn write_to_host(&self, agent: AgentId, progress: &Arc<Progress>) -> Result<()> {
         let host = Host {
             worker: self.worker,
-            project: self.project,
+            project: self.task.project,
             agent,
             asked_at: self.asked_at,
         };
-        let source = self.open(self.backup).await?;
-        let path = match self.folder {
-            "" => in_place(&source, self.backup, self.path).await?,
+        let source = self.open(self.task.backup).await?;
+        let path = match self.task.folder.as_str() {
+            "" => in_place(&source, self.task.backup, &self.task.path).await?,
             folder => format!("/{}", folder.trim_matches('/')),
         };
         host.over_line(progress, async |line| {
             let target = line.open_tree_writer(Target { path });
-            self.write_files(&source, self.backup, target, progress)
+            self.write_files(&source, self.task.backup, target, progress)
                 .await
         })
         .await
@@ -181,7 +170,7 @@ impl Restore<'_> {
     ) -> Result<()> {
         let job = RestoreTree {
             backup,
-            path: self.path.as_bytes().to_vec(),
+            path: self.task.path.as_bytes().to_vec(),
             target,
             progress: Arc::clone(progress),
         };
@@ -202,30 +191,30 @@ impl Restore<'_> {
     /// from elsewhere may name a resource that has the same id there.
     async fn is_made_here(&self) -> Result<bool> {
         let mut tx = self.worker.service.meta().read().await?;
-        if self.owner.is_some() {
+        if self.task.owner.is_some() {
             return Ok(false);
         }
-        Ok(!is_from_elsewhere(&mut tx, self.project, self.backup).await?)
+        Ok(!is_from_elsewhere(&mut tx, self.task.project, self.task.backup).await?)
     }
 
     /// Opens the backup that a mapping names. A member gets at it through the
     /// backup that is shared, an owner even where a server's own part is lost.
     async fn open(&self, part: BackupId) -> Result<StoredBackup> {
         let repository = self.worker.service.repository();
-        let (project, backup) = match self.owner {
-            Some(owner) => (owner, self.backup),
-            None => (self.project, part),
+        let (project, backup) = match self.task.owner {
+            Some(owner) => (owner, self.task.backup),
+            None => (self.task.project, part),
         };
         let project = repository.existing_project(project).await?;
         Ok(project.open_backup(backup).await?)
     }
 
     async fn begin(&self) -> Result<()> {
-        if self.owner.is_none() {
+        if self.task.owner.is_none() {
             return self.start().await;
         }
         let mut tx = self.worker.service.meta().read().await?;
-        let share = tx.share(self.backup, self.project).await?;
+        let share = tx.share(self.task.backup, self.task.project).await?;
         match share.map(|share| share.status) {
             Some(MemberStatus::Accepted) => Ok(()),
             _ => Err(Refusal::BackupNotFound.into()),
@@ -236,20 +225,20 @@ impl Restore<'_> {
     async fn end(&self) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
-        if self.owner.is_none()
-            && let Some(mut backup) = tx.lock_backup(self.project, self.backup).await?
+        if self.task.owner.is_none()
+            && let Some(mut backup) = tx.lock_backup(self.task.project, self.task.backup).await?
         {
             let (step, now) = (BackupStep::EndRestore, service.now());
             tx.step_backup(&mut backup, step, now).await?;
         }
-        tx.remove_restore(self.task).await?;
+        tx.remove_restore(self.id).await?;
         Ok(tx.commit().await?)
     }
 
     async fn start(&self) -> Result<()> {
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
-        if let Some(mut backup) = tx.lock_backup(self.project, self.backup).await? {
+        if let Some(mut backup) = tx.lock_backup(self.task.project, self.task.backup).await? {
             let (step, now) = (BackupStep::StartRestore, service.now());
             tx.step_backup(&mut backup, step, now).await?;
             tx.commit().await?;

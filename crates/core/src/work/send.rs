@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use cairn_link::{Answered, Disks, Limit, answer};
 use cairn_types::disk::{BlockId, DiskError, DiskReader};
-use cairn_types::{
-    BackupId, BackupStatus, Kind, Progress, ProjectId, ReplicationId, ResourceId, Timestamp,
-};
+use cairn_types::{BackupId, BackupStatus, Kind, Progress, ProjectId, ResourceId, Timestamp};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Task, Worker};
+use super::{SendTask, Task, Worker};
 use crate::{Error, Refusal, RegionError, Result, Service};
 
 pub(super) const STEPS: &[&str] = &["send"];
@@ -31,13 +29,7 @@ const WITHDRAWING: Duration = Duration::from_millis(1500);
 
 pub(super) struct Send<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) project: ProjectId,
-    pub(super) backup: BackupId,
-    pub(super) replication: ReplicationId,
-    pub(super) region: &'a str,
-    pub(super) destination: ProjectId,
-    pub(super) replica: BackupId,
-    pub(super) bandwidth: Option<u64>,
+    pub(super) task: &'a SendTask,
 }
 
 /// What a try has come to.
@@ -52,8 +44,8 @@ enum Tried {
 
 impl Send<'_> {
     pub(super) async fn run(&self, progress: &Arc<Progress>) -> Result<()> {
-        let mut limits = self.service().regions().limits(self.region);
-        limits.extend(self.bandwidth.map(|rate| Arc::new(Limit::new(rate))));
+        let mut limits = self.service().regions().limits(&self.task.region);
+        limits.extend(self.task.bandwidth.map(|rate| Arc::new(Limit::new(rate))));
         let mut pause = FIRST_PAUSE;
         let mut unheard_since = Instant::now();
         loop {
@@ -77,9 +69,12 @@ impl Send<'_> {
     }
 
     async fn try_once(&self, limits: &[Arc<Limit>], progress: &Arc<Progress>) -> Result<Tried> {
-        let (regions, there) = (self.service().regions(), self.destination);
+        let (regions, there) = (self.service().regions(), self.task.destination);
         let trying = async {
-            let state = match regions.replica(self.region, there, self.replica).await {
+            let state = match regions
+                .replica(&self.task.region, there, self.task.replica)
+                .await
+            {
                 Ok(state) => state,
                 Err(error) => return self.unless_for_good(error),
             };
@@ -91,7 +86,9 @@ impl Send<'_> {
                 }
                 _ => return Ok(Tried::Done),
             }
-            let connected = regions.connect(self.region, there, self.replica).await;
+            let connected = regions
+                .connect(&self.task.region, there, self.task.replica)
+                .await;
             let connection = match connected {
                 Ok(connection) => connection,
                 // It may have come to its end since: its state will say so.
@@ -101,7 +98,7 @@ impl Send<'_> {
             let Answered { proven, ended } =
                 answer(connection, self.disks(), limits, progress).await;
             tracing::info!(
-                backup.id = %self.backup, region = self.region, proven, ?ended,
+                backup.id = %self.task.backup, region = &self.task.region, proven, ?ended,
                 "a connection to another region has ended"
             );
             match ended {
@@ -117,7 +114,7 @@ impl Send<'_> {
     }
 
     fn unless_for_good(&self, error: RegionError) -> Result<Tried> {
-        tracing::info!(%error, region = self.region, "a region cannot be asked for a replica");
+        tracing::info!(%error, region = &self.task.region, "a region cannot be asked for a replica");
         match error.kind {
             Kind::Transient => Ok(Tried::Nothing),
             _ => Err(error.into()),
@@ -128,9 +125,11 @@ impl Send<'_> {
     async fn later(&self) -> Result<Error> {
         let service = self.service();
         let mut tx = service.meta().read().await?;
-        let known = tx.replications_of(self.project, &[self.backup]).await?;
+        let known = tx
+            .replications_of(self.task.project, &[self.task.backup])
+            .await?;
         let mut known = known.into_iter();
-        let this = known.find(|view| view.record.id == self.replication);
+        let this = known.find(|view| view.record.id == self.task.replication);
         let this = this.ok_or(Refusal::BackupNotFound)?;
         let heard_at = this.heard_at.unwrap_or(this.record.created_at);
         let silent = service.now().seconds_since(heard_at);
@@ -147,13 +146,18 @@ impl Send<'_> {
 
     async fn note_heard(&self) -> Result<()> {
         let mut tx = self.service().meta().begin().await?;
-        tx.set_heard(self.replication, self.service().now()).await?;
+        tx.set_heard(self.task.replication, self.service().now())
+            .await?;
         Ok(tx.commit().await?)
     }
 
     /// The region need not wait any more.
     pub(super) async fn undo(&self) -> Result<()> {
-        let there = (self.region, self.destination, self.replica);
+        let there = (
+            self.task.region.as_str(),
+            self.task.destination,
+            self.task.replica,
+        );
         self.service().withdraw_from(there).await
     }
 
@@ -161,8 +165,8 @@ impl Send<'_> {
         Arc::new(StoredDisks {
             service: self.service().clone(),
             handle: Handle::current(),
-            project: self.project,
-            backup: self.backup,
+            project: self.task.project,
+            backup: self.task.backup,
         })
     }
 
