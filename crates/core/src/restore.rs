@@ -138,7 +138,7 @@ impl Service {
     /// Whether a server runs now, and whether it is started afterwards; nothing, if it is none
     /// or its power is not in our hands.
     ///
-    /// Errors: `Conflict` it is to be started, and nobody has said how.
+    /// Errors: `Conflict` it runs, is to be started again, and nobody has said how.
     async fn power(&self, target: &Protectable, asked: Option<bool>) -> Result<Option<Power>> {
         let id = target.id;
         if !matches!(
@@ -152,8 +152,9 @@ impl Service {
             .await?;
         let (on, must) = match (asked, runs) {
             (Some(false), _) => (false, false),
-            (Some(true), _) | (None, true) => (true, true),
-            (None, false) => (known.is_ok(), false),
+            (_, true) => (true, true),
+            // Clients ask for it without being asked: what nobody knows how to start stays off.
+            (_, false) => (known.is_ok(), false),
         };
         match known {
             Err(error) if must => {
