@@ -21,10 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from harness import CAIRN, MIB, Server, run, wait_for  # noqa: E402
-from test_guests import CONFIG, DISKS, Guest, blockdevs, make_vault  # noqa: E402
+from test_guests import CONFIG, DISKS, LARGE, Guest, IdleGuest, blockdevs, make_vault  # noqa: E402
 
 ROUNDS = 7
-LARGE = 64 << 30
 CHANGED = 64
 
 
@@ -67,23 +66,7 @@ def running_guest(folder):
 
 def large_disk(folder):
     """An incremental of a sparse disk of 64 GiB with 64 MiB changed."""
-    (folder / "images").mkdir()
-    image = folder / "images/large.qcow2"
-    run("qemu-img", "create", "-q", "-f", "qcow2", image, str(LARGE))
-    config = CONFIG.format(folder=folder).replace('"a.qcow2", "b.qcow2"', '"large.qcow2"')
-    config = "\n".join(line for line in config.splitlines() if "guest_agent" not in line)
-    qemu = subprocess.Popen(
-        [
-            "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-S", "-nodefaults",
-            "-display", "none", "-m", "16", "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
-            "-qmp", f"unix:{folder}/monitor,server=on,wait=off",
-            "-blockdev", f"driver=qcow2,node-name=node0,file.driver=file,file.filename={image}",
-            "-device", "virtio-blk-pci,drive=node0,id=disk0",
-        ],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )
-    guest = Guest.__new__(Guest)
-    guest.monitor, guest.process = folder / "monitor", qemu
+    guest = IdleGuest(folder)
     rng = random.Random(64)
     places = rng.sample(range(LARGE // MIB), 16 * CHANGED)
     content = folder / "content"
@@ -91,11 +74,9 @@ def large_disk(folder):
     def write(chosen):
         for place in chosen:
             content.write_bytes(rng.randbytes(MIB // 2) * 2)
-            line = f'qemu-io -d disk0/virtio-backend "write -s {content} {place * MIB} 1M"'
-            guest.ask("human-monitor-command", **{"command-line": line})
+            guest.write(content, place * MIB)
 
-    wait_for("QEMU's monitor", (folder / "monitor").exists)
-    with Server(folder, config) as server:
+    with Server(folder, guest.config) as server:
         vault = make_vault(server, "large", "crash_consistent")
         write(places)
         server.back_up(vault)

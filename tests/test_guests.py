@@ -283,40 +283,47 @@ LARGE = 64 << 30
 PIECES = 64
 
 
+class IdleGuest(Guest):
+    """A guest that executes nothing, with one large sparse disk: what it writes is written by its monitor."""
+
+    def __init__(self, folder):
+        (folder / "images").mkdir()
+        self.image, self.monitor = folder / "images/large.qcow2", folder / "monitor"
+        run("qemu-img", "create", "-q", "-f", "qcow2", self.image, str(LARGE))
+        config = CONFIG.format(folder=folder).replace('"a.qcow2", "b.qcow2"', '"large.qcow2"')
+        self.config = "\n".join(line for line in config.splitlines() if "guest_agent" not in line)
+        self.process = subprocess.Popen(
+            [
+                "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-S", "-nodefaults",
+                "-display", "none", "-m", "16", "-qmp", f"unix:{folder}/qmp,server=on,wait=off",
+                "-qmp", f"unix:{self.monitor},server=on,wait=off",
+                "-blockdev", f"driver=qcow2,node-name=node0,file.driver=file,file.filename={self.image}",
+                "-device", "virtio-blk-pci,drive=node0,id=disk0",
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        )
+        wait_for("QEMU's monitor", self.monitor.exists)
+
+    def write(self, content, offset):
+        """Writes a file of 1 MiB."""
+        line = f'qemu-io -d disk0/virtio-backend "write -s {content} {offset} 1M"'
+        said = self.ask("human-monitor-command", **{"command-line": line})
+        assert "rror" not in said, said
+
+
 def test_an_incremental_of_a_large_sparse_disk_reads_what_has_changed(tmp_path):
     """64 GiB of which 64 MiB change: at most 80 MiB are read."""
-    (tmp_path / "images").mkdir()
-    image = tmp_path / "images/large.qcow2"
-    run("qemu-img", "create", "-q", "-f", "qcow2", image, str(LARGE))
-    config = CONFIG.format(folder=tmp_path).replace('"a.qcow2", "b.qcow2"', '"large.qcow2"')
-    config = "\n".join(line for line in config.splitlines() if "guest_agent" not in line)
-    # It executes nothing: what it writes is written by its monitor.
-    qemu = subprocess.Popen(
-        [
-            "setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg", "-S", "-nodefaults",
-            "-display", "none", "-m", "16", "-qmp", f"unix:{tmp_path}/qmp,server=on,wait=off",
-            "-qmp", f"unix:{tmp_path}/monitor,server=on,wait=off",
-            "-blockdev", f"driver=qcow2,node-name=node0,file.driver=file,file.filename={image}",
-            "-device", "virtio-blk-pci,drive=node0,id=disk0",
-        ],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-    )
-    guest = Guest.__new__(Guest)
-    guest.monitor, guest.process = tmp_path / "monitor", qemu
+    guest = IdleGuest(tmp_path)
     rng = random.Random(64)
     try:
-        wait_for("QEMU's monitor", (tmp_path / "monitor").exists)
-        with Server(tmp_path, config) as server:
+        with Server(tmp_path, guest.config) as server:
             vault = make_vault(server, "large", "crash_consistent")
             content = tmp_path / "content"
 
             def write(offsets):
                 content.write_bytes(rng.randbytes(MIB))
                 for offset in offsets:
-                    said = guest.ask("human-monitor-command", **{
-                        "command-line": f'qemu-io -d disk0/virtio-backend "write -s {content} {offset} 1M"'
-                    })
-                    assert "rror" not in said, said
+                    guest.write(content, offset)
 
             # What is written first is also what does not change then.
             places = rng.sample(range(LARGE // MIB), 2 * PIECES)
@@ -329,7 +336,7 @@ def test_an_incremental_of_a_large_sparse_disk_reads_what_has_changed(tmp_path):
             copy = tmp_path / "copy.raw"
             run(CAIRN, "repo", "restore", *server.repository(), disk["id"], copy)
             guest.ask("quit")
-            qemu.wait(PATIENCE_S)
-            run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", image, copy)
+            guest.process.wait(PATIENCE_S)
+            run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", guest.image, copy)
     finally:
         guest.kill()

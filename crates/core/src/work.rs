@@ -27,6 +27,7 @@ use cairn_types::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use self::backup::{BackUp, ReadFrom};
 use crate::restore::{DiskMapping, Power};
 use crate::{Error, Result, Service, VerifyScope};
 
@@ -242,7 +243,12 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp::of_resource(self, row.id, (project, backup), reread_all);
+                let work = BackUp::new(
+                    self,
+                    row.id,
+                    (project, backup),
+                    ReadFrom::Source { reread_all },
+                );
                 work.run(step, progress).await
             }
             Task::BackUpHost {
@@ -267,8 +273,8 @@ impl Worker {
                 source_project,
                 source,
             } => {
-                let source = (source_project, source);
-                let work = backup::BackUp::of_backup(self, row.id, (project, backup), source);
+                let source = ReadFrom::Backup(source_project, source);
+                let work = BackUp::new(self, row.id, (project, backup), source);
                 work.run(step, progress).await
             }
             Task::Send(task) => self.send(&task).run(progress).await,
@@ -358,13 +364,23 @@ impl Worker {
                 backup,
                 reread_all,
             } => {
-                let work = backup::BackUp::of_resource(self, row.id, (project, backup), reread_all);
+                let work = BackUp::new(
+                    self,
+                    row.id,
+                    (project, backup),
+                    ReadFrom::Source { reread_all },
+                );
                 work.undo(step, why).await
             }
             Task::BackUpHost {
                 project, backup, ..
             } => {
-                let work = backup::BackUp::of_resource(self, row.id, (project, backup), false);
+                let work = BackUp::new(
+                    self,
+                    row.id,
+                    (project, backup),
+                    ReadFrom::Source { reread_all: false },
+                );
                 work.undo(step, why).await
             }
             Task::Replicate {
@@ -373,8 +389,8 @@ impl Worker {
                 source_project,
                 source,
             } => {
-                let source = (source_project, source);
-                let work = backup::BackUp::of_backup(self, row.id, (project, backup), source);
+                let source = ReadFrom::Backup(source_project, source);
+                let work = BackUp::new(self, row.id, (project, backup), source);
                 work.undo(step, why).await
             }
             Task::Send(task) => self.send(&task).undo().await,

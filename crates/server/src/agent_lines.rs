@@ -1,27 +1,19 @@
 //! Agents that enrol and connect, over HTTP: an extension. What proves who they are is in
 //! what they say, so that nobody has to give them keys of users.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use cairn_api::agent::{AgentToken, AgentTokenResponse, CreateAgentTokenRequest};
 use cairn_api::agent_line::{EnrolAgentRequest, EnrolAgentResponse, Enrolment, PROTOCOL};
-use cairn_api::replica::KEY_HEADER;
 use cairn_core::{Caller, NewAgent};
+use cairn_link::Purpose;
 use cairn_link::enrolment::{self, TokenId};
-use cairn_link::{Connection, End, EphemeralKey, Purpose};
 use cairn_types::{AgentId, ProjectId};
-use hyper_util::rt::TokioIo;
 
 use crate::App;
 use crate::error::{Failure, Result};
+use crate::lines::{Asked, bytes};
 use crate::request::Request;
-use crate::upgrade;
 
-/// How long an agent may take to prove that it is the one.
-const PROVING: Duration = Duration::from_secs(10);
 /// For how many hours a token can be used if nobody says.
 const TOKEN_HOURS: u32 = 1;
 
@@ -75,44 +67,11 @@ pub(crate) async fn enrol(app: &App, request: &Request) -> Result<EnrolAgentResp
 pub(crate) async fn connect(app: &App, request: &Request) -> Result<Response> {
     let project: ProjectId = request.path("project_id")?;
     let id: AgentId = request.path("agent_id")?;
-    let upgrade = upgrade::asked(request, PROTOCOL)?;
-    let theirs = bytes(KEY_HEADER, request.header(KEY_HEADER).unwrap_or_default())?;
+    let asked = Asked::by(request, PROTOCOL)?;
     let secret = app.service.secret_of_agent(project, id).await?;
-    let place = Arc::clone(&app.handshakes).try_acquire_owned();
-    let place = place.map_err(|_| Failure::unavailable("Too many connections begin at once."))?;
-    let ours = EphemeralKey::generate();
-    let public = HeaderValue::from_str(&hex::encode(ours.public()));
-    let public = public.expect("digits are plain text");
-    let keys = ours.agree(End::Asking, &theirs, (Purpose::Agent(id), &secret[..]));
-    let keys = keys.map_err(|_| Failure::invalid(KEY_HEADER))?;
+    let agreed = asked.agree(Purpose::Agent(id), &secret[..])?;
     let service = app.service.clone();
-    app.calls.spawn(async move {
-        let proving = async {
-            let stream = TokioIo::new(upgrade.await?);
-            let connection = Connection::new(Box::new(stream), keys);
-            let handed = service.agent_connected(project, id, connection).await;
-            handed.map_err(Into::into)
-        };
-        let proven: std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> =
-            match tokio::time::timeout(PROVING, proving).await {
-                Ok(proven) => proven,
-                Err(late) => Err(late.into()),
-            };
-        if let Err(error) = proven {
-            tracing::warn!(agent.id = %id, error, "A connection of an agent came to nothing.");
-        }
-        drop(place);
-    });
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static(KEY_HEADER), public);
-    Ok(upgrade::switched(PROTOCOL, headers))
-}
-
-/// 32 bytes, as they are written.
-fn bytes(key: &str, digits: &str) -> Result<[u8; 32]> {
-    let mut bytes = [0; 32];
-    match hex::decode_to_slice(digits, &mut bytes) {
-        Ok(()) => Ok(bytes),
-        Err(_) => Err(Failure::invalid(key)),
-    }
+    agreed.hand_on(app, move |connection| async move {
+        service.agent_connected(project, id, connection).await
+    })
 }

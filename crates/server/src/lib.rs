@@ -17,6 +17,7 @@ mod error;
 mod exports;
 mod files;
 mod identity;
+mod lines;
 mod lookups;
 mod members;
 mod metadata;

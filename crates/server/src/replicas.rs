@@ -1,28 +1,21 @@
 //! Replicas that come from other regions, over HTTP: an extension.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 use cairn_api::replica::{
-    AnnounceReplicaRequest, AnnounceReplicaResponse, AwaitedReplica, KEY_HEADER, PROTOCOL,
-    ReplicaResource, ReplicaResponse, ReplicaState,
+    AnnounceReplicaRequest, AnnounceReplicaResponse, AwaitedReplica, PROTOCOL, ReplicaResource,
+    ReplicaResponse, ReplicaState,
 };
 use cairn_api::sign::{ALGORITHM, Authorization};
 use cairn_core::records::ReplicationEnd;
 use cairn_core::{Caller, NewReplica, Refusal, ReplicatedResource};
-use cairn_link::{Connection, End, EphemeralKey, Keys, PUBLIC_KEY_BYTES, Purpose};
+use cairn_link::Purpose;
 use cairn_types::BackupId;
-use hyper_util::rt::TokioIo;
+use zeroize::Zeroizing;
 
 use crate::App;
-use crate::error::{Failure, Result};
+use crate::error::Result;
+use crate::lines::Asked;
 use crate::request::Request;
-use crate::upgrade;
-
-/// How long the other end may take to prove that it knows the secret.
-const PROVING: Duration = Duration::from_secs(10);
 
 pub(crate) async fn announce(
     app: &App,
@@ -91,51 +84,23 @@ pub(crate) async fn withdraw(app: &App, caller: &Caller, request: &Request) -> R
 /// from the secret of the access key that signed the request.
 pub(crate) async fn connect(app: &App, caller: &Caller, request: &Request) -> Result<Response> {
     let id: BackupId = request.path("replica_id")?;
-    let upgrade = upgrade::asked(request, PROTOCOL)?;
-    let (keys, public) = agree(app, request, id).await?;
+    let asked = Asked::by(request, PROTOCOL)?;
+    let secret = secret(app, request).await?;
+    let agreed = asked.agree(Purpose::Replica(id), &secret)?;
     app.service.expect_connection(caller, id).await?;
-    let place = Arc::clone(&app.handshakes).try_acquire_owned();
-    let place = place.map_err(|_| Failure::unavailable("Too many connections begin at once."))?;
     let (service, project) = (app.service.clone(), caller.project);
-    app.calls.spawn(async move {
-        let proving = async {
-            let stream = TokioIo::new(upgrade.await?);
-            let connection = Connection::new(Box::new(stream), keys);
-            let handed = service.replica_connected(project, id, connection).await;
-            handed.map_err(Into::into)
-        };
-        let proven: std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> =
-            match tokio::time::timeout(PROVING, proving).await {
-                Ok(proven) => proven,
-                Err(late) => Err(late.into()),
-            };
-        if let Err(error) = proven {
-            tracing::warn!(backup.id = %id, error, "A connection for a replica came to nothing.");
-        }
-        drop(place);
-    });
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static(KEY_HEADER), public);
-    Ok(upgrade::switched(PROTOCOL, headers))
+    agreed.hand_on(app, move |connection| async move {
+        service.replica_connected(project, id, connection).await
+    })
 }
 
-/// The keys of a connection, and what the other end is to be told.
-async fn agree(app: &App, request: &Request, id: BackupId) -> Result<(Keys, HeaderValue)> {
-    let mut theirs = [0; PUBLIC_KEY_BYTES];
-    let told = request.header(KEY_HEADER).unwrap_or_default();
-    let no_key = || Failure::invalid(KEY_HEADER);
-    hex::decode_to_slice(told, &mut theirs).map_err(|_| no_key())?;
-    // Whoever came as far as this by a signature, it was a good one.
+/// The secret of the access key that signed a request. Whoever came as far as this by a
+/// signature, it was a good one.
+async fn secret(app: &App, request: &Request) -> Result<Zeroizing<Vec<u8>>> {
     let header = request.header("authorization");
     let header = header.filter(|header| header.starts_with(ALGORITHM));
     let signed = header.and_then(|header| Authorization::parse(header).ok());
     let signed = signed.ok_or(Refusal::NotAuthenticated)?;
     let (_, secret) = app.service.secret_of(&signed.access_key).await?;
-    let ours = EphemeralKey::generate();
-    let public = HeaderValue::from_str(&hex::encode(ours.public()));
-    let keys = ours.agree(End::Asking, &theirs, (Purpose::Replica(id), &secret));
-    Ok((
-        keys.map_err(|_| no_key())?,
-        public.expect("digits are plain text"),
-    ))
+    Ok(secret)
 }

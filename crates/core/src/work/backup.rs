@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cairn_link::Line;
-use cairn_meta::Backup;
+use cairn_meta::{Backup, Tx};
 use cairn_repo::{
     OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
 };
@@ -43,12 +43,12 @@ pub(super) struct BackUp<'a> {
     task: OperationLogId,
     pub(super) project: ProjectId,
     pub(super) backup: BackupId,
-    from: From<'a>,
+    from: ReadFrom<'a>,
 }
 
-/// What the disks are read from.
+/// What a backup is read from.
 #[derive(Clone)]
-enum From<'a> {
+pub(super) enum ReadFrom<'a> {
     /// The resource itself.
     Source { reread_all: bool },
     /// A backup, in whose project it is read.
@@ -65,84 +65,13 @@ enum From<'a> {
 }
 
 impl<'a> BackUp<'a> {
-    /// The work of making a backup of a resource.
-    pub(super) const fn of_resource(
+    /// The work of making a backup by a task.
+    pub(super) const fn new(
         worker: &'a Worker,
         task: OperationLogId,
         (project, backup): (ProjectId, BackupId),
-        reread_all: bool,
+        from: ReadFrom<'a>,
     ) -> Self {
-        let from = From::Source { reread_all };
-        Self {
-            worker,
-            task,
-            project,
-            backup,
-            from,
-        }
-    }
-
-    /// The work of making a replica of a backup in `source_project`.
-    pub(super) const fn of_backup(
-        worker: &'a Worker,
-        task: OperationLogId,
-        (project, backup): (ProjectId, BackupId),
-        (source_project, source): (ProjectId, BackupId),
-    ) -> Self {
-        let from = From::Backup(source_project, source);
-        Self {
-            worker,
-            task,
-            project,
-            backup,
-            from,
-        }
-    }
-
-    /// The work of making a replica of a backup in another region; its disks are written
-    /// by the line to it.
-    pub(super) const fn of_replica(
-        worker: &'a Worker,
-        task: OperationLogId,
-        project: ProjectId,
-        backup: BackupId,
-        line: Option<Line>,
-    ) -> Self {
-        let from = From::Region(line);
-        Self {
-            worker,
-            task,
-            project,
-            backup,
-            from,
-        }
-    }
-
-    /// The work of taking a backup over from another site.
-    pub(super) const fn of_external(
-        worker: &'a Worker,
-        task: OperationLogId,
-        (project, backup): (ProjectId, BackupId),
-        theirs: &'a StoredBackup,
-    ) -> Self {
-        let from = From::External(theirs);
-        Self {
-            worker,
-            task,
-            project,
-            backup,
-            from,
-        }
-    }
-
-    /// The work of making a backup of a host, whose files are read by the line to its agent.
-    pub(super) fn of_host(
-        worker: &'a Worker,
-        task: OperationLogId,
-        (project, backup): (ProjectId, BackupId),
-        (files, reread_all): (Option<HostFiles>, bool),
-    ) -> Self {
-        let from = From::Host { files, reread_all };
         Self {
             worker,
             task,
@@ -185,7 +114,7 @@ impl<'a> BackUp<'a> {
     async fn write_disks(&self, progress: &Arc<Progress>) -> Result<()> {
         // What comes over a line takes as long as the line does: nobody waits for that.
         let _turn = match self.from {
-            From::Region(_) | From::Host { .. } => None,
+            ReadFrom::Region(_) | ReadFrom::Host { .. } => None,
             _ => Some(self.worker.turn_to_move_bytes(progress).await?),
         };
         let service = &self.worker.service;
@@ -223,7 +152,7 @@ impl<'a> BackUp<'a> {
             }
         }
         let mut opened = HashMap::new();
-        if let From::Source { .. } = self.from {
+        if let ReadFrom::Source { .. } = self.from {
             (opened, left) = self
                 .open_disks(&repository, &backup, &children, left)
                 .await?;
@@ -251,24 +180,24 @@ impl<'a> BackUp<'a> {
     ) -> Result<()> {
         let base = self.base(repository, backup.resource).await?;
         let (parent, reader, reread_all) = match &self.from {
-            From::Source { reread_all } => {
+            ReadFrom::Source { reread_all } => {
                 let reader = match opened {
                     Some(reader) => reader,
                     None => self.open_source(backup.resource).await?,
                 };
                 (base, reader, *reread_all)
             }
-            From::Backup(project, copied) => {
+            ReadFrom::Backup(project, copied) => {
                 let service = &self.worker.service;
                 let stored = service.open_stored(*project, *copied, backup.resource);
                 (base, stored.await?, false)
             }
-            From::Region(line) => {
+            ReadFrom::Region(line) => {
                 let line = line.as_ref().ok_or(cairn_link::Error::Lost(None))?;
                 (base, line.open_disk(backup.resource).await?, false)
             }
-            From::External(theirs) => (None, open_part(theirs, backup.resource).await?, true),
-            From::Host { .. } => return Err(Refusal::NotADiskBackup.into()),
+            ReadFrom::External(theirs) => (None, open_part(theirs, backup.resource).await?, true),
+            ReadFrom::Host { .. } => return Err(Refusal::NotADiskBackup.into()),
         };
         // What is lost of an earlier backup may be what has not changed since.
         let reread_all = reread_all || self.is_hurt(backup.resource).await?;
@@ -356,11 +285,8 @@ impl<'a> BackUp<'a> {
         };
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
-        let row = tx.lock_backup(self.project, backup.id).await?;
-        let mut row = row.ok_or(Refusal::BackupNotFound)?;
-        row.app_consistency = Some(why_not.clone());
-        row.updated_at = service.now();
-        tx.update_backup(&row).await?;
+        let change = |row: &mut Backup| row.app_consistency = Some(why_not.clone());
+        self.change_row(&mut tx, backup, change).await?;
         let log = tx.operation_log(self.project, self.task).await?;
         let detail = log.and_then(|log| serde_json::from_value(log.detail).ok());
         if let Some(OperationDetail::Backup {
@@ -397,18 +323,18 @@ impl<'a> BackUp<'a> {
     ) -> Result<()> {
         let mut started_at = self.worker.service.now();
         let (parent, reader, reread_all): (_, Arc<dyn TreeReader>, _) = match &self.from {
-            From::Source { reread_all } => {
+            ReadFrom::Source { reread_all } => {
                 let base = self.base(repository, backup.resource).await?;
                 let reread_all = *reread_all || self.is_hurt(backup.resource).await?;
                 let folder = self.open_share(backup.resource).await?;
                 self.record_moment(backup, folder.moment()).await?;
                 (base, Arc::new(folder), reread_all)
             }
-            From::External(theirs) => {
+            ReadFrom::External(theirs) => {
                 let reader = theirs.open_tree(theirs.listed().info.id).await?;
                 (None, reader, true)
             }
-            From::Host { files, reread_all } => {
+            ReadFrom::Host { files, reread_all } => {
                 let (files, host_time) = files.as_ref().ok_or(cairn_link::Error::Lost(None))?;
                 // Its files' times are by its own clock.
                 started_at = *host_time;
@@ -416,7 +342,7 @@ impl<'a> BackUp<'a> {
                 let reread_all = *reread_all || self.is_hurt(backup.resource).await?;
                 (base, Arc::clone(files), reread_all)
             }
-            From::Backup(..) | From::Region(_) => {
+            ReadFrom::Backup(..) | ReadFrom::Region(_) => {
                 return Err(Refusal::NotAServerBackup.into());
             }
         };
@@ -450,14 +376,23 @@ impl<'a> BackUp<'a> {
 
     /// Notes of which moment the files are.
     async fn record_moment(&self, backup: &Backup, moment: Moment) -> Result<()> {
-        let service = &self.worker.service;
-        let mut tx = service.meta().begin().await?;
+        let mut tx = self.worker.service.meta().begin().await?;
+        let change = |row: &mut Backup| row.files_moment = Some(moment.name().to_owned());
+        self.change_row(&mut tx, backup, change).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn change_row(
+        &self,
+        tx: &mut Tx,
+        backup: &Backup,
+        change: impl FnOnce(&mut Backup),
+    ) -> Result<()> {
         let row = tx.lock_backup(self.project, backup.id).await?;
         let mut row = row.ok_or(Refusal::BackupNotFound)?;
-        row.files_moment = Some(moment.name().to_owned());
-        row.updated_at = service.now();
-        tx.update_backup(&row).await?;
-        Ok(tx.commit().await?)
+        change(&mut row);
+        row.updated_at = self.worker.service.now();
+        Ok(tx.update_backup(&row).await?)
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
@@ -510,18 +445,14 @@ impl<'a> BackUp<'a> {
 
     /// Notes what a disk's backup came to, before it is acknowledged.
     async fn record(&self, backup: &Backup, written: &Written) -> Result<()> {
-        let service = &self.worker.service;
-        let mut tx = service.meta().begin().await?;
-        let mut row = tx
-            .lock_backup(self.project, backup.id)
-            .await?
-            .ok_or(Refusal::BackupNotFound)?;
-        row.size_bytes = written.size_bytes;
-        row.data_bytes = written.data_bytes;
-        row.used_bytes = written.new_bytes;
-        row.root = Some(written.root.to_string());
-        row.updated_at = service.now();
-        tx.update_backup(&row).await?;
+        let mut tx = self.worker.service.meta().begin().await?;
+        let change = |row: &mut Backup| {
+            row.size_bytes = written.size_bytes;
+            row.data_bytes = written.data_bytes;
+            row.used_bytes = written.new_bytes;
+            row.root = Some(written.root.to_string());
+        };
+        self.change_row(&mut tx, backup, change).await?;
         Ok(tx.commit().await?)
     }
 

@@ -9,7 +9,7 @@ use cairn_meta::AgentPath;
 use cairn_types::{AgentId, BackupId, OperationLogId, Progress, ProjectId, Timestamp};
 
 use super::Worker;
-use super::backup::{BackUp, WRITING};
+use super::backup::{BackUp, ReadFrom, WRITING};
 use crate::{Error, Refusal, Result};
 
 /// How often it is looked whether the agent is connected.
@@ -54,7 +54,10 @@ impl Host<'_> {
         step: usize,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let work = |line| BackUp::of_host(self.worker, task, of, (line, reread_all));
+        let work = |files| {
+            let from = ReadFrom::Host { files, reread_all };
+            BackUp::new(self.worker, task, of, from)
+        };
         if step != WRITING {
             return work(None).run(step, progress).await;
         }

@@ -11,7 +11,7 @@ use cairn_types::{
 };
 
 use super::Worker;
-use super::backup::{self, BackUp};
+use super::backup::{self, BackUp, ReadFrom};
 use crate::capacity::refuse_full;
 use crate::{Refusal, Result};
 
@@ -59,7 +59,8 @@ impl Importer<'_> {
             return Ok(());
         };
         let backup = (self.project, import.backup);
-        let work = BackUp::of_external(self.worker, self.task, backup, &wanted.theirs);
+        let from = ReadFrom::External(&wanted.theirs);
+        let work = BackUp::new(self.worker, self.task, backup, from);
         for step in 0..backup::STEPS.len() {
             let Err(error) = work.run(step, progress).await else {
                 continue;

@@ -10,7 +10,7 @@ use cairn_task::Failure;
 use cairn_types::{BackupId, BackupStatus, OperationLogId, Progress, ProjectId};
 
 use super::Worker;
-use super::backup::BackUp;
+use super::backup::{BackUp, ReadFrom};
 use crate::{Error, Refusal, Result, Service};
 
 /// Behind a start of the server, sources have so long to come back.
@@ -64,7 +64,8 @@ impl<'a> Receive<'a> {
     }
 
     fn work(&self, line: Option<Line>) -> BackUp<'a> {
-        BackUp::of_replica(self.worker, self.task, self.project, self.backup, line)
+        let of = (self.project, self.backup);
+        BackUp::new(self.worker, self.task, of, ReadFrom::Region(line))
     }
 
     /// Whether there is a connection, or reason to wait for one.
