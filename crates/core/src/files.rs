@@ -22,8 +22,8 @@ use crate::{Caller, Error, Refusal, Result, Service};
 pub const FILES_MAX: usize = 1000;
 /// Notes beside a list.
 const NOTES_MAX: usize = 16;
-/// What is said where a log was not replayed.
-const UNCLEAN: &str = "The file system was in use and its log is not replayed: \
+/// What is said where a log could not be replayed.
+const UNCLEAN: &str = "The file system was in use and its log could not be replayed: \
                        what was changed last before the backup may be missing.";
 
 /// An entry of a directory in a backup.

@@ -1,7 +1,8 @@
-//! XFS, versions 4 and 5, as it stands on the disk.
+//! XFS, versions 4 and 5, with its log replayed in memory.
 //!
-//! The log is not replayed: what was written to it alone is not seen, and `Log::Dirty` says that there may be
-//! such changes. Every structure of version 5 has a checksum, and says whose it is; both are checked.
+//! What the log has and the disk does not is laid over the volume (`log`, `view`), so that a disk copied from a
+//! running machine reads as it would after a mount. Every structure of version 5 has a checksum, and says whose it
+//! is; both are checked, the checksum where the log did not change the structure.
 //!
 //! Source: <https://git.kernel.org/pub/scm/fs/xfs/xfs-documentation.git>, "XFS Algorithms & Data Structures".
 
@@ -20,22 +21,34 @@ mod inode;
 mod log;
 mod superblock;
 mod symlink;
+mod view;
 
 use superblock::Superblock;
+use view::View;
 
 /// A file system of this kind.
 pub(crate) struct Xfs {
-    volume: Arc<Volume>,
+    /// Where all is read but the content of files, which no log has.
+    view: View,
     superblock: Superblock,
     log: Log,
 }
 
 impl Xfs {
     pub(crate) fn open(volume: Arc<Volume>) -> Result<Self> {
-        let superblock = Superblock::read(&volume)?;
-        let log = log::state(&volume, &superblock);
+        let disk = View::new(Arc::clone(&volume));
+        let superblock = Superblock::read(&disk)?;
+        match log::load(&volume, &superblock) {
+            (_, Log::Clean) => Self::over(disk, Log::Clean),
+            // Whoever shaped a log shall not keep the disk from being read.
+            (view, log) => Self::over(view, log).or_else(|_| Self::over(disk, Log::Dirty)),
+        }
+    }
+
+    fn over(view: View, log: Log) -> Result<Self> {
+        let superblock = Superblock::read(&view)?;
         let xfs = Self {
-            volume,
+            view,
             superblock,
             log,
         };

@@ -1,107 +1,140 @@
-//! Whether the log was emptied: the last thing written to it then is a record that says so.
+//! The log: what was committed to it and not written back yet is replayed in memory.
+//!
+//! It is a circle of records. The last one says how far back those reach whose changes may not stand in their places yet;
+//! from there on they are gone through twice: first for buffers that were given up later, to which nothing is
+//! to be replayed, then for the changes. What cannot be told for sure is not replayed at all.
+
+use std::sync::Arc;
 
 use super::superblock::Superblock;
-use crate::bytes::be32;
-use crate::error::Result;
+use super::view::View;
+use crate::error::{Error, Result};
 use crate::file_system::Log;
 use crate::volume::Volume;
 
-/// The log is counted in blocks of this size, each of which begins with the cycle that it was written in.
-const BLOCK_BYTES: u64 = 512;
-const RECORD_MAGIC: u32 = 0xFEED_BABE;
-/// Blocks of the longest record: 256 KiB, with a header for each 32 KiB.
-const RECORD_BLOCKS_MAX: u64 = 512 + 8;
-/// What each of a record's headers is for, in bytes.
-const HEADER_COVERS_BYTES: u32 = 32 * 1024;
+mod inode;
+mod record;
+mod replay;
+mod transaction;
+
+use record::{BLOCK_BYTES, Circle, Header, IN_FLIGHT};
+use replay::Replay;
+use transaction::Open;
+
+/// The longest log; the format allows no longer one.
+const LOG_BYTES_MAX: u64 = 2 << 30;
 /// Of an operation: the file system was unmounted.
 const UNMOUNT: u8 = 0x20;
 
-/// Clean, or dirty where that cannot be told.
-pub(super) fn state(volume: &Volume, superblock: &Superblock) -> Log {
-    match is_clean(volume, superblock) {
-        Ok(true) => Log::Clean,
-        Ok(false) | Err(_) => Log::Dirty,
-    }
+/// The volume as a mount would make it, or as it is where that cannot be told.
+pub(super) fn load(volume: &Arc<Volume>, superblock: &Superblock) -> (View, Log) {
+    let loaded = replay(volume, superblock);
+    loaded.unwrap_or_else(|_| (View::new(Arc::clone(volume)), Log::Dirty))
 }
 
-struct Blocks<'a> {
-    volume: &'a Volume,
-    start: u64,
-    count: u64,
-}
-
-impl Blocks<'_> {
-    fn read(&self, block: u64) -> Result<Vec<u8>> {
-        let at = self.start + block % self.count * BLOCK_BYTES;
-        self.volume.read_vec(at, BLOCK_BYTES as usize)
-    }
-
-    /// The cycle that a block was written in; a record's header has it behind the magic number.
-    fn cycle(&self, block: u64) -> Result<u32> {
-        let bytes = self.read(block)?;
-        let first = be32(&bytes, 0);
-        Ok(if first == RECORD_MAGIC {
-            be32(&bytes, 4)
-        } else {
-            first
-        })
-    }
-
-    /// The first block that was not written in the cycle of block 0.
-    fn head(&self) -> Result<u64> {
-        let cycle = self.cycle(0)?;
-        let (mut low, mut high) = (1, self.count);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.cycle(middle)? == cycle {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(low)
-    }
-}
-
-fn is_clean(volume: &Volume, superblock: &Superblock) -> Result<bool> {
-    if superblock.log_start == 0 || superblock.log_blocks == 0 {
-        // It lies on another disk.
-        return Ok(false);
-    }
+fn replay(volume: &Arc<Volume>, superblock: &Superblock) -> Result<(View, Log)> {
+    let view = View::new(Arc::clone(volume));
     let blocks = u64::from(superblock.log_blocks);
-    let log = Blocks {
+    if superblock.log_start == 0 || blocks == 0 {
+        // It lies on another disk.
+        return Ok((view, Log::Dirty));
+    }
+    let bytes = blocks * u64::from(superblock.block_bytes);
+    if bytes > LOG_BYTES_MAX {
+        return Err(bad("it is too long"));
+    }
+    let circle = Circle {
         volume,
         start: superblock.block_start(superblock.log_start, blocks)?,
-        count: blocks * u64::from(superblock.block_bytes) / BLOCK_BYTES,
+        count: bytes / BLOCK_BYTES,
     };
-    let head = log.head()?;
-    if log.cycle(0)? == 0 {
+    if circle.cycle(0)? == 0 {
         // Nothing was ever written to it.
-        return Ok(true);
+        return Ok((view, Log::Clean));
     }
-    for back in 1..=RECORD_BLOCKS_MAX.min(log.count) {
-        // Behind the last block comes the first.
-        let block = (head + log.count - back) % log.count;
-        let header = log.read(block)?;
-        if be32(&header, 0) == RECORD_MAGIC {
-            return is_unmount(&log, block, &header, back);
-        }
+    let head = circle.head()?;
+    if is_unmounted(&circle, head)? {
+        return Ok((view, Log::Clean));
     }
-    Ok(false)
+    if !superblock.has_checksums {
+        // Version 4, which leaves open what was written back already, and of which no Linux tells any more
+        // whether it is replayed rightly.
+        return Ok((view, Log::Dirty));
+    }
+    let last = last_whole(&circle, head)?;
+    let mut replay = Replay::new(view, superblock.clone());
+    each_transaction(&circle, &last, &mut |transaction| replay.note(&transaction))?;
+    each_transaction(&circle, &last, &mut |transaction| replay.apply(transaction))?;
+    Ok(replay.finish())
 }
 
-/// Whether the record of a header is the one of an unmount, and reaches to the head.
-fn is_unmount(log: &Blocks<'_>, block: u64, header: &[u8], to_head: u64) -> Result<bool> {
-    let (version, length, size) = (be32(header, 8), be32(header, 12), be32(header, 320));
-    let headers = if version & 2 != 0 {
-        size.div_ceil(HEADER_COVERS_BYTES).max(1)
-    } else {
-        1
+/// Whether the last record says that the file system was unmounted.
+fn is_unmounted(circle: &Circle<'_>, head: u64) -> Result<bool> {
+    let Some((header, to_head)) = circle.header_before(head)? else {
+        return Ok(false);
     };
-    let blocks = u64::from(headers) + u64::from(length).div_ceil(BLOCK_BYTES);
-    if be32(header, 40) != 1 || blocks != to_head {
+    if header.operations != 1 || header.blocks() != to_head {
         return Ok(false);
     }
-    let operation = log.read(block + u64::from(headers))?;
+    let operation = circle.read(header.block + header.headers, 1)?;
     Ok(operation[9] & UNMOUNT != 0)
+}
+
+/// The last record that a crash left whole, with all that were written before it. Only of
+/// those that are on their way together some may be torn.
+fn last_whole(circle: &Circle<'_>, head: u64) -> Result<Header> {
+    let mut found: Vec<(Header, u64)> = Vec::new();
+    let mut end = head;
+    while found.len() <= IN_FLIGHT {
+        let Some((header, to_end)) = circle.header_before(end)? else {
+            break;
+        };
+        // What lies before the tail may be overwritten already.
+        let tail = found.first().map_or(header.tail, |(newest, _)| newest.tail);
+        let newer = found.last().map_or(u64::MAX, |(newer, _)| newer.lsn);
+        if header.lsn < tail || header.lsn >= newer {
+            break;
+        }
+        end = header.block;
+        found.push((header, to_end));
+    }
+    let mut last = None;
+    for (header, to_end) in found.into_iter().rev() {
+        if header.blocks() != to_end || circle.body(&header)?.is_none() {
+            break;
+        }
+        last = Some(header);
+    }
+    last.ok_or_else(|| bad("its end is damaged"))
+}
+
+/// Goes through all that was committed between the tail and the last record.
+fn each_transaction(
+    circle: &Circle<'_>,
+    last: &Header,
+    committed: &mut dyn FnMut(transaction::Transaction) -> Result<()>,
+) -> Result<()> {
+    let mut open = Open::default();
+    let (mut block, mut lsn) = (last.tail & 0xffff_ffff, last.tail);
+    let mut left = circle.count;
+    loop {
+        let header = circle.header(block)?;
+        let header = header.filter(|header| header.block == block && header.lsn >= lsn);
+        let header = header.ok_or_else(|| bad("a record is missing"))?;
+        let body = circle.body(&header)?;
+        let body = body.ok_or_else(|| bad("a record is damaged"))?;
+        open.record(header.lsn, header.operations, &body, committed)?;
+        if header.lsn == last.lsn {
+            return Ok(());
+        }
+        let blocks = header.blocks();
+        left = left
+            .checked_sub(blocks)
+            .ok_or_else(|| bad("it goes round in a circle"))?;
+        (block, lsn) = ((block + blocks) % circle.count, header.lsn + 1);
+    }
+}
+
+fn bad(why: &'static str) -> Error {
+    Error::damaged("the log", why)
 }

@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
+pub mod damaged;
 pub mod made;
 
 use std::collections::HashMap;

@@ -4,9 +4,12 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{XattrFlags, fsetxattr};
 use tempfile::TempDir;
 
-use crate::common::{Numbers, create, folder, run, text};
+use crate::changes::Changes;
+use crate::common::{Numbers, RawDisk, create, folder, run, text};
+use crate::damaged_logs::{active, log_blocks};
 use crate::tree::{self, Plan};
 use crate::{copy, succeeds};
 
@@ -29,6 +32,44 @@ impl Image {
         all.extend(options.split(' '));
         // mkfs.xfs makes none below 300 MiB.
         Self::make("mkfs.xfs", &all, 320 << 20, plan, numbers)
+    }
+
+    /// One that was filled, changed at random, and cut off as by a loss of power.
+    pub fn xfs_cut(options: &str, changes: usize, numbers: &mut Numbers) -> Self {
+        let image = Self::xfs(options, &Plan::USUAL, numbers);
+        let mounted = Mounted::new(&image.file, &["noatime"]);
+        if options.contains("unsupported") {
+            image.fill_log(mounted.path());
+        }
+        let mut all = Changes::new(mounted.path(), numbers);
+        all.make(changes / 2);
+        let synced = std::fs::File::create(mounted.path().join("synced")).unwrap();
+        synced.sync_all().unwrap();
+        all.make(changes - changes / 2);
+        // With the log as far as it is in memory, or without that.
+        let cut = *numbers.one_of(&["shutdown -f", "shutdown -f", "shutdown"]);
+        run("xfs_io", &["-x", "-c", cut, text(mounted.path())]);
+        drop(mounted);
+        image
+    }
+
+    /// Writes to a small log until its end is near, so that what comes goes over it.
+    fn fill_log(&self, root: &Path) {
+        let disk = RawDisk::open(&self.file);
+        let near = log_blocks(&disk) - 600;
+        let file = File::create(root.join("filler")).unwrap();
+        for index in 0..10_000 {
+            let value = vec![index as u8; 3000];
+            fsetxattr(&file, "user.filler", &value, XattrFlags::empty()).unwrap();
+            file.sync_all().unwrap();
+            if index % 10 == 9 {
+                let last = active(&disk).into_keys().next_back();
+                if last.is_some_and(|lsn| lsn & 0xffff_ffff > near) {
+                    return;
+                }
+            }
+        }
+        panic!("the log does not come to its end");
     }
 
     fn make(

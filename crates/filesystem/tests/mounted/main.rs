@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod compare;
+mod damaged_logs;
 mod image;
 mod tree;
 
@@ -17,7 +19,7 @@ use std::process::Command;
 use cairn_filesystem::{Content, Log};
 
 use common::made::{self, Amount};
-use common::{Numbers, open, run, seed, text};
+use common::{Numbers, RawDisk, open, run, seed, text};
 use image::{Image, Mounted, mounts_are_excused};
 use tree::Plan;
 
@@ -117,7 +119,12 @@ fn xfs_is_read_as_linux_reads_it() {
         let file_system = open(&image.file);
         assert_eq!(file_system.found().content, Content::Xfs);
         // Freezing writes everything back and leaves a note for a recovery.
-        assert_eq!(file_system.needs_recovery(), plan.frozen, "{options}");
+        let log = if plan.frozen {
+            Log::Replayed
+        } else {
+            Log::Clean
+        };
+        assert_eq!(file_system.log(), log, "{options}");
         let mounted = Mounted::copy_of(&image);
         let inodes = compare::with_mount(&file_system, mounted.path(), &mut numbers);
         drop(mounted);
@@ -161,19 +168,69 @@ fn xfs_of_version_4_is_read_as_it_was_made() {
     }
 }
 
+/// Options of file systems that are cut off. The smallest logs go round several times.
+const CUT: [&str; 12] = [
+    "-b size=4096",
+    "-b size=1024 -d size=304m",
+    "-b size=2048 -n size=8192",
+    "-b size=1024 -m rmapbt=1 -i nrext64=1",
+    "-b size=4096 -m bigtime=0,reflink=0",
+    "-b size=4096 -i size=1024,sparse=0",
+    "--unsupported -b size=4096 -l size=6m",
+    "--unsupported -b size=4096 -l size=13m -m rmapbt=1",
+    "--unsupported -b size=1024 -l size=6m",
+    "--unsupported -b size=1024 -n size=4096 -l size=6m,sunit=64",
+    "-b size=4096 -s size=4096",
+    "-b size=4096 -l su=256k",
+];
+
+/// How often each is made; `CAIRN_XFS_LOGS` says otherwise.
+const CUTS: u64 = 2;
+
 #[test]
-fn a_log_of_xfs_that_was_not_emptied_is_told() {
+fn logs_of_xfs_are_replayed_as_linux_does_it() {
+    if mounts_are_excused() {
+        return;
+    }
+    let rounds = std::env::var("CAIRN_XFS_LOGS").map_or(CUTS, |count| {
+        count.parse().expect("CAIRN_XFS_LOGS is a number")
+    });
+    let seed = seed();
+    let all = (0..rounds).flat_map(|_| CUT);
+    let mut went_round = 0;
+    for (index, options) in all.enumerate() {
+        let mut numbers = Numbers::new(seed.wrapping_add(3000 + index as u64));
+        let changes = *numbers.one_of(&[30, 300, 1500]);
+        println!("image {index}: xfs {options}, {changes} changes");
+        let image = Image::xfs_cut(options, changes, &mut numbers);
+        let file_system = open(&image.file);
+        let mounted = Mounted::copy_of(&image);
+        assert_eq!(file_system.log(), Log::Replayed);
+        compare::with_mount(&file_system, mounted.path(), &mut numbers);
+        let mut cycles = damaged_logs::active(&RawDisk::open(&image.file))
+            .into_keys()
+            .map(|lsn| lsn >> 32);
+        went_round += u32::from(cycles.next() < cycles.next_back());
+    }
+    println!("{went_round} logs go over their end");
+    assert!(went_round > 0, "no log goes over its end");
+}
+
+#[test]
+fn a_copy_of_xfs_in_use_is_read_as_linux_recovers_it() {
     if mounts_are_excused() {
         return;
     }
     let mut numbers = Numbers::new(seed());
     let image = Image::xfs("-b size=4096", &Plan::DIRTY, &mut numbers);
     let file_system = open(&image.file);
-    assert_eq!(file_system.log(), Log::Dirty);
+    assert_eq!(file_system.log(), Log::Replayed);
+    let mounted = Mounted::copy_of(&image);
+    compare::with_mount(&file_system, mounted.path(), &mut numbers);
+    drop(mounted);
     // A mount empties it, and an unmount says so.
     drop(Mounted::new(&image.file, &[]));
-    let file_system = open(&image.file);
-    assert_eq!(file_system.log(), Log::Clean);
+    assert_eq!(open(&image.file).log(), Log::Clean);
 }
 
 /// What a test leaves behind is taken away with the folder.

@@ -1,0 +1,146 @@
+//! Logs with bytes changed, some under a checksum that was made anew: whatever they say, the disk is read.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use cairn_filesystem::Log;
+use cairn_types::disk::DiskReader;
+use crc::{CRC_32_ISCSI, Crc};
+use proptest::prelude::*;
+
+use crate::common::damaged::{READ_MAX, change, look, open};
+use crate::common::{ChangedDisk, MemoryDisk, Numbers, seed};
+use crate::image::{Image, mounts_are_excused};
+
+const BLOCK: u64 = 512;
+const CHECKSUM: u64 = 32;
+const MAGIC: u64 = 0xfeed_babe;
+
+fn number(disk: &dyn DiskReader, offset: u64, length: usize) -> u64 {
+    let mut bytes = [0; 8];
+    disk.read_at(offset, &mut bytes[8 - length..]).unwrap();
+    u64::from_be_bytes(bytes)
+}
+
+/// How many blocks of its own the log has.
+pub fn log_blocks(disk: &dyn DiskReader) -> u64 {
+    number(disk, 96, 4) * number(disk, 4, 4) / BLOCK
+}
+
+/// The records that are to be replayed: their numbers, and where they begin, in bytes of the disk.
+pub fn active(disk: &dyn DiskReader) -> BTreeMap<u64, u64> {
+    let (block_bytes, first) = (number(disk, 4, 4), number(disk, 48, 8));
+    let (group_blocks, in_group) = (number(disk, 84, 4), number(disk, 124, 1));
+    let linear = (first >> in_group) * group_blocks + (first & ((1 << in_group) - 1));
+    let start = linear * block_bytes;
+    let all: BTreeMap<u64, u64> = (start..start + log_blocks(disk) * BLOCK)
+        .step_by(BLOCK as usize)
+        .filter(|at| number(disk, *at, 4) == MAGIC)
+        .map(|at| (number(disk, at + 16, 8), at))
+        .collect();
+    let Some((_, last)) = all.last_key_value() else {
+        return all;
+    };
+    let tail = number(disk, last + 24, 8);
+    all.range(tail..).map(|(lsn, at)| (*lsn, *at)).collect()
+}
+
+/// Changes bytes of a record, most where it is described what it holds.
+fn change_record(disk: &mut ChangedDisk<'_>, start: u64, numbers: &mut Numbers) {
+    let length = number(disk, start + 12, 4);
+    let headers = number(disk, start + 320, 4).div_ceil(32 << 10).max(1);
+    for _ in 0..1 + numbers.below(6) {
+        let at = match numbers.below(8) {
+            // Cycles stand in front of blocks, and their content in the header.
+            0 => start + 44 + numbers.below(256),
+            1 => start + *numbers.one_of(&[8, 12, 16, 24, 40, 320]) + numbers.below(8),
+            2..5 => start + headers * BLOCK + numbers.below(400.min(length.max(1))),
+            _ => start + headers * BLOCK + numbers.below(length.max(1)),
+        };
+        if at % BLOCK < 4 && at > start + headers * BLOCK {
+            continue;
+        }
+        let at = at.min(disk.size_bytes() - 1);
+        let byte = *numbers.one_of(&[0, 1, 2, 0x3b, 0x3c, 0x40, 0x7f, 0xff]);
+        disk.change(at, byte);
+    }
+    let (length, headers) = (
+        number(disk, start + 12, 4).min(1 << 20),
+        number(disk, start + 320, 4).div_ceil(32 << 10).clamp(1, 8),
+    );
+    for at in start + CHECKSUM..start + CHECKSUM + 4 {
+        disk.change(at, 0);
+    }
+    let crc = Crc::<u32>::new(&CRC_32_ISCSI);
+    let mut sum = crc.digest();
+    let mut add = |from: u64, length: u64| {
+        let mut bytes = vec![0; length as usize];
+        // What reaches behind the disk has no checksum that could be right.
+        if disk.read_at(from, &mut bytes).is_ok() {
+            sum.update(&bytes);
+        }
+    };
+    add(start, 328);
+    for header in 1..headers {
+        add(start + header * BLOCK, 260);
+    }
+    add(start + headers * BLOCK, length);
+    for (offset, byte) in (0..).zip(sum.finalize().to_le_bytes()) {
+        disk.change(start + CHECKSUM + offset, byte);
+    }
+}
+
+fn check(disk: ChangedDisk<'static>, numbers: &mut Numbers) -> Option<Log> {
+    let (disk, opened) = open(disk);
+    let log = match opened {
+        Ok(file_system) => {
+            look(&file_system, numbers);
+            Some(file_system.log())
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            None
+        }
+    };
+    let read_bytes = disk.0.read_bytes.load(Ordering::Relaxed);
+    assert!(read_bytes < READ_MAX, "{read_bytes} bytes were read");
+    log
+}
+
+#[test]
+fn a_damaged_log_of_xfs_keeps_nothing_from_being_read() {
+    if mounts_are_excused() {
+        return;
+    }
+    let mut numbers = Numbers::new(seed());
+    let options = "--unsupported -b size=4096 -l size=6m";
+    let image = Image::xfs_cut(options, 200, &mut numbers);
+    let disk: &'static MemoryDisk = Box::leak(Box::new(MemoryDisk::load(&image.file)));
+    let records: Vec<u64> = active(&ChangedDisk::new(disk)).into_values().collect();
+    assert!(records.len() > 3, "the log is too short");
+    let whole = check(ChangedDisk::new(disk), &mut numbers);
+    assert_eq!(whole, Some(Log::Replayed));
+    let seen = Cell::new((0, 0));
+    proptest!(ProptestConfig { failure_persistence: None, ..Default::default() }, |(seed: u64)| {
+        let mut numbers = Numbers::new(seed);
+        // The checksums are right, so that it is the content that has to be doubted.
+        let mut changed = ChangedDisk::new(disk);
+        for _ in 0..1 + numbers.below(3) {
+            change_record(&mut changed, *numbers.one_of(&records), &mut numbers);
+        }
+        let log = check(changed, &mut numbers);
+        // Nothing but the log was changed, and that keeps no disk from being opened.
+        prop_assert!(log.is_some());
+        let (replayed, dirty) = seen.get();
+        seen.set(match log {
+            Some(Log::Replayed) => (replayed + 1, dirty),
+            _ => (replayed, dirty + 1),
+        });
+        // Anything anywhere.
+        check(change(disk, &mut numbers), &mut numbers);
+    });
+    let (replayed, dirty) = seen.get();
+    println!("{replayed} logs were replayed, {dirty} were not");
+    assert!(replayed > 0 && dirty > 0, "one of the two never happened");
+}
