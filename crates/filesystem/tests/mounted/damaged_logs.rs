@@ -1,7 +1,10 @@
-//! Logs with bytes changed, some under a checksum that was made anew: whatever they say, the disk is read.
+//! Logs with bytes changed: torn as by a loss of power, and shaped to do harm, under a checksum that was made anew.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use cairn_filesystem::Log;
@@ -10,8 +13,9 @@ use crc::{CRC_32_ISCSI, Crc};
 use proptest::prelude::*;
 
 use crate::common::damaged::{READ_MAX, change, look, open};
-use crate::common::{ChangedDisk, MemoryDisk, Numbers, seed};
-use crate::image::{Image, mounts_are_excused};
+use crate::common::{ChangedDisk, MemoryDisk, Numbers, RawDisk, open as open_file, seed};
+use crate::compare;
+use crate::image::{Image, Mounted, mounts_are_excused};
 
 const BLOCK: u64 = 512;
 const CHECKSUM: u64 = 32;
@@ -46,19 +50,24 @@ pub fn active(disk: &dyn DiskReader) -> BTreeMap<u64, u64> {
     all.range(tail..).map(|(lsn, at)| (*lsn, *at)).collect()
 }
 
+/// How many headers a record has.
+fn headers(disk: &dyn DiskReader, start: u64) -> u64 {
+    number(disk, start + 320, 4).div_ceil(32 << 10).clamp(1, 8)
+}
+
 /// Changes bytes of a record, most where it is described what it holds.
 fn change_record(disk: &mut ChangedDisk<'_>, start: u64, numbers: &mut Numbers) {
     let length = number(disk, start + 12, 4);
-    let headers = number(disk, start + 320, 4).div_ceil(32 << 10).max(1);
+    let before = headers(disk, start);
     for _ in 0..1 + numbers.below(6) {
         let at = match numbers.below(8) {
             // Cycles stand in front of blocks, and their content in the header.
             0 => start + 44 + numbers.below(256),
             1 => start + *numbers.one_of(&[8, 12, 16, 24, 40, 320]) + numbers.below(8),
-            2..5 => start + headers * BLOCK + numbers.below(400.min(length.max(1))),
-            _ => start + headers * BLOCK + numbers.below(length.max(1)),
+            2..5 => start + before * BLOCK + numbers.below(400.min(length.max(1))),
+            _ => start + before * BLOCK + numbers.below(length.max(1)),
         };
-        if at % BLOCK < 4 && at > start + headers * BLOCK {
+        if at % BLOCK < 4 && at > start + before * BLOCK {
             continue;
         }
         let at = at.min(disk.size_bytes() - 1);
@@ -67,7 +76,7 @@ fn change_record(disk: &mut ChangedDisk<'_>, start: u64, numbers: &mut Numbers) 
     }
     let (length, headers) = (
         number(disk, start + 12, 4).min(1 << 20),
-        number(disk, start + 320, 4).div_ceil(32 << 10).clamp(1, 8),
+        headers(disk, start),
     );
     for at in start + CHECKSUM..start + CHECKSUM + 4 {
         disk.change(at, 0);
@@ -89,6 +98,69 @@ fn change_record(disk: &mut ChangedDisk<'_>, start: u64, numbers: &mut Numbers) 
     for (offset, byte) in (0..).zip(sum.finalize().to_le_bytes()) {
         disk.change(start + CHECKSUM + offset, byte);
     }
+}
+
+/// What a loss of power does to records that are on their way to the log together.
+#[derive(Debug, Clone, Copy)]
+enum Torn {
+    /// A byte of the last but so many is another.
+    Byte(usize),
+    /// A block of the last but so many is the one that was there before.
+    Block(usize),
+    /// The first block of the last was not written.
+    Header,
+}
+
+fn tear(file: &Path, torn: Torn) {
+    let disk = RawDisk::open(file);
+    let records: Vec<u64> = active(&disk).into_values().rev().collect();
+    let (Torn::Byte(index) | Torn::Block(index)) = torn else {
+        let file = File::options().write(true).open(file).unwrap();
+        return file.write_all_at(&[0; BLOCK as usize], records[0]).unwrap();
+    };
+    let body = records[index] + headers(&disk, records[index]) * BLOCK;
+    let file = File::options().write(true).open(file).unwrap();
+    if let Torn::Byte(_) = torn {
+        let byte = number(&disk, body + 20, 1) as u8;
+        file.write_all_at(&[!byte], body + 20).unwrap();
+    } else {
+        let cycle = number(&disk, body, 4) as u32;
+        file.write_all_at(&(cycle - 1).to_be_bytes(), body).unwrap();
+    }
+}
+
+#[test]
+fn records_that_a_loss_of_power_tore_are_passed_over_as_by_linux() {
+    if mounts_are_excused() {
+        return;
+    }
+    let seed = seed();
+    let all = [
+        Torn::Byte(0),
+        Torn::Block(0),
+        Torn::Header,
+        Torn::Byte(2),
+        Torn::Block(2),
+    ];
+    for (index, torn) in (0..).zip(all) {
+        let mut numbers = Numbers::new(seed.wrapping_add(index));
+        let image = Image::xfs_cut("-b size=4096", 300, &mut numbers);
+        println!("{torn:?}");
+        tear(&image.file, torn);
+        let file_system = open_file(&image.file);
+        assert_eq!(file_system.log(), Log::Replayed);
+        let mounted = Mounted::copy_of(&image);
+        compare::with_mount(&file_system, mounted.path(), &mut numbers);
+    }
+    // What was on its way together is not so long.
+    let mut numbers = Numbers::new(seed);
+    let image = Image::xfs_cut("-b size=4096", 1500, &mut numbers);
+    let before = open_file(&image.file).log();
+    tear(&image.file, Torn::Byte(12));
+    assert_eq!(
+        (before, open_file(&image.file).log()),
+        (Log::Replayed, Log::Dirty)
+    );
 }
 
 fn check(disk: ChangedDisk<'static>, numbers: &mut Numbers) -> Option<Log> {
