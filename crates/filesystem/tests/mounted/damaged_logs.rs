@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -13,9 +13,12 @@ use crc::{CRC_32_ISCSI, Crc};
 use proptest::prelude::*;
 
 use crate::common::damaged::{READ_MAX, change, look, open};
-use crate::common::{ChangedDisk, MemoryDisk, Numbers, RawDisk, open as open_file, seed};
+use crate::common::{
+    ChangedDisk, MemoryDisk, Numbers, RawDisk, open as open_file, run, seed, text,
+};
 use crate::compare;
-use crate::image::{Image, Mounted, mounts_are_excused};
+use crate::image::{Image, Mounted, inode_start, mounts_are_excused};
+use crate::tree::Plan;
 
 const BLOCK: u64 = 512;
 const CHECKSUM: u64 = 32;
@@ -161,6 +164,52 @@ fn records_that_a_loss_of_power_tore_are_passed_over_as_by_linux() {
         (before, open_file(&image.file).log()),
         (Log::Replayed, Log::Dirty)
     );
+}
+
+/// An inode that says that it was written back after what the log has of it.
+#[test]
+fn what_is_newer_than_the_log_stays() {
+    if mounts_are_excused() {
+        return;
+    }
+    let mut numbers = Numbers::new(seed());
+    let image = Image::xfs("-b size=4096", &Plan::USUAL, &mut numbers);
+    let mounted = Mounted::new(&image.file, &["noatime"]);
+    let path = mounted.path().join("pieces");
+    let number = path.metadata().unwrap().ino();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o123)).unwrap();
+    run("xfs_io", &["-x", "-c", "shutdown -f", text(mounted.path())]);
+    drop(mounted);
+    assert_eq!(
+        open_file(&image.file)
+            .entry(b"pieces")
+            .unwrap()
+            .metadata
+            .mode,
+        0o123
+    );
+
+    let last = active(&RawDisk::open(&image.file)).into_keys().next_back();
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(&image.file)
+        .unwrap();
+    let start = inode_start(&image.file, number);
+    let mut inode = vec![0; 512];
+    file.read_exact_at(&mut inode, start).unwrap();
+    inode[2..4].copy_from_slice(&0o100321u16.to_be_bytes());
+    inode[112..120].copy_from_slice(&(last.unwrap() + 1).to_be_bytes());
+    inode[100..104].fill(0);
+    let sum = Crc::<u32>::new(&CRC_32_ISCSI).checksum(&inode);
+    inode[100..104].copy_from_slice(&sum.to_le_bytes());
+    file.write_all_at(&inode, start).unwrap();
+
+    let file_system = open_file(&image.file);
+    assert_eq!(file_system.log(), Log::Replayed);
+    assert_eq!(file_system.entry(b"pieces").unwrap().metadata.mode, 0o321);
+    let mounted = Mounted::copy_of(&image);
+    compare::with_mount(&file_system, mounted.path(), &mut numbers);
 }
 
 fn check(disk: ChangedDisk<'static>, numbers: &mut Numbers) -> Option<Log> {

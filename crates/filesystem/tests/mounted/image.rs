@@ -187,21 +187,29 @@ pub fn mounts_are_excused() -> bool {
 
 /// In which form XFS keeps an inode: the type in its mode, and the format of its content.
 pub fn form(file: &Path, inode: u64) -> (u16, u8) {
+    let start = inode_start(file, inode);
     let file = File::open(file).unwrap();
-    let number = |offset: u64, length: usize| {
-        let mut bytes = [0; 8];
-        file.read_exact_at(&mut bytes[8 - length..], offset)
-            .unwrap();
-        u64::from_be_bytes(bytes)
-    };
+    (
+        (number(&file, start + 2, 2) >> 12) as u16,
+        number(&file, start + 5, 1) as u8,
+    )
+}
+
+/// Where XFS has an inode, in bytes.
+pub fn inode_start(file: &Path, inode: u64) -> u64 {
+    let file = File::open(file).unwrap();
+    let number = |offset, length| number(&file, offset, length);
     let (block_bytes, group_blocks, inode_bytes) = (number(4, 4), number(84, 4), number(104, 2));
     let (in_block, in_group) = (number(123, 1), number(124, 1));
     let group = inode >> (in_block + in_group);
     let block = inode >> in_block & ((1 << in_group) - 1);
     let index = inode & ((1 << in_block) - 1);
-    let start = (group * group_blocks + block) * block_bytes + index * inode_bytes;
-    (
-        (number(start + 2, 2) >> 12) as u16,
-        number(start + 5, 1) as u8,
-    )
+    (group * group_blocks + block) * block_bytes + index * inode_bytes
+}
+
+fn number(file: &File, offset: u64, length: usize) -> u64 {
+    let mut bytes = [0; 8];
+    file.read_exact_at(&mut bytes[8 - length..], offset)
+        .unwrap();
+    u64::from_be_bytes(bytes)
 }
