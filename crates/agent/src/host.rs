@@ -3,8 +3,9 @@
 use std::io;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use cairn_link::{ChunkKeys, Host, PiecesWanted, Selection, Target};
+use cairn_link::{ChunkKeys, Held, Host, PiecesWanted, Selection, Target};
 use cairn_repo::{Cutter, PieceRead, PieceReader, block_id};
 use cairn_source::{Folder, FolderOptions};
 use cairn_types::disk::BlockId;
@@ -12,21 +13,24 @@ use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
 use cairn_types::{Clock, Timestamp};
 
 use crate::rules::Rules;
+use crate::scripts::Scripts;
 use crate::selection::SelectedTree;
 
 /// The files of this host, as far as its rules allow.
 pub struct FileHost {
     rules: Rules,
+    scripts: Arc<Scripts>,
     clock: Arc<dyn Clock>,
     /// Cuts as the project does that asked last; its tables take a while to make.
     cutter: Mutex<Option<(u64, Arc<Cutter>)>>,
 }
 
 impl FileHost {
-    /// The host with these rules; its clock.
-    pub fn new(rules: Rules, clock: Arc<dyn Clock>) -> Self {
+    /// The host with these rules and scripts; its clock.
+    pub fn new(rules: Rules, scripts: Arc<Scripts>, clock: Arc<dyn Clock>) -> Self {
         Self {
             rules,
+            scripts,
             clock,
             cutter: Mutex::default(),
         }
@@ -68,6 +72,10 @@ fn denied(text: &str) -> io::Error {
 impl Host for FileHost {
     fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    fn freeze(&self, held: Duration) -> io::Result<Held> {
+        self.scripts.freeze(held)
     }
 
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>> {

@@ -1,6 +1,7 @@
 //! The agent at work: one connection waits at the server for work, those that it has taken
 //! are answered. The server needs no way to reach this host.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 use crate::host::FileHost;
 use crate::rules::Rules;
+use crate::scripts::Scripts;
 use crate::state::{Identity, Last, State};
 
 /// Connections at a time, the one that waits included.
@@ -33,6 +35,7 @@ pub struct Service {
     identity: Identity,
     secret: Zeroizing<[u8; 32]>,
     host: Arc<HostEnd>,
+    scripts: Arc<Scripts>,
     limits: Vec<Arc<Limit>>,
     state: State,
     clock: Arc<dyn Clock>,
@@ -70,13 +73,16 @@ impl Service {
         let identity = state.identity()?;
         let rules = Rules::load(&state.rules())?;
         let secret = identity.secret().expect("it was checked when it was read");
+        let scripts = Arc::new(state.scripts());
         let limit = rules.bytes_per_second().map(Limit::new);
+        let host = FileHost::new(rules, Arc::clone(&scripts), clock.clone());
         Ok(Self {
             client: AgentClient::new(&identity.server).map_err(Error::Client)?,
             identity,
             secret,
             limits: limit.map(Arc::new).into_iter().collect(),
-            host: Arc::new(HostEnd::new(Arc::new(FileHost::new(rules, clock.clone())))),
+            host: Arc::new(HostEnd::new(Arc::new(host))),
+            scripts,
             state,
             clock,
         })
@@ -87,6 +93,11 @@ impl Service {
     /// Errors: `Conflict` another process is this agent; `NotFound` the server has removed it.
     pub async fn run(self, stop: &Progress) -> Result<()> {
         let _running = self.state.lock()?;
+        let scripts = Arc::clone(&self.scripts);
+        let prepared = tokio::task::spawn_blocking(move || scripts.prepare()).await;
+        if let Err(error) = prepared.map_err(io::Error::other).and_then(|done| done) {
+            tracing::error!(%error, "Scripts that bring applications to rest cannot be run.");
+        }
         tracing::info!(
             agent.id = %self.identity.agent_id,
             server = self.identity.server,
@@ -100,6 +111,10 @@ impl Service {
         };
         // What is asked and not answered will be asked again.
         working.shutdown().await;
+        // What is at rest goes on now that nobody holds it.
+        let scripts = Arc::clone(&this.scripts);
+        let waited = tokio::task::spawn_blocking(move || scripts.wait()).await;
+        waited.expect("it does not panic");
         ended
     }
 

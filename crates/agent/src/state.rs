@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{Error, Result};
+use crate::scripts::Scripts;
 
 const IDENTITY: &str = "identity.json";
 const LAST: &str = "last.json";
@@ -94,6 +95,11 @@ impl State {
     pub fn new(folder: &Path) -> Self {
         let folder = folder.to_owned();
         Self { folder }
+    }
+
+    /// The scripts of the host's owner.
+    pub fn scripts(&self) -> Scripts {
+        Scripts::new(&self.folder)
     }
 
     /// The file with the host's rules.

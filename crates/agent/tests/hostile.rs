@@ -9,15 +9,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cairn_agent::{FileHost, Rules};
-use cairn_link::{ChunkKeys, Host, PiecesWanted, Selection, Target};
+use cairn_link::{ChunkKeys, Held, Host, PiecesWanted, Selection, Target};
 use cairn_repo::ProblemKind;
 use cairn_types::Timestamp;
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
 use common::files::{Random, assert_same, generate, put, snapshot};
-use common::{Link, Server, Still, noise};
+use common::{Link, Server, noise};
 
 const LATER: i64 = 100_000_000_000;
 
@@ -32,7 +33,7 @@ struct Meddling {
 impl Meddling {
     fn new(meddle: impl Fn(&mut Vec<DistantPiece>) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            host: FileHost::new(Rules::default(), Arc::new(Still)),
+            host: common::host(Rules::default()),
             meddle: Box::new(meddle),
         })
     }
@@ -41,6 +42,9 @@ impl Meddling {
 impl Host for Meddling {
     fn now(&self) -> Timestamp {
         self.host.now()
+    }
+    fn freeze(&self, held: Duration) -> io::Result<Held> {
+        self.host.freeze(held)
     }
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>> {
         self.host.open(selection)

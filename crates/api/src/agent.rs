@@ -170,6 +170,9 @@ pub struct Agent {
     /// When it last changed.
     #[serde(with = "wire_time")]
     pub updated_at: Timestamp,
+    /// The server whose applications its scripts bring to rest: an extension.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<ResourceId>,
     /// What it backs up.
     pub paths: Vec<AgentPath>,
 }
@@ -202,6 +205,9 @@ pub struct NewAgentToken {
     /// For how many hours it can be used; 1 if it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hours: Option<u32>,
+    /// The server that the agent is in, if it is to bring that server's applications to rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<ResourceId>,
 }
 
 impl Validate for CreateAgentTokenRequest {

@@ -1,11 +1,11 @@
 //! `cairn agent`, as far as it is about the agents that a server knows.
 
-use cairn_api::Client;
 use cairn_api::agent::{
     AddAgentPathRequest, Agent, AgentToken, CreateAgentTokenRequest, ExcludePath, NewAgentToken,
     RemoveAgentPathRequest,
 };
-use cairn_types::AgentId;
+use cairn_api::{Client, ProtectableType};
+use cairn_types::{AgentId, ResourceId};
 use clap::{Args, Subcommand};
 
 use crate::output::{Printer, time};
@@ -20,6 +20,10 @@ pub enum AgentCommand {
         /// For how many hours it can be used.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=168))]
         hours: u32,
+        /// The server that the agent is in, by id or name: its scripts bring that server's
+        /// applications to rest.
+        #[arg(long)]
+        server: Option<String>,
     },
     /// List the agents and what they back up.
     List,
@@ -61,9 +65,14 @@ pub(crate) async fn execute(
     printer: &mut Printer,
 ) -> Result<(), Error> {
     match command {
-        AgentCommand::Token { hours } => {
+        AgentCommand::Token { hours, server } => {
+            let server_id = match server {
+                Some(server) => Some(server_id(client, &server).await?),
+                None => None,
+            };
+            let hours = Some(hours);
             let request = CreateAgentTokenRequest {
-                agent_token: NewAgentToken { hours: Some(hours) },
+                agent_token: NewAgentToken { hours, server_id },
             };
             let made = client.create_agent_token(&request).await?.agent_token;
             printer.print(&made, || token(&made))
@@ -106,6 +115,11 @@ async fn add_paths(wish: AddPath, client: &Client, printer: &mut Printer) -> Res
     printer.print(&done, || {
         told(&[("added", &done.added), ("was there", &done.existed)])
     })
+}
+
+async fn server_id(client: &Client, text: &str) -> Result<ResourceId, Error> {
+    let found = find::protectable(client, &[ProtectableType::Server], text).await?;
+    Ok(found.id)
 }
 
 async fn id(client: &Client, text: &str) -> Result<AgentId, Error> {

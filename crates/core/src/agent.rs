@@ -7,7 +7,8 @@ use cairn_types::{AgentId, ProjectId, ResourceId};
 use crate::agent_line::resource_of;
 use crate::{Caller, Refusal, Result, Service};
 
-pub(crate) const NORMAL: &str = "normal";
+/// The status of an agent that is heard of.
+pub const NORMAL: &str = "normal";
 pub(crate) const ABNORMAL: &str = "abnormal";
 pub(crate) const UNINSTALLED: &str = "uninstall";
 
@@ -93,6 +94,7 @@ impl Service {
             created_at: known.as_ref().map_or(now, |known| known.created_at),
             updated_at: now,
             sealed_secret: known.as_ref().and_then(|known| known.sealed_secret.clone()),
+            server: known.as_ref().and_then(|known| known.server),
         };
         match known {
             Some(_) => tx.update_agent(&agent).await?,
@@ -254,15 +256,18 @@ impl Service {
         Ok(())
     }
 
-    /// Makes sure that all of these are servers of the project. None of them
-    /// has an agent that could bring its applications to rest: Cairn reads the
-    /// images of servers and runs nothing inside.
+    /// The agents whose scripts bring the applications of servers to rest, in the order of
+    /// the servers; none for one that has no agent.
     ///
     /// Errors: `NotFound` a server, for another project's too.
     /// CBR: `CheckAgent`, `POST /v3/{project_id}/agent/check`.
-    pub async fn check_servers(&self, caller: &Caller, servers: &[ResourceId]) -> Result<()> {
+    pub async fn agents_in(
+        &self,
+        caller: &Caller,
+        servers: &[ResourceId],
+    ) -> Result<Vec<Option<Agent>>> {
         if servers.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let own = self.own_protectables(caller.project).await?;
         for id in servers {
@@ -273,7 +278,11 @@ impl Service {
                 return Err(Refusal::ServerNotFound { id: *id }.into());
             }
         }
-        Ok(())
+        let mut tx = self.meta().read().await?;
+        let agents = tx.agents_in(caller.project, servers).await?;
+        let agent_in = |server| agents.iter().find(|agent| agent.server == Some(server));
+        let found = servers.iter().map(|server| agent_in(*server).cloned());
+        Ok(found.collect())
     }
 }
 

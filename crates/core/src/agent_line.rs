@@ -49,9 +49,19 @@ pub struct Enrolled {
 impl Service {
     /// Makes a token by which one agent can enrol, once.
     ///
-    /// Errors: `Exhausted` there are too many that nobody has used.
+    /// The agent is in `server`, if one is named: its scripts bring that server's
+    /// applications to rest.
+    ///
+    /// Errors: `Exhausted` there are too many that nobody has used; `NotFound` the project has
+    /// no such server.
     /// Cairn: `CreateAgentToken`, `POST /v3/{project_id}/agents/tokens`.
-    pub async fn create_agent_token(&self, caller: &Caller, hours: u32) -> Result<NewAgentToken> {
+    pub async fn create_agent_token(
+        &self,
+        caller: &Caller,
+        hours: u32,
+        server: Option<ResourceId>,
+    ) -> Result<NewAgentToken> {
+        self.agents_in(caller, server.as_slice()).await?;
         let (token, now) = (Token::generate(), self.now());
         let expires_at = now.plus_seconds(i64::from(hours) * SECONDS_PER_HOUR);
         let sealed = self.root_key().seal(TOKEN_CONTEXT, &token.secret()[..]);
@@ -65,6 +75,7 @@ impl Service {
             sealed_secret: hex::encode(sealed),
             created_at: now,
             expires_at,
+            server,
         })
         .await?;
         tx.commit().await?;
@@ -75,7 +86,8 @@ impl Service {
     }
 
     /// Takes an agent in that proves that it has a token, and uses the token up. One that
-    /// enrols again with a new token is the same agent with a new secret.
+    /// enrols again with a new token is the same agent with a new secret. A server has the
+    /// agent that has enrolled for it last.
     ///
     /// Errors: `Denied` there is no such token, or the proof is of another; `Conflict`
     /// the id is that of something else.
@@ -98,6 +110,10 @@ impl Service {
         let sealed = self.root_key().seal(SECRET_CONTEXT, &secret[..]);
         let mut agent = self.written_agent(&mut tx, token.project, new).await?;
         agent.sealed_secret = Some(hex::encode(sealed));
+        agent.server = token.server;
+        if let Some(server) = token.server {
+            tx.free_server(agent.project, server).await?;
+        }
         tx.update_agent(&agent).await?;
         tx.remove_agent_token(&token.id).await?;
         tx.commit().await?;

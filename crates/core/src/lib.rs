@@ -42,7 +42,7 @@ mod vault;
 mod verification;
 mod work;
 
-pub use agent::{AgentView, NewAgent, PathToAdd, PathsChanged};
+pub use agent::{AgentView, NORMAL as AGENT_NORMAL, NewAgent, PathToAdd, PathsChanged};
 pub use agent_line::{Enrolled, NewAgentToken};
 pub use backup::{BackupQuery, BackupView};
 pub use call::Call;

@@ -5,6 +5,7 @@ mod collect;
 mod delete;
 mod host;
 mod import;
+mod moment;
 mod receive;
 mod repair;
 mod restore;

@@ -19,7 +19,7 @@ use crate::sealed::{Connection, FIRST_RECORD_MAX, RECORD_MAX, Receiver, Sender};
 
 pub(crate) use disks::BLOCK_BYTES;
 pub use disks::Disks;
-pub use trees::{Host, HostEnd, PiecesWanted};
+pub use trees::{Held, Host, HostEnd, PiecesWanted};
 
 /// Without an answer for so long, the other end is told that one will come.
 const BUSY_AFTER: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::{TreeReader, TreeWriter};
-use cairn_types::{Progress, ResourceId, Timestamp};
+use cairn_types::{Kind, Progress, ResourceId, Timestamp};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex as Turn, Notify, oneshot};
 use tokio::task::JoinSet;
@@ -182,6 +182,42 @@ impl Line {
         }
     }
 
+    /// Waits until there is a connection.
+    ///
+    /// Errors: `Lost` none has come for as long as the line waits.
+    pub async fn connected(&self) -> Result<()> {
+        self.shared.some_live().await.map(drop)
+    }
+
+    /// Has the agent bring its host's applications to rest, for so long at most, and says how
+    /// many. They go on too when the connection ends.
+    ///
+    /// Errors: `Lost`; `Elsewhere` they are not at rest, and why.
+    pub async fn freeze(&self, held: Duration) -> Result<u64> {
+        let held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        match self.ask_once(TreeQuestion::Freeze { held_ms }).await? {
+            Answer::Tree(TreeAnswer::Frozen(count)) => Ok(count),
+            answer => Err(refused(answer)),
+        }
+    }
+
+    /// Has them go on, and says how many were at rest until now.
+    ///
+    /// Errors: as `freeze`.
+    pub async fn thaw(&self) -> Result<u64> {
+        match self.ask_once(TreeQuestion::Thaw).await? {
+            Answer::Tree(TreeAnswer::Thawed(count)) => Ok(count),
+            answer => Err(refused(answer)),
+        }
+    }
+
+    /// Asks over the connection there is alone: what is at rest is so as long as that lasts.
+    async fn ask_once(&self, question: TreeQuestion) -> Result<Answer> {
+        let live = self.shared.live().ok_or(Error::Lost(None))?;
+        let question = Question::Tree { tree: 0, question };
+        live.talk.ask(&question.encode()).await
+    }
+
     /// What of the files of the agent's host is selected. It is opened by whoever reads it.
     pub fn open_tree(&self, selection: Selection) -> Arc<dyn TreeReader> {
         let tree = tree::Remote::new(&self.shared, TreeQuestion::Open(selection));
@@ -192,6 +228,18 @@ impl Line {
     /// told by a later call, at the latest by `flush`.
     pub fn open_tree_writer(&self, target: Target) -> Arc<dyn TreeWriter> {
         Arc::new(writer::RemoteTarget::new(&self.shared, target))
+    }
+}
+
+/// What an answer says that is not the one hoped for.
+fn refused(answer: Answer) -> Error {
+    match answer {
+        Answer::Tree(TreeAnswer::Refused(refused)) => Error::Elsewhere {
+            kind: Kind::Conflict,
+            text: refused.text,
+        },
+        Answer::Failed { kind, text } => Error::Elsewhere { kind, text },
+        _ => UNEXPECTED,
     }
 }
 

@@ -23,7 +23,7 @@ mod limit;
 mod message;
 mod sealed;
 
-pub use answering::{Answered, Disks, Host, HostEnd, PiecesWanted, Taken, answer};
+pub use answering::{Answered, Disks, Held, Host, HostEnd, PiecesWanted, Taken, answer};
 pub use asking::Line;
 pub use error::{Error, Result};
 pub use handshake::{End, EphemeralKey, Keys, PUBLIC_KEY_BYTES, Purpose};

@@ -1,6 +1,6 @@
 //! Agents on hosts, and the paths that they back up.
 
-use cairn_types::{AgentId, ProjectId, Timestamp};
+use cairn_types::{AgentId, ProjectId, ResourceId, Timestamp};
 use sqlx::any::AnyRow;
 
 use crate::query::{Columns, FromRow, Page, Statement, insert, json, optional, text};
@@ -35,6 +35,8 @@ pub struct Agent {
     pub updated_at: Timestamp,
     /// What it proves by who it is, sealed, if it connects to the server.
     pub sealed_secret: Option<String>,
+    /// The server that it is in.
+    pub server: Option<ResourceId>,
 }
 
 /// What lets one agent enrol, once.
@@ -50,6 +52,8 @@ pub struct AgentToken {
     pub created_at: Timestamp,
     /// Until when it can be used.
     pub expires_at: Timestamp,
+    /// The server that the agent will be in.
+    pub server: Option<ResourceId>,
 }
 
 /// A path that an agent backs up.
@@ -92,6 +96,7 @@ impl FromRow for Agent {
             created_at: row.time("created_at")?,
             updated_at: row.time("updated_at")?,
             sealed_secret: row.optional_text("sealed_secret")?,
+            server: row.optional_parsed("server_id")?,
         })
     }
 }
@@ -104,6 +109,7 @@ impl FromRow for AgentToken {
             sealed_secret: row.text("sealed_secret")?,
             created_at: row.time("created_at")?,
             expires_at: row.time("expires_at")?,
+            server: row.optional_parsed("server_id")?,
         })
     }
 }
@@ -148,6 +154,7 @@ impl Tx {
             ("created_at", agent.created_at.into()),
             ("updated_at", agent.updated_at.into()),
             ("sealed_secret", optional(agent.sealed_secret.as_ref())),
+            ("server_id", optional(agent.server)),
         ];
         insert(self, "agents", columns).await
     }
@@ -174,7 +181,9 @@ impl Tx {
             .push(", updated_at = ")
             .bind(agent.updated_at)
             .push(", sealed_secret = ")
-            .bind(optional(agent.sealed_secret.as_ref()));
+            .bind(optional(agent.sealed_secret.as_ref()))
+            .push(", server_id = ")
+            .bind(optional(agent.server));
         statement
             .equals("project_id", Some(agent.project))
             .equals("agent_id", Some(agent.id));
@@ -234,6 +243,32 @@ impl Tx {
         statement.all(self).await
     }
 
+    /// The agents in these servers of a project, each with its server.
+    pub async fn agents_in(
+        &mut self,
+        project: ProjectId,
+        servers: &[ResourceId],
+    ) -> Result<Vec<Agent>> {
+        if servers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut statement = Statement::new("SELECT * FROM agents");
+        statement
+            .equals("project_id", Some(project))
+            .one_of("server_id", servers);
+        statement.all(self).await
+    }
+
+    /// Takes the agent out of a server that another is in from now on.
+    pub async fn free_server(&mut self, project: ProjectId, server: ResourceId) -> Result<()> {
+        let mut statement = Statement::new("UPDATE agents SET server_id = NULL");
+        statement
+            .equals("project_id", Some(project))
+            .equals("server_id", Some(server));
+        statement.run(self).await?;
+        Ok(())
+    }
+
     /// The agents in a state that connect to the server and were last heard of before this.
     pub async fn silent_agents(&mut self, status: &str, before: Timestamp) -> Result<Vec<Agent>> {
         let mut statement = Statement::new("SELECT * FROM agents");
@@ -252,6 +287,7 @@ impl Tx {
             ("sealed_secret", text(&token.sealed_secret)),
             ("created_at", token.created_at.into()),
             ("expires_at", token.expires_at.into()),
+            ("server_id", optional(token.server)),
         ];
         insert(self, "agent_tokens", columns).await
     }

@@ -24,7 +24,10 @@ pub(crate) async fn create_token(
 ) -> Result<AgentTokenResponse> {
     let wish = request.json::<CreateAgentTokenRequest>()?.agent_token;
     let hours = wish.hours.unwrap_or(TOKEN_HOURS);
-    let made = app.service.create_agent_token(caller, hours).await?;
+    let made = app
+        .service
+        .create_agent_token(caller, hours, wish.server_id);
+    let made = made.await?;
     Ok(AgentTokenResponse {
         agent_token: AgentToken {
             token: made.token.to_string(),

@@ -6,9 +6,9 @@ use cairn_api::agent::{
     CheckAgentRequest, CheckAgentResponse, ListAgentsQuery, ListAgentsResponse,
     RegisterAgentRequest, RemoveAgentPathRequest, RemoveAgentPathResponse, UpdateAgentRequest,
 };
-use cairn_core::records::{AgentFilter, AgentPath as PathRecord};
-use cairn_core::{AgentView, Caller, NewAgent, PathToAdd};
-use cairn_types::AgentId;
+use cairn_core::records::{Agent as AgentRecord, AgentFilter, AgentPath as PathRecord};
+use cairn_core::{AGENT_NORMAL, AgentView, Caller, NewAgent, PathToAdd};
+use cairn_types::{AgentId, ResourceId};
 
 use crate::App;
 use crate::convert;
@@ -17,6 +17,10 @@ use crate::request::Request;
 
 /// As much of a wrong id as an answer repeats, in characters.
 const REPEATED_CHARS: usize = 64;
+/// What is said of a server without an agent.
+const NO_AGENT: &str = "No agent for consistent backups is installed on the server.";
+/// What is said of one whose agent is not connected.
+const SILENT_AGENT: &str = "The agent on the server is not heard of.";
 
 pub(crate) async fn register(
     app: &App,
@@ -123,17 +127,21 @@ pub(crate) async fn check(
         .iter()
         .map(|one| one.resource_id)
         .collect();
-    app.service.check_servers(caller, &servers).await?;
-    let none = |resource_id| AgentState {
+    let agents = app.service.agents_in(caller, &servers).await?;
+    let state = |(resource_id, agent): (ResourceId, Option<AgentRecord>)| AgentState {
         resource_id,
-        installed: false,
-        version: None,
-        is_old: None,
+        installed: agent.is_some(),
+        is_old: agent.as_ref().map(|_| false),
         code: None,
-        message: Some("No agent for consistent backups is installed on the server.".to_owned()),
+        message: match &agent {
+            None => Some(NO_AGENT.to_owned()),
+            Some(agent) if agent.status != AGENT_NORMAL => Some(SILENT_AGENT.to_owned()),
+            Some(_) => None,
+        },
+        version: agent.and_then(|agent| agent.agent_version),
     };
     Ok(CheckAgentResponse {
-        agent_status: servers.into_iter().map(none).collect(),
+        agent_status: servers.into_iter().zip(agents).map(state).collect(),
     })
 }
 
@@ -168,6 +176,7 @@ fn wire(view: &AgentView) -> Result<Agent> {
         last_active_time: agent.last_active_at,
         created_at: agent.created_at,
         updated_at: agent.updated_at,
+        server_id: agent.server,
         paths: view.paths.iter().map(path).collect(),
     })
 }

@@ -29,7 +29,7 @@ use self::attached::{Attached, attached};
 use self::bitmaps::Bitmaps;
 use self::disk::{Held, LiveDisk};
 use self::fleece::{FleeceError, Kind, Part};
-use self::freeze::Frozen;
+use self::freeze::{AtRest, Freezer, NotFrozen};
 pub use self::power::PoweredOff;
 pub(crate) use self::power::{check_power_on, power_off, power_on, runs};
 pub(crate) use self::turn::{Guests, Turn};
@@ -38,12 +38,13 @@ use crate::qmp::{Qmp, QmpError};
 use crate::{Error, Result};
 
 /// What a backup of a server asks of the moment at which its disks are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Level {
     /// That it is one moment.
     Crash,
-    /// That the guest's file systems are written out and held still, if that can be.
-    Application,
+    /// That the guest's file systems are written out and held still, if that can be; and before
+    /// them its applications, by what reaches them.
+    Application(Option<Box<dyn Freezer>>),
 }
 
 /// What the disks of a server hold.
@@ -126,11 +127,10 @@ pub(crate) fn open(
     let attempt = Attempt {
         folder,
         server,
-        level,
         session: &session,
     };
     let names: Vec<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
-    let (disks, consistency) = attempt.run(qmp, &names, disks).map_err(failed)?;
+    let (disks, consistency) = attempt.run(qmp, (&names, disks), level).map_err(failed)?;
     Ok(Some(Opened { disks, consistency }))
 }
 
@@ -227,7 +227,6 @@ fn find_disks(
 struct Attempt<'a> {
     folder: &'a Path,
     server: &'a ServerConfig,
-    level: Level,
     session: &'a Arc<Session>,
 }
 
@@ -237,8 +236,8 @@ impl Attempt<'_> {
     fn run(
         &self,
         mut qmp: Qmp,
-        names: &[&str],
-        disks: Vec<Option<Attached>>,
+        (names, disks): (&[&str], Vec<Option<Attached>>),
+        level: Level,
     ) -> std::result::Result<(Disks, Consistency), FleeceError> {
         let disks = disks.into_iter().enumerate();
         let disks = disks.filter_map(|(index, disk)| Some((index, disk?)));
@@ -251,7 +250,7 @@ impl Attempt<'_> {
                 bitmaps,
             });
         }
-        let done = self.export(&mut qmp, &parts).and_then(|exported| {
+        let done = self.export(&mut qmp, &parts, level).and_then(|exported| {
             let connected = self.connect(names, &mut parts, &exported.socket);
             Ok((connected?, exported.consistency))
         });
@@ -265,7 +264,12 @@ impl Attempt<'_> {
         })
     }
 
-    fn export(&self, qmp: &mut Qmp, parts: &[Part]) -> std::result::Result<Exported, FleeceError> {
+    fn export(
+        &self,
+        qmp: &mut Qmp,
+        parts: &[Part],
+        level: Level,
+    ) -> std::result::Result<Exported, FleeceError> {
         let socket = tempfile::Builder::new().prefix("cairn-nbd-").tempdir()?;
         let listener = UnixListener::bind(socket.path().join(SOCKET))?;
         // The marks come first: by them it is known whose server this is after a crash.
@@ -273,19 +277,11 @@ impl Attempt<'_> {
         fleece::start_server(qmp, listener)?;
         self.session.serves.store(true, Ordering::Relaxed);
         fleece::prepare(qmp, self.folder, parts)?;
-        let frozen = match (self.level, &self.server.guest_agent) {
-            (Level::Crash, _) => Err(None),
-            (Level::Application, None) => {
-                Err(Some("no agent in the guest is configured".to_owned()))
-            }
-            (Level::Application, Some(agent)) => Agent::connect(agent)
-                .and_then(|agent| Frozen::freeze(Box::new(agent)))
-                .map_err(Some),
-        };
-        qmp.set_deadline(frozen.as_ref().ok().map(Frozen::until));
+        let rest = AtRest::bring(level, || self.guest_agent());
+        qmp.set_deadline(rest.as_ref().ok().map(AtRest::until));
         let held = fleece::hold(qmp, self.folder, parts);
         qmp.set_deadline(None);
-        let thawed = frozen.and_then(|frozen| frozen.thaw().map_err(Some));
+        let thawed = rest.and_then(|rest| rest.thaw().map_err(Some));
         held?;
         fleece::export(qmp, parts)?;
         let consistency = match thawed {
@@ -296,6 +292,12 @@ impl Attempt<'_> {
             socket,
             consistency,
         })
+    }
+
+    fn guest_agent(&self) -> std::result::Result<Box<dyn Freezer>, NotFrozen> {
+        let none = || NotFrozen::NoAgent("no agent in it is configured".to_owned());
+        let agent = self.server.guest_agent.as_ref().ok_or_else(none)?;
+        Ok(Box::new(Agent::connect(agent).map_err(NotFrozen::Surely)?))
     }
 
     fn connect(

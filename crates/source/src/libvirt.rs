@@ -175,9 +175,8 @@ impl Host {
             domain,
             uuid: &uuid,
             scratch,
-            level,
         };
-        attempt.run(disks, turn).map_err(failed)
+        attempt.run(disks, level, turn).map_err(failed)
     }
 
     /// As [`Inventory::open_writer`](crate::Inventory::open_writer).

@@ -106,7 +106,7 @@ fn a_guest_is_frozen_for_the_moment_alone() {
     assert_eq!(opened.consistency, Consistency::Crash { why: None });
     assert_eq!(agent.asked(), [""; 0]);
     drop(opened);
-    let opened = open(&lab, &inventory, Level::Application);
+    let opened = open(&lab, &inventory, Level::Application(None));
     assert_eq!(opened.consistency, Consistency::Application);
     assert_eq!(
         agent.asked(),
@@ -147,7 +147,7 @@ fn without_a_freeze_the_backup_goes_on_and_says_why() {
     let cases = [
         (
             (lab.path("nothing"), None),
-            "nobody listens on the socket of its agent",
+            "the guest could not be frozen: nobody listens on the socket of its agent",
         ),
         (
             start("refusing", refusing),
@@ -155,19 +155,22 @@ fn without_a_freeze_the_backup_goes_on_and_says_why() {
         ),
         (
             start("zero", zero),
-            "no file system of the guest could be frozen",
+            "the guest could not be frozen: none of its file systems can be",
         ),
         (start("thawing", thawing), "the guest had thawed by itself"),
         (
             start("slow", slow),
             "the guest could not be frozen: its agent does not answer",
         ),
-        (start("odd", odd), "the guest did not say that it thawed"),
+        (
+            start("odd", odd),
+            "the guest could not be frozen: its agent did not say that it thawed",
+        ),
     ];
     for ((path, agent), expected) in cases {
         let inventory = lab.inventory_with_qmp(&DISKS, &lab.path("qmp"), Some(path));
         let started = Instant::now();
-        let opened = open(&lab, &inventory, Level::Application);
+        let opened = open(&lab, &inventory, Level::Application(None));
         assert!(started.elapsed() < Duration::from_secs(20), "{expected}");
         let Consistency::Crash { why: Some(why) } = opened.consistency else {
             panic!("{expected}: {:?}", opened.consistency);
@@ -180,11 +183,17 @@ fn without_a_freeze_the_backup_goes_on_and_says_why() {
     }
     let silent = UnixListener::bind(lab.path("silent")).unwrap();
     for (agent, expected) in [
-        (Some(lab.path("silent")), "its agent does not answer"),
-        (None, "no agent in the guest is configured"),
+        (
+            Some(lab.path("silent")),
+            "the guest could not be frozen: its agent does not answer",
+        ),
+        (
+            None,
+            "the guest could not be frozen: no agent in it is configured",
+        ),
     ] {
         let inventory = lab.inventory_with_qmp(&DISKS, &lab.path("qmp"), agent);
-        let opened = open(&lab, &inventory, Level::Application);
+        let opened = open(&lab, &inventory, Level::Application(None));
         let why = Some(expected.to_owned());
         assert_eq!(opened.consistency, Consistency::Crash { why });
     }
@@ -205,7 +214,7 @@ fn a_guest_is_thawed_whatever_fails() {
         let inventory = lab.inventory_with_qmp(&DISKS, &lab.path("proxy"), agent_path);
         let volumes = DISKS.map(|name| lab.id(name));
         let server = lab.server_id(&inventory);
-        let opened = inventory.open_server(server, &volumes, Level::Application);
+        let opened = inventory.open_server(server, &volumes, Level::Application(None));
         let asked = agent.asked()[asked_before..].to_vec();
         asked_before += asked.len();
         if !asked.is_empty() {

@@ -36,13 +36,13 @@ fn a_guest_that_writes_all_the_time_is_backed_up_whole() {
     for round in 0..6 {
         let level = match round {
             3 => Level::Crash,
-            _ => Level::Application,
+            _ => Level::Application(None),
         };
         let server = lab.server_id(&inventory);
         let opened = inventory.open_server(server, &volumes, level).unwrap();
-        let is_frozen = level == Level::Application;
+        let is_frozen = level == Level::Application(None);
         let expected = match level {
-            Level::Application => Consistency::Application,
+            Level::Application(None) => Consistency::Application,
             Level::Crash => Consistency::Crash { why: None },
         };
         assert_eq!(opened.consistency, expected);

@@ -429,7 +429,7 @@ fn what_is_no_disk_of_the_server_is_refused() {
         assert_eq!(opened.err().expect("refused").kind(), Kind::Invalid);
     }
     let opened = inventory
-        .open_server(server, &[a], Level::Application)
+        .open_server(server, &[a], Level::Application(None))
         .unwrap();
     assert_eq!(opened.consistency, Consistency::AtRest);
     assert!(Arc::strong_count(&opened.disks[0].1) == 1 && opened.disks[0].0 == a);

@@ -146,7 +146,7 @@ fn changes_are_told_whether_the_domain_runs_or_not() {
 
     // Off, its images tell.
     let volumes = volumes_of(&inventory, "web-1");
-    let opened = inventory.open_server(server_of("web-1"), &volumes, Level::Application);
+    let opened = inventory.open_server(server_of("web-1"), &volumes, Level::Application(None));
     let opened = opened.unwrap();
     assert_eq!(opened.consistency, Consistency::AtRest);
     let second: Vec<_> = opened

@@ -49,13 +49,13 @@ fn a_domain_that_writes_all_the_time_is_backed_up_whole() {
     for round in 0..4 {
         let level = match round {
             2 => Level::Crash,
-            _ => Level::Application,
+            _ => Level::Application(None),
         };
-        let is_frozen = level == Level::Application;
+        let is_frozen = level == Level::Application(None);
         let opened = inventory.open_server(server_of("web-1"), &volumes, level);
         let opened = opened.unwrap();
         let expected = match level {
-            Level::Application => Consistency::Application,
+            Level::Application(None) => Consistency::Application,
             Level::Crash => Consistency::Crash { why: None },
         };
         assert_eq!(opened.consistency, expected);
@@ -89,7 +89,7 @@ fn a_domain_that_writes_all_the_time_is_backed_up_whole() {
     // Without an agent the backup goes on, and says so.
     libvirt.virsh(&["destroy", "web-1"]);
     libvirt.virsh(&["start", "web-1", "--paused"]);
-    let opened = inventory.open_server(server_of("web-1"), &volumes, Level::Application);
+    let opened = inventory.open_server(server_of("web-1"), &volumes, Level::Application(None));
     match opened.unwrap().consistency {
         Consistency::Crash { why: Some(why) } => {
             assert!(why.contains("the guest could not be frozen"), "{why}");

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cairn_agent::{FileHost, Rules};
+use cairn_agent::{FileHost, Rules, Scripts};
 use cairn_link::{
     ChunkKeys, Connection, End, EphemeralKey, Host, HostEnd, Line, Purpose, SelectedPath,
     Selection, Taken, Target,
@@ -167,6 +167,12 @@ impl Server {
 }
 
 /// An agent and the line to it.
+/// This host, which has no scripts.
+pub fn host(rules: Rules) -> FileHost {
+    let scripts = Arc::new(Scripts::new(Path::new("/nonexistent")));
+    FileHost::new(rules, scripts, Arc::new(Still))
+}
+
 pub struct Link {
     pub line: Line,
     host: Arc<HostEnd>,
@@ -181,7 +187,7 @@ pub struct Link {
 
 impl Link {
     pub fn new(server: &Server, rules: Rules) -> Arc<Self> {
-        Self::to(server, Arc::new(FileHost::new(rules, Arc::new(Still))))
+        Self::to(server, Arc::new(host(rules)))
     }
 
     /// A line to this host.

@@ -10,7 +10,7 @@ use cairn_meta::{Backup, Tx};
 use cairn_repo::{
     OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
 };
-use cairn_source::{Consistency, Folder, Level, Moment};
+use cairn_source::{Consistency, Folder, Moment};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
@@ -22,10 +22,7 @@ use tokio::runtime::Handle;
 
 use super::Worker;
 use crate::protect::Protected;
-use crate::{Error, OperationDetail, Refusal, Result};
-
-/// The vault's word for that applications are brought to rest.
-const APP_CONSISTENT: &str = "app_consistent";
+use crate::{Error, Refusal, Result};
 
 /// The files of a host, and its time when they were opened.
 pub(super) type HostFiles = (Arc<dyn TreeReader>, Timestamp);
@@ -40,7 +37,7 @@ pub(super) const WRITING: usize = 1;
 pub(super) struct BackUp<'a> {
     pub(super) worker: &'a Worker,
     /// The task that does it.
-    task: OperationLogId,
+    pub(super) task: OperationLogId,
     pub(super) project: ProjectId,
     pub(super) backup: BackupId,
     from: ReadFrom<'a>,
@@ -154,7 +151,7 @@ impl<'a> BackUp<'a> {
         let mut opened = HashMap::new();
         if let ReadFrom::Source { .. } = self.from {
             (opened, left) = self
-                .open_disks(&repository, &backup, &children, left)
+                .open_disks(&repository, &backup, &children, left, progress)
                 .await?;
         }
         for child in left {
@@ -229,17 +226,14 @@ impl<'a> BackUp<'a> {
         backup: &Backup,
         children: &'b [Backup],
         left: Vec<&'b Backup>,
+        progress: &Arc<Progress>,
     ) -> Result<(OpenDisks, Vec<&'b Backup>)> {
         if left.is_empty() {
             return Ok((OpenDisks::new(), left));
         }
-        let level = self.level(backup).await?;
-        let asked: Vec<ResourceId> = children.iter().map(|child| child.resource).collect();
-        let (inventory, server) = (Arc::clone(&self.worker.inventory), backup.resource);
-        let opening = move || inventory.open_server(server, &asked, level);
-        let opened = tokio::task::spawn_blocking(opening).await;
-        let opened = opened.map_err(|_| Error::Panicked { what: "a source" })??;
-        self.record_consistency(backup, level, &opened.consistency)
+        let volumes = children.iter().map(|child| child.resource).collect();
+        let opened = self
+            .open_server(repository, backup, volumes, progress)
             .await?;
         let mut disks: OpenDisks = opened.disks.into_iter().collect();
         if let Consistency::AtRest = opened.consistency {
@@ -253,59 +247,6 @@ impl<'a> BackUp<'a> {
             repository.delete(child.id).await?;
         }
         Ok((disks, children.iter().collect()))
-    }
-
-    /// What the vault asks of the point in time.
-    async fn level(&self, backup: &Backup) -> Result<Level> {
-        let mut tx = self.worker.service.meta().read().await?;
-        let vault = tx.vault(self.project, backup.vault).await?;
-        let vault = vault.ok_or(Refusal::VaultNotFound)?;
-        Ok(match vault.consistent_level.as_str() {
-            APP_CONSISTENT => Level::Application,
-            _ => Level::Crash,
-        })
-    }
-
-    /// Notes whether applications were brought to rest, where that was asked for.
-    async fn record_consistency(
-        &self,
-        backup: &Backup,
-        asked: Level,
-        found: &Consistency,
-    ) -> Result<()> {
-        if asked != Level::Application {
-            return Ok(());
-        }
-        let why_not = match found {
-            // Nothing runs that could be brought to rest.
-            Consistency::Application | Consistency::AtRest => String::new(),
-            Consistency::Crash { why } => why
-                .clone()
-                .unwrap_or_else(|| "the guest was not frozen".to_owned()),
-        };
-        let service = &self.worker.service;
-        let mut tx = service.meta().begin().await?;
-        let change = |row: &mut Backup| row.app_consistency = Some(why_not.clone());
-        self.change_row(&mut tx, backup, change).await?;
-        let log = tx.operation_log(self.project, self.task).await?;
-        let detail = log.and_then(|log| serde_json::from_value(log.detail).ok());
-        if let Some(OperationDetail::Backup {
-            backup,
-            backup_name,
-            incremental,
-            ..
-        }) = detail
-        {
-            let detail = OperationDetail::Backup {
-                backup,
-                backup_name,
-                incremental,
-                app_consistency: Some(why_not),
-            };
-            let detail = serde_json::to_value(detail).expect("details have string keys only");
-            tx.update_operation_detail(self.task, &detail).await?;
-        }
-        Ok(tx.commit().await?)
     }
 
     /// Whether a part of an earlier backup of the disk or the share is known to be lost.
@@ -382,7 +323,7 @@ impl<'a> BackUp<'a> {
         Ok(tx.commit().await?)
     }
 
-    async fn change_row(
+    pub(super) async fn change_row(
         &self,
         tx: &mut Tx,
         backup: &Backup,

@@ -4,11 +4,13 @@
 
 mod directory;
 mod files;
+mod held;
 mod writing;
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, FileReader, TreeReader, TreeWriter};
@@ -19,6 +21,7 @@ use crate::message::tree::{Selection, Target, TreeQuestion};
 use crate::message::tree_answer::TreeAnswer;
 use crate::message::{Answer, ChunkKeys, Question};
 use directory::Directories;
+pub use held::Held;
 use writing::{Turns, Writing};
 
 /// Trees that are open at a time on a connection.
@@ -28,6 +31,11 @@ const TREES_MAX: usize = 64;
 pub trait Host: Send + Sync + 'static {
     /// The time by the clock that its files are stamped by.
     fn now(&self) -> Timestamp;
+
+    /// Brings its applications to rest, for so long at most, or until they are let go. May block.
+    ///
+    /// Errors: why they are not at rest; they go on.
+    fn freeze(&self, held: Duration) -> io::Result<Held>;
 
     /// Opens what of its files is selected. May block.
     fn open(&self, selection: &Selection) -> io::Result<Arc<dyn TreeReader>>;
@@ -77,6 +85,8 @@ pub(super) struct Session {
     keys: ChunkKeys,
     end: Arc<HostEnd>,
     open: Mutex<HashMap<u32, Arc<Tree>>>,
+    /// What is at rest until it is let go, or the connection ends.
+    held: Mutex<Option<Held>>,
 }
 
 struct Tree {
@@ -91,6 +101,7 @@ impl Session {
             keys,
             end,
             open: Mutex::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -134,12 +145,32 @@ impl Session {
         })
     }
 
+    fn freeze(&self, held_ms: u64) -> io::Result<TreeAnswer> {
+        // Until it is done nobody else asks for the same on this connection.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_some() {
+            return Err(io::Error::other("its applications are at rest already"));
+        }
+        let begun = self.host().freeze(Duration::from_millis(held_ms))?;
+        let count = begun.count;
+        *held = Some(begun);
+        Ok(TreeAnswer::Frozen(count))
+    }
+
+    fn thaw(&self) -> io::Result<TreeAnswer> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.take().map_or(Ok(0), Held::let_go)?;
+        Ok(TreeAnswer::Thawed(count))
+    }
+
     fn ask(&self, number: u32, question: TreeQuestion) -> io::Result<TreeAnswer> {
         match &question {
             TreeQuestion::Open(selection) => {
                 return self.open(number, || self.open_selection(selection));
             }
             TreeQuestion::Time => return Ok(TreeAnswer::Time(self.host().now().as_micros())),
+            TreeQuestion::Freeze { held_ms } => return self.freeze(*held_ms),
+            TreeQuestion::Thaw => return self.thaw(),
             TreeQuestion::OpenTarget(target) => {
                 return self.open(number, || self.open_target(target));
             }
@@ -149,9 +180,11 @@ impl Session {
             return Ok(TreeAnswer::NotOpen);
         };
         match question {
-            TreeQuestion::Time | TreeQuestion::Open(_) | TreeQuestion::OpenTarget(_) => {
-                unreachable!("it was answered above")
-            }
+            TreeQuestion::Time
+            | TreeQuestion::Freeze { .. }
+            | TreeQuestion::Thaw
+            | TreeQuestion::Open(_)
+            | TreeQuestion::OpenTarget(_) => unreachable!("it was answered above"),
             TreeQuestion::Write(packed) => tree.write(&packed),
             TreeQuestion::List { path, after } => tree.list(&path, &after),
             TreeQuestion::About { path } => tree.about(&path),

@@ -53,6 +53,10 @@ pub struct Target {
 pub(crate) enum TreeQuestion {
     /// What is the time, by the clock that files are stamped by? Of no tree.
     Time,
+    /// Bring the host's applications to rest, for so long at most. Of no tree.
+    Freeze { held_ms: u64 },
+    /// Let them go on. Of no tree.
+    Thaw,
     /// From now on the number stands for these files.
     Open(Selection),
     /// From now on the number stands for a folder that is restored into.
@@ -131,6 +135,8 @@ impl TreeQuestion {
     const OPEN_TARGET: u8 = 7;
     const WRITE: u8 = 8;
     const TIME: u8 = 9;
+    const FREEZE: u8 = 10;
+    const THAW: u8 = 11;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
@@ -139,6 +145,11 @@ impl TreeQuestion {
                 put_selection(selection, out);
             }
             Self::Time => out.push(Self::TIME),
+            Self::Freeze { held_ms } => {
+                out.push(Self::FREEZE);
+                out.extend_from_slice(&held_ms.to_le_bytes());
+            }
+            Self::Thaw => out.push(Self::THAW),
             Self::OpenTarget(target) => {
                 out.push(Self::OPEN_TARGET);
                 put_long(target.path.as_bytes(), out);
@@ -187,6 +198,11 @@ impl TreeQuestion {
                 return Ok(Self::OpenTarget(Target { path }));
             }
             Self::TIME => return Ok(Self::Time),
+            Self::FREEZE => {
+                let held_ms = reader.number()?;
+                return Ok(Self::Freeze { held_ms });
+            }
+            Self::THAW => return Ok(Self::Thaw),
             Self::WRITE => return Ok(Self::Write(Packed::decode(reader)?)),
             _ => {}
         }

@@ -29,6 +29,10 @@ pub(crate) const LISTINGS_MAX: usize = 4096;
 pub(crate) enum TreeAnswer {
     /// The time, in microseconds since 1970 UTC.
     Time(i64),
+    /// So many applications are at rest.
+    Frozen(u64),
+    /// So many were at rest until now; none, if they had gone on by themselves.
+    Thawed(u64),
     /// The number stands for the tree from now on, on this connection.
     Opened,
     /// Nobody has said on this connection what the number stands for.
@@ -144,12 +148,22 @@ impl TreeAnswer {
     const IDS: u8 = 7;
     const WRITTEN: u8 = 8;
     const TIME: u8 = 9;
+    const FROZEN: u8 = 10;
+    const THAWED: u8 = 11;
 
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Self::Time(micros) => {
                 out.push(Self::TIME);
                 out.extend_from_slice(&micros.to_le_bytes());
+            }
+            Self::Frozen(count) => {
+                out.push(Self::FROZEN);
+                out.extend_from_slice(&count.to_le_bytes());
+            }
+            Self::Thawed(count) => {
+                out.push(Self::THAWED);
+                out.extend_from_slice(&count.to_le_bytes());
             }
             Self::Opened => out.push(Self::OPENED),
             Self::NotOpen => out.push(Self::NOT_OPEN),
@@ -203,6 +217,8 @@ impl TreeAnswer {
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self> {
         Ok(match reader.array::<1>()?[0] {
             Self::TIME => Self::Time(reader.number()?.cast_signed()),
+            Self::FROZEN => Self::Frozen(reader.number()?),
+            Self::THAWED => Self::Thawed(reader.number()?),
             Self::OPENED => Self::Opened,
             Self::NOT_OPEN => Self::NotOpen,
             Self::REFUSED => match told(reader, |_| Ok(()))? {

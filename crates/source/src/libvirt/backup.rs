@@ -23,18 +23,16 @@ use super::xml::element;
 use crate::change_map::bitmap::{GONE, UNRELIABLE, name_after, name_in, point_of};
 use crate::change_map::tail::{self, Shape};
 use crate::guest::disk::{self, Held, LiveDisk};
-use crate::guest::freeze::{Freezer, Frozen, NotFrozen, Why};
+use crate::guest::freeze::{AtRest, Freezer, NotFrozen, Why};
 use crate::guest::{Consistency, Level, Turn};
 
 /// What the bitmap of an export is called.
 const BITMAP: &str = "cairn-changes";
 
-/// What libvirt says when there is no agent that could be told anything.
-const NOT_TOLD: [&str; 3] = [
-    "agent is not configured",
-    "agent is not connected",
-    "domain is not running",
-];
+/// What libvirt says when a domain has no agent.
+const NO_AGENT: &str = "agent is not configured";
+/// What it says when the agent was not told anything.
+const NOT_TOLD: [&str; 2] = ["agent is not connected", "domain is not running"];
 
 /// A domain that is to be backed up, and how it is reached.
 pub(super) struct Attempt<'a> {
@@ -43,7 +41,6 @@ pub(super) struct Attempt<'a> {
     /// Its id as text.
     pub(super) uuid: &'a str,
     pub(super) scratch: Scratch,
-    pub(super) level: Level,
 }
 
 /// The disks in the order in which they were asked for.
@@ -70,7 +67,12 @@ impl Attempt<'_> {
     /// Opens these disks.
     ///
     /// Errors: `ResourceBusy` libvirt, or QEMU, said no; `StorageFull` no room for scratch files.
-    pub(super) fn run(self, disks: &[&Disk], turn: Turn) -> io::Result<(Disks, Consistency)> {
+    pub(super) fn run(
+        self,
+        disks: &[&Disk],
+        level: Level,
+        turn: Turn,
+    ) -> io::Result<(Disks, Consistency)> {
         let looked: Vec<_> = disks.iter().map(|disk| Image::of(disk)).collect();
         let mut images = Vec::with_capacity(disks.len());
         let mut parts = Vec::with_capacity(disks.len());
@@ -97,7 +99,7 @@ impl Attempt<'_> {
         let free = self.scratch.check(disks)?;
         let job = Job::new(self.virsh, self.domain, self.scratch.clone(), name, turn);
         let socket = self.scratch.socket_folder(self.uuid)?;
-        let (parts, consistency) = self.begin(&job, &socket, parts)?;
+        let (parts, consistency) = self.begin(&job, &socket, (parts, level))?;
         job.set_guard(Guard::start(self.virsh, self.uuid, free)?);
         Ok((self.connect(&job, &socket, parts)?, consistency))
     }
@@ -107,25 +109,21 @@ impl Attempt<'_> {
         &self,
         job: &Arc<Job>,
         socket: &SocketFolder,
-        mut parts: Vec<Part<'p>>,
+        (mut parts, level): (Vec<Part<'p>>, Level),
     ) -> io::Result<(Vec<Part<'p>>, Consistency)> {
         let socket = socket.socket();
         let place = (socket.to_string_lossy(), job.name.as_str());
         let with_bitmaps = Begin::describe(self, &place, &parts, true)?;
         let without = Begin::describe(self, &place, &parts, false)?;
         job.set_begun();
-        let frozen = match self.level {
-            Level::Crash => Err(None),
-            Level::Application => {
-                let agent = Agent {
-                    virsh: self.virsh.clone(),
-                    domain: self.uuid.to_owned(),
-                };
-                Frozen::freeze(Box::new(agent)).map_err(Some)
-            }
-        };
+        let rest = AtRest::bring(level, || {
+            Ok(Box::new(Agent {
+                virsh: self.virsh.clone(),
+                domain: self.uuid.to_owned(),
+            }))
+        });
         let limit = Instant::now() + CHANGE_LIMIT;
-        let until = frozen.as_ref().map_or(limit, Frozen::until);
+        let until = rest.as_ref().map_or(limit, AtRest::until);
         let mut begun = with_bitmaps.run(self, until);
         if let Err(error) = &begun
             && let Some(why) = error.refusal()
@@ -137,7 +135,7 @@ impl Attempt<'_> {
             }
             begun = without.run(self, until);
         }
-        let thawed = frozen.and_then(|frozen| frozen.thaw().map_err(Some));
+        let thawed = rest.and_then(|rest| rest.thaw().map_err(Some));
         begun?;
         let with_bitmap = parts.iter().filter(|part| part.bitmap.is_ok());
         job.set_disks(with_bitmap.map(|part| part.disk.target.clone()).collect());
@@ -330,9 +328,10 @@ pub(super) struct Agent {
 impl Freezer for Agent {
     fn freeze(&mut self, until: Instant) -> std::result::Result<u64, NotFrozen> {
         let frozen = self.run("domfsfreeze", until);
-        frozen.map_err(|why| match NOT_TOLD.iter().any(|said| why.contains(said)) {
-            true => NotFrozen::Surely(why),
-            false => NotFrozen::Perhaps(why),
+        frozen.map_err(|why| match &why {
+            why if why.contains(NO_AGENT) => NotFrozen::NoAgent(why.clone()),
+            why if NOT_TOLD.iter().any(|said| why.contains(said)) => NotFrozen::Surely(why.clone()),
+            _ => NotFrozen::Perhaps(why),
         })
     }
 

@@ -56,6 +56,8 @@ fn questions() -> Vec<TreeQuestion> {
     ];
     vec![
         TreeQuestion::Time,
+        TreeQuestion::Freeze { held_ms: 60_000 },
+        TreeQuestion::Thaw,
         TreeQuestion::Open(Selection {
             paths: vec![
                 SelectedPath::default(),
@@ -117,6 +119,8 @@ fn answers() -> Vec<TreeAnswer> {
     };
     vec![
         TreeAnswer::Time(-5),
+        TreeAnswer::Frozen(2),
+        TreeAnswer::Thawed(0),
         TreeAnswer::Opened,
         TreeAnswer::NotOpen,
         TreeAnswer::Refused(refused()),

@@ -1,0 +1,312 @@
+//! Scripts of the host's owner that bring applications to rest for the moment of a backup, and
+//! have them go on: `NAME_freeze.sh` and `NAME_unfreeze.sh`, in the place and with the
+//! arguments that agents of CBR give theirs.
+//! Source: CBR, "Verifying the Application-Consistent Backup (Linux)" and "Protecting other
+//! applications by custom scripts".
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use cairn_link::Held;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+/// Where they are, in the agent's folder.
+const FOLDER: &str = "bin/thirdparty/ebk_user";
+/// What they may read in: it says where a result is written, and how something is logged.
+const FRAME: &str = "bin/agent_func.sh";
+/// Where results are written.
+const RESULTS: &str = "tmp";
+/// There while something may be at rest.
+const MARK: &str = "at_rest";
+/// Scripts at most.
+const SCRIPTS_MAX: usize = 64;
+/// How long all that freeze may take together, and all that unfreeze.
+const LIMIT: Duration = Duration::from_secs(25);
+/// Bytes of what a script says that are told.
+const SAID_MAX: u64 = 512;
+
+const FRAME_TEXT: &str = r#"# For freeze and unfreeze scripts: `. "$1/bin/agent_func.sh"`, with AGENT_ROOT_PATH=$1 and PID=$2.
+# The agent writes this file anew whenever it starts.
+
+# The script writes 0 here if it did what it is for, and 1 if not.
+RESULT_FILE="${AGENT_ROOT_PATH}/tmp/result.tmp${PID}"
+
+# The agent's log gets it.
+Log() {
+  echo "$*"
+}
+"#;
+
+/// The scripts of a host.
+#[derive(Debug)]
+pub struct Scripts {
+    /// The agent's folder.
+    root: PathBuf,
+    at_rest: Mutex<bool>,
+    /// Raised when nothing is at rest any more.
+    gone_on: Condvar,
+}
+
+/// Applications that may be at rest. They go on when it is dropped.
+struct AtRest {
+    scripts: Arc<Scripts>,
+    has_gone_on: bool,
+}
+
+/// What a script does, by the end of its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Freeze,
+    Unfreeze,
+}
+
+impl Sort {
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Freeze => "_freeze.sh",
+            Self::Unfreeze => "_unfreeze.sh",
+        }
+    }
+}
+
+impl Scripts {
+    /// The scripts in the agent's folder.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            at_rest: Mutex::new(false),
+            gone_on: Condvar::new(),
+        }
+    }
+
+    /// Makes the folders that scripts need, and has go on what an agent that was killed has
+    /// left at rest. May block.
+    ///
+    /// Errors: as `State`.
+    pub fn prepare(self: &Arc<Self>) -> io::Result<()> {
+        for folder in [FOLDER, RESULTS] {
+            let mut made = DirBuilder::new();
+            made.recursive(true).mode(0o700);
+            made.create(self.root.join(folder))?;
+        }
+        fs::write(self.root.join(FRAME), FRAME_TEXT)?;
+        if self.root.join(MARK).try_exists()? {
+            tracing::warn!("Applications may have been left at rest: their unfreeze scripts run.");
+            AtRest::new(self)?.go_on()?;
+        }
+        Ok(())
+    }
+
+    /// Brings the applications to rest, for so long at most; then everything that was written
+    /// is on the disks. May block.
+    ///
+    /// Errors: `NotFound` there are no scripts; `ResourceBusy` they are at rest already; `PermissionDenied`
+    /// others could change a script; what a script says. All have gone on.
+    pub fn freeze(self: &Arc<Self>, limit: Duration) -> io::Result<Held> {
+        let scripts = self.find(Sort::Freeze)?;
+        if scripts.is_empty() {
+            let text = "its agent has no freeze scripts";
+            return Err(io::Error::new(ErrorKind::NotFound, text));
+        }
+        let until = Instant::now() + limit;
+        let at_rest = AtRest::new(self)?;
+        self.run(&scripts, LIMIT.min(limit))?;
+        rustix::fs::sync();
+        let left = until.saturating_duration_since(Instant::now());
+        Held::new(scripts.len() as u64, left, move || at_rest.go_on())
+    }
+
+    /// Waits until nothing is at rest. May block.
+    pub fn wait(&self) {
+        let mut at_rest = self.at_rest.lock().unwrap_or_else(PoisonError::into_inner);
+        while *at_rest {
+            let waited = self.gone_on.wait(at_rest);
+            at_rest = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The scripts of a sort, in the order of their names.
+    fn find(&self, sort: Sort) -> io::Result<Vec<PathBuf>> {
+        let folder = self.root.join(FOLDER);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !name.to_string_lossy().ends_with(sort.suffix()) {
+                continue;
+            }
+            if found.len() == SCRIPTS_MAX {
+                let text = format!("there are more than {SCRIPTS_MAX} scripts");
+                return Err(io::Error::new(ErrorKind::InvalidInput, text));
+            }
+            found.push(entry.path());
+        }
+        found.sort();
+        for path in self.folders().chain(found.clone()) {
+            check_safe(&path)?;
+        }
+        Ok(found)
+    }
+
+    /// The folders that scripts are reached by.
+    fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        let below = Path::new(FOLDER).ancestors();
+        below
+            .map(|part| self.root.join(part))
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Runs scripts one behind the other, until one fails.
+    fn run(&self, scripts: &[PathBuf], limit: Duration) -> io::Result<()> {
+        let until = Instant::now() + limit;
+        scripts
+            .iter()
+            .try_for_each(|path| self.run_one(path, until))
+    }
+
+    fn run_one(&self, path: &Path, until: Instant) -> io::Result<()> {
+        let pid = std::process::id().to_string();
+        let result = self.root.join(RESULTS).join(format!("result.tmp{pid}"));
+        remove(&result)?;
+        // What it starts may keep it open for as long as it runs: nobody waits for its end.
+        let mut said = tempfile::tempfile()?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let failed = |text: &dyn std::fmt::Display| io::Error::other(format!("{name} {text}"));
+        let child = Command::new(path)
+            .args([self.root.as_os_str(), pid.as_ref()])
+            .env("AGENT_ROOT_PATH", &self.root)
+            .env("PID", &pid)
+            .env("RESULT_FILE", &result)
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(said.try_clone()?)
+            .stderr(said.try_clone()?)
+            .process_group(0)
+            .spawn();
+        let child = child.map_err(|error| failed(&format!("cannot be run: {error}")))?;
+        let status = wait(child, until)?;
+        let mut text = Vec::new();
+        said.seek(SeekFrom::Start(0))?;
+        said.take(SAID_MAX).read_to_end(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let text = text.trim();
+        let Some(status) = status else {
+            return Err(failed(&format!("does not end: {text}")));
+        };
+        // One that writes nothing is taken by how it ended.
+        let written = fs::read_to_string(&result).unwrap_or_default();
+        remove(&result)?;
+        tracing::info!(script = %name, %status, said = text, "A script has ended.");
+        match status.success() && matches!(written.trim(), "" | "0") {
+            true => Ok(()),
+            false => Err(failed(&format!("failed ({status}): {text}"))),
+        }
+    }
+}
+
+impl AtRest {
+    /// From here on something may be at rest.
+    fn new(scripts: &Arc<Scripts>) -> io::Result<Self> {
+        let mut at_rest = scripts
+            .at_rest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if *at_rest {
+            let text = "its applications are at rest already";
+            return Err(io::Error::new(ErrorKind::ResourceBusy, text));
+        }
+        fs::write(scripts.root.join(MARK), "")?;
+        *at_rest = true;
+        Ok(Self {
+            scripts: Arc::clone(scripts),
+            has_gone_on: false,
+        })
+    }
+
+    /// Has them go on, each whatever becomes of the others.
+    ///
+    /// Errors: what the first that did not says.
+    fn go_on(mut self) -> io::Result<()> {
+        self.has_gone_on = true;
+        self.run_unfreeze()
+    }
+
+    fn run_unfreeze(&self) -> io::Result<()> {
+        let until = Instant::now() + LIMIT;
+        let mut ended = Ok(());
+        match self.scripts.find(Sort::Unfreeze) {
+            Ok(found) => {
+                // What was brought to rest first goes on last.
+                for path in found.iter().rev() {
+                    ended = ended.and(self.scripts.run_one(path, until));
+                }
+            }
+            Err(error) => ended = Err(error),
+        }
+        let unmarked = remove(&self.scripts.root.join(MARK));
+        let at_rest = self.scripts.at_rest.lock();
+        *at_rest.unwrap_or_else(PoisonError::into_inner) = false;
+        self.scripts.gone_on.notify_all();
+        ended.and(unmarked)
+    }
+}
+
+impl Drop for AtRest {
+    fn drop(&mut self) {
+        if !self.has_gone_on
+            && let Err(error) = self.run_unfreeze()
+        {
+            tracing::error!(%error, "Applications may still be at rest.");
+        }
+    }
+}
+
+/// Waits for a process that leads a group, which is killed if it does not end.
+fn wait(mut child: Child, until: Instant) -> io::Result<Option<ExitStatus>> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.expect("a process id is a positive number");
+    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    let left = until.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+    let mut ends = [PollFd::new(&process, PollFlags::IN)];
+    let ended = rustix::event::poll(&mut ends, Some(&left))? > 0;
+    if !ended {
+        // It may have ended by now.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
+    let status = child.wait()?;
+    Ok(ended.then_some(status))
+}
+
+/// Refuses what somebody else could have put there: it would run with the agent's rights.
+fn check_safe(path: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    let mine = [0, rustix::process::geteuid().as_raw()].contains(&found.uid());
+    let is_of_sort = found.is_file() || found.is_dir();
+    match is_of_sort && mine && found.permissions().mode() & 0o022 == 0 {
+        true => Ok(()),
+        false => Err(io::Error::new(
+            ErrorKind::PermissionDenied,
+            format!("others can change {}: chmod go-w it", path.display()),
+        )),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+#[cfg(test)]
+#[path = "scripts/tests.rs"]
+mod tests;

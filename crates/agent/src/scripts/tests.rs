@@ -1,0 +1,192 @@
+use super::*;
+
+struct Host {
+    folder: tempfile::TempDir,
+    scripts: Arc<Scripts>,
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let scripts = Arc::new(Scripts::new(folder.path()));
+        scripts.prepare().unwrap();
+        Self { folder, scripts }
+    }
+
+    /// A script that notes its name, and does this.
+    fn script(&self, name: &str, does: &str) {
+        let path = self.folder.path().join(FOLDER).join(name);
+        let text = format!("#!/bin/sh\necho {name} >> \"$1/ran\"\n{does}\n");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+
+    /// The scripts that have run since this was asked last.
+    fn ran(&self) -> Vec<String> {
+        let path = self.folder.path().join("ran");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        remove(&path).unwrap();
+        text.lines().map(ToOwned::to_owned).collect()
+    }
+
+    fn is_marked(&self) -> bool {
+        self.folder.path().join(MARK).exists()
+    }
+
+    /// Why nothing comes to rest. Whatever has been brought to rest has gone on.
+    fn refusal(&self) -> io::Error {
+        let refused = self.scripts.freeze(HOUR).map(|held| held.count);
+        self.scripts.wait();
+        assert!(!self.is_marked());
+        refused.unwrap_err()
+    }
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn all_are_brought_to_rest_and_go_on_in_the_other_order() {
+    let host = Host::new();
+    host.script("b_freeze.sh", "");
+    host.script("a_freeze.sh", "echo 0 > \"$RESULT_FILE\"");
+    host.script("a_unfreeze.sh", "");
+    host.script("b_unfreeze.sh", "");
+    host.script("notes.txt", "");
+    let held = host.scripts.freeze(HOUR).unwrap();
+    assert_eq!(held.count, 2);
+    assert_eq!(host.ran(), ["a_freeze.sh", "b_freeze.sh"]);
+    assert!(host.is_marked());
+    let busy = host.scripts.freeze(HOUR).map(|held| held.count);
+    assert_eq!(busy.unwrap_err().kind(), ErrorKind::ResourceBusy);
+    assert_eq!(host.ran(), [""; 0]);
+    assert_eq!(held.let_go().unwrap(), 2);
+    assert_eq!(host.ran(), ["b_unfreeze.sh", "a_unfreeze.sh"]);
+    assert!(!host.is_marked());
+}
+
+/// As the vendor's guide has them: by the frame, with a result, and with `exit`.
+#[test]
+fn scripts_that_were_written_for_cbr_run_as_they_are() {
+    let host = Host::new();
+    let script = |result: u8| {
+        format!(
+            "AGENT_ROOT_PATH=$1\nPID=$2\n. \"${{AGENT_ROOT_PATH}}/bin/agent_func.sh\"\n\
+             Log \"[INFO]:result {result}\"\necho {result} > ${{RESULT_FILE}}\n\
+             chmod 666 ${{RESULT_FILE}}\nexit {result}"
+        )
+    };
+    host.script("db_freeze.sh", &script(0));
+    host.script("db_unfreeze.sh", &script(0));
+    assert_eq!(host.scripts.freeze(HOUR).unwrap().let_go().unwrap(), 1);
+    host.script("db_freeze.sh", &script(1));
+    let why = host.refusal().to_string();
+    assert!(why.starts_with("db_freeze.sh failed"), "{why}");
+    assert!(why.contains("[INFO]:result 1"), "{why}");
+}
+
+#[test]
+fn one_that_fails_has_all_go_on_again() {
+    let host = Host::new();
+    for name in ["a", "c"] {
+        host.script(&format!("{name}_freeze.sh"), "");
+        host.script(&format!("{name}_unfreeze.sh"), "");
+    }
+    let failures = [
+        ("exit 3", "failed (exit status: 3): "),
+        ("echo 1 > \"$RESULT_FILE\"", "failed (exit status: 0): "),
+        ("echo maybe > \"$RESULT_FILE\"", "failed (exit status: 0): "),
+        ("echo no memory >&2; exit 1", "no memory"),
+        ("kill -9 $$", "failed (signal: 9"),
+    ];
+    for (does, expected) in failures {
+        host.script("b_freeze.sh", does);
+        let why = host.refusal().to_string();
+        assert!(
+            why.starts_with("b_freeze.sh ") && why.contains(expected),
+            "{why}"
+        );
+        let ran = [
+            "a_freeze.sh",
+            "b_freeze.sh",
+            "c_unfreeze.sh",
+            "a_unfreeze.sh",
+        ];
+        assert_eq!(host.ran(), ran);
+    }
+    // A result of an earlier run is not that of a later one.
+    host.script("b_freeze.sh", "");
+    assert_eq!(host.scripts.freeze(HOUR).unwrap().count, 3);
+}
+
+#[test]
+fn one_that_does_not_end_is_killed_with_what_it_has_started() {
+    let host = Host::new();
+    let fifo = host.folder.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    // The other end of the pipe is open for as long as the second shell lives.
+    host.script(
+        "a_freeze.sh",
+        "sh -c 'exec 3> \"$1/fifo\"; sleep 3600' sh \"$1\" & wait",
+    );
+    let scripts = Arc::clone(&host.scripts);
+    let limit = Duration::from_millis(300);
+    let freezing = std::thread::spawn(move || scripts.freeze(limit).map(|held| held.count));
+    let mut rest = Vec::new();
+    fs::File::open(&fifo)
+        .unwrap()
+        .read_to_end(&mut rest)
+        .unwrap();
+    let why = freezing.join().unwrap().unwrap_err().to_string();
+    assert!(why.starts_with("a_freeze.sh does not end"), "{why}");
+    assert!(!host.is_marked());
+}
+
+#[test]
+fn what_is_held_for_too_long_goes_on_and_the_end_says_so() {
+    let host = Host::new();
+    host.script("a_freeze.sh", "");
+    host.script("a_unfreeze.sh", "");
+    let held = host.scripts.freeze(Duration::from_secs(2)).unwrap();
+    host.scripts.wait();
+    assert_eq!(host.ran(), ["a_freeze.sh", "a_unfreeze.sh"]);
+    assert_eq!(held.let_go().unwrap(), 0);
+    host.script("a_unfreeze.sh", "exit 1");
+    let held = host.scripts.freeze(HOUR).unwrap();
+    let why = held.let_go().unwrap_err().to_string();
+    assert!(why.starts_with("a_unfreeze.sh failed"), "{why}");
+}
+
+#[test]
+fn what_a_killed_agent_left_at_rest_goes_on_with_the_next() {
+    let host = Host::new();
+    host.script("a_unfreeze.sh", "");
+    fs::write(host.folder.path().join(MARK), "").unwrap();
+    let next = Arc::new(Scripts::new(host.folder.path()));
+    next.prepare().unwrap();
+    assert_eq!(host.ran(), ["a_unfreeze.sh"]);
+    assert!(!host.is_marked());
+}
+
+#[test]
+fn what_others_could_have_written_does_not_run() {
+    let host = Host::new();
+    assert_eq!(host.refusal().kind(), ErrorKind::NotFound);
+    host.script("a_freeze.sh", "");
+    let folder = host.folder.path().join(FOLDER);
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    };
+    for path in [folder.join("a_freeze.sh"), folder.clone()] {
+        set(&path, 0o777);
+        assert_eq!(host.refusal().kind(), ErrorKind::PermissionDenied);
+        set(&path, 0o755);
+    }
+    std::os::unix::fs::symlink("/bin/true", folder.join("b_freeze.sh")).unwrap();
+    assert_eq!(host.refusal().kind(), ErrorKind::PermissionDenied);
+    fs::remove_file(folder.join("b_freeze.sh")).unwrap();
+    set(&folder.join("a_freeze.sh"), 0o644);
+    let why = host.refusal().to_string();
+    assert!(why.starts_with("a_freeze.sh cannot be run"), "{why}");
+    assert_eq!(host.ran(), [""; 0]);
+}
