@@ -253,3 +253,73 @@ def test_an_agent_that_forbids_restores_keeps_its_files(lab):
     log = server.finished(answer.json()["job_id"])
     assert log["status"] == "failed" and "restore" in json.dumps(log["error_info"]), log
     assert not (agent.files / "docs/007").exists()
+
+
+@pytest.fixture(name="device")
+def fixture_device(tmp_path):
+    """A block device of 8 MiB, of which the first and the last quarter are data."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has block devices")
+    content = tmp_path / "device.img"
+    with open(content, "wb") as file:
+        file.truncate(8 * MIB)
+        for offset in (0, 6 * MIB):
+            file.seek(offset)
+            file.write(random.Random(offset).randbytes(2 * MIB))
+    device = run("losetup", "--find", "--show", content).stdout.strip()
+    yield device
+    run("losetup", "--detach", device)
+
+
+def read_device(device):
+    run("blockdev", "--flushbufs", device)
+    with open(device, "rb") as file:
+        return file.read()
+
+
+def test_a_block_device_is_restored_in_place(lab, device, tmp_path):
+    server, agent = lab
+    server.cli("agent", "add-path", "db-1", device)
+    before = read_device(device)
+    backup = server.back_up(server.vault)
+    node = os.stat(device)
+    with open(device, "r+b") as file:
+        file.write(random.Random(1).randbytes(8 * MIB))
+    assert read_device(device) != before
+    restored(server, restore(server, backup, "db-1", source_path=device))
+    assert read_device(device) == before
+    now = os.stat(device)
+    assert (now.st_mode, now.st_uid, now.st_rdev) == (node.st_mode, node.st_uid, node.st_rdev)
+
+    def refused(expected, **details):
+        answer = restore(server, backup, "db-1", source_path=device, **details)
+        log = server.finished(answer.json()["job_id"])
+        assert log["status"] == "failed" and expected in json.dumps(log), log
+
+    # A node that somebody has put into a folder leads out of that: nothing is written there.
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    os.mknod(folder / device.removeprefix("/dev/"), node.st_mode, node.st_rdev)
+    with open(device, "r+b") as file:
+        file.write(b"changed since")
+    changed = read_device(device)
+    refused("in the way", destination_path=str(folder))
+    assert read_device(device) == changed
+    # One that is in use.
+    run("/usr/sbin/mkfs.ext4", "-q", "-F", device)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    run("mount", device, mounted)
+    try:
+        (mounted / "file").write_text("in use")
+        refused("mounted")
+        assert (mounted / "file").read_text() == "in use"
+    finally:
+        run("umount", mounted)
+    # One of another size.
+    with open(tmp_path / "device.img", "r+b") as file:
+        file.truncate(4 * MIB)
+    run("losetup", "--set-capacity", device)
+    changed = read_device(device)
+    refused("were saved")
+    assert read_device(device) == changed

@@ -103,6 +103,7 @@ impl Host for FileHost {
         std::fs::create_dir_all(path)?;
         let options = FolderOptions {
             cross_file_systems: true,
+            devices: true,
             ..FolderOptions::default()
         };
         Ok(Arc::new(Folder::open(path, options)?))

@@ -519,7 +519,13 @@ fn public_text(error: &Error) -> String {
     let mut text = match error {
         Error::Repository(inner) => match disk_error(inner) {
             Some(disk) => disk.to_string(),
-            None => inner.to_string(),
+            None => match inner {
+                // Whose files they are, or where they go, is the owner's own.
+                cairn_repo::Error::Tree { source, .. } if reason.is_none() => {
+                    format!("{inner}: {source}")
+                }
+                _ => inner.to_string(),
+            },
         },
         Error::Source(inner) => inner.to_string(),
         other => other.to_string(),

@@ -168,6 +168,7 @@ impl ShareConfig {
         Ok(FolderOptions {
             exclude,
             cross_file_systems: self.cross_file_systems,
+            ..FolderOptions::default()
         })
     }
 }

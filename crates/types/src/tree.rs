@@ -303,8 +303,9 @@ pub trait DirectoryWriter: DirectoryReader {
     /// Makes a directory, or finds the one that is there.
     fn create_directory(&self, name: &[u8]) -> io::Result<()>;
 
-    /// Makes an empty file that its owner alone may read.
-    fn create_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>>;
+    /// Makes an empty file that its owner alone may read, and that is to become so long. A block device
+    /// that is there may be taken for one, if it is of that size: then it is zeros.
+    fn create_file(&self, name: &[u8], size_bytes: u64) -> io::Result<Arc<dyn FileWriter>>;
 
     /// Opens a file that was made here before, and is not finished, to be written further.
     fn open_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>>;

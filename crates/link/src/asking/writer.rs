@@ -69,7 +69,10 @@ impl Inner {
     fn push(&self, path: &[u8], act: Act<'_>) -> io::Result<()> {
         self.failure.check()?;
         let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
-        gathered.files |= matches!(act, Act::CreateFile | Act::Write { .. } | Act::Finish(..));
+        gathered.files |= matches!(
+            act,
+            Act::CreateFile { .. } | Act::Write { .. } | Act::Finish(..)
+        );
         let before = gathered.plain.len();
         let step = Step {
             path: path.into(),
@@ -249,9 +252,9 @@ impl DirectoryWriter for TargetDirectory {
         self.target.push(&self.path_of(name), Act::CreateDirectory)
     }
 
-    fn create_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>> {
+    fn create_file(&self, name: &[u8], size_bytes: u64) -> io::Result<Arc<dyn FileWriter>> {
         let path = self.path_of(name);
-        self.target.push(&path, Act::CreateFile)?;
+        self.target.push(&path, Act::CreateFile { size_bytes })?;
         self.open_file(name)
     }
 

@@ -22,7 +22,9 @@ pub(crate) struct Step<'s> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Act<'s> {
     CreateDirectory,
-    CreateFile,
+    CreateFile {
+        size_bytes: u64,
+    },
     Symlink(&'s [u8]),
     Special(Metadata),
     /// Another name of the file at this path.
@@ -62,7 +64,10 @@ impl<'s> Step<'s> {
         };
         match &self.act {
             Act::CreateDirectory => out.push(CREATE_DIRECTORY),
-            Act::CreateFile => out.push(CREATE_FILE),
+            Act::CreateFile { size_bytes } => {
+                out.push(CREATE_FILE);
+                out.extend_from_slice(&size_bytes.to_le_bytes());
+            }
             Act::Symlink(target) => {
                 out.push(SYMLINK);
                 put_long(target, out);
@@ -96,7 +101,9 @@ impl<'s> Step<'s> {
         let own = path(reader)?;
         let act = match reader.array::<1>()?[0] {
             CREATE_DIRECTORY => Act::CreateDirectory,
-            CREATE_FILE => Act::CreateFile,
+            CREATE_FILE => Act::CreateFile {
+                size_bytes: reader.number()?,
+            },
             SYMLINK => Act::Symlink(long(reader, TARGET_BYTES_MAX)?),
             SPECIAL => Act::Special(metadata(reader)?),
             LINK => Act::Link(path(reader)?.into()),

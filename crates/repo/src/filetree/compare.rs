@@ -163,7 +163,14 @@ impl Worker<'_> {
         let (name, record) = (&*named.name, &named.record);
         let path = join(directory, name);
         let read = failed("read back", &path);
-        let found = reader.metadata_of(name).map_err(&read)?;
+        let mut found = reader.metadata_of(name).map_err(&read)?;
+        // What was in a device went back into it; what else it is, is not the backup's.
+        let kinds = (record.metadata.kind, found.kind);
+        let is_in_device = kinds == (EntryKind::File, EntryKind::BlockDevice);
+        if is_in_device {
+            let content = reader.file(name).and_then(|file| file.metadata());
+            found = content.map_err(&read)?;
+        }
         let same_kind = found.kind == record.metadata.kind;
         if !same_kind || found.size_bytes != record.metadata.size_bytes {
             return Err(differs(&path));
@@ -189,7 +196,9 @@ impl Worker<'_> {
         if found.device != record.metadata.device {
             return Err(differs(&path));
         }
-        self.note_metadata(&path, record, &found, xattrs);
+        if !is_in_device {
+            self.note_metadata(&path, record, &found, xattrs);
+        }
         Ok(())
     }
 

@@ -153,7 +153,7 @@ impl Batch {
                 opened
             }
         };
-        let created = directory.create_file(&target.name);
+        let created = directory.create_file(&target.name, target.metadata.size_bytes);
         let writer = created.map_err(|source| failed("create", &target.path())(source))?;
         *open = Some(writer.clone());
         Ok(writer)

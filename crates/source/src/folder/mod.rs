@@ -3,6 +3,7 @@
 //! others do in the folder meanwhile cannot lead out of it, nor can any name in a
 //! backup. What opens an entry has the kernel see to that too (`beneath`).
 
+mod device;
 mod moment;
 mod read;
 mod write;
@@ -39,6 +40,8 @@ pub struct FolderOptions {
     pub exclude: GlobSet,
     /// Go into other file systems that are mounted in it; otherwise these are empty directories.
     pub cross_file_systems: bool,
+    /// Block devices that the system has in it are read and written as files of their content.
+    pub devices: bool,
 }
 
 /// A folder, open as a tree.
@@ -178,6 +181,33 @@ impl Folder {
         let root = Arc::new(below);
         Ok(Self { root })
     }
+}
+
+/// Reads until the buffer is full or the end.
+fn read_all_at(fd: &OwnedFd, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(fd, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done)
+}
+
+fn write_all_at(fd: &OwnedFd, offset: u64, data: &[u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < data.len() {
+        match rustix::io::pwrite(fd, &data[done..], offset + done as u64) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 impl TreeReader for Folder {

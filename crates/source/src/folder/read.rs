@@ -10,8 +10,9 @@ use cairn_types::tree::{DirectoryReader, FileReader, Metadata, Names, Xattr};
 use rustix::fs::{self, AtFlags, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
+use super::device::Device;
 use super::moment::{self, CLONED_BYTES_MIN, Moment, SNAPSHOT_PREFIX};
-use super::{File, LISTING_BYTES, Open, join, metadata, only_a_name, stat, xattrs};
+use super::{File, LISTING_BYTES, Open, join, metadata, only_a_name, read_all_at, stat, xattrs};
 
 impl Open {
     /// Whether an entry is left out.
@@ -77,6 +78,9 @@ impl DirectoryReader for Open {
     }
 
     fn file(&self, name: &[u8]) -> io::Result<Arc<dyn FileReader>> {
+        if self.is_device(name)? {
+            return Ok(Arc::new(Device::open_to_read(&self.fd, name)?));
+        }
         // What was a file may be a pipe by now: opening it must not wait for a writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = self.shared.open_reading(&self.fd, name, flags)?;
@@ -131,15 +135,6 @@ impl FileReader for File {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match rustix::io::pread(&self.fd, &mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(length) => done += length,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(done)
+        read_all_at(&self.fd, offset, buffer)
     }
 }

@@ -12,10 +12,14 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, Xa
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
-use super::{Open, XATTR_BYTES, beneath, directory_flags, only_a_name};
+use super::device::{self, Device};
+use super::{Open, XATTR_BYTES, beneath, directory_flags, only_a_name, write_all_at};
 
 /// Only its owner may use what is not complete.
 const PRIVATE: Mode = Mode::RWXU;
+
+/// Why a file is not created.
+const IN_THE_WAY: &str = "a block device is in the way";
 
 /// A file that is being written.
 #[derive(Debug)]
@@ -26,6 +30,18 @@ struct NewFile {
 }
 
 impl Open {
+    /// Whether an entry is a device that is read and written as a file.
+    pub(super) fn is_device(&self, name: &[u8]) -> Result<bool, Errno> {
+        if !self.shared.options.devices {
+            return Ok(false);
+        }
+        only_a_name(name)?;
+        match device::is_of_system(&self.fd, name) {
+            Err(Errno::NOENT) => Ok(false),
+            found => found,
+        }
+    }
+
     /// Creates an entry in the place of what has its name, unless that is a directory.
     fn replace<T>(&self, name: &[u8], create: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
         only_a_name(name)?;
@@ -63,16 +79,26 @@ impl DirectoryWriter for Open {
         Ok(self.replace(name, create)?)
     }
 
-    fn create_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>> {
+    fn create_file(&self, name: &[u8], size_bytes: u64) -> io::Result<Arc<dyn FileWriter>> {
+        if self.is_device(name)? {
+            return Ok(Arc::new(Device::begin(&self.fd, name, size_bytes)?));
+        }
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let flags = flags | OFlags::WRONLY;
         let mode = Mode::RUSR | Mode::WUSR;
-        let fd = self.replace(name, || self.create_in_place(name, flags, mode))?;
+        let created = self.replace(name, || self.create_in_place(name, flags, mode));
+        let fd = created.map_err(|error| match error {
+            Errno::BUSY => io::Error::new(io::ErrorKind::InvalidInput, IN_THE_WAY),
+            error => error.into(),
+        })?;
         let end = AtomicU64::new(0);
         Ok(Arc::new(NewFile { fd, end }))
     }
 
     fn open_file(&self, name: &[u8]) -> io::Result<Arc<dyn FileWriter>> {
+        if self.is_device(name)? {
+            return Ok(Arc::new(Device::open_to_write(&self.fd, name)?));
+        }
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let fd = beneath(&self.fd, name, flags, Mode::empty())?;
         let found = fs::fstat(&fd)?;
@@ -153,15 +179,7 @@ impl DirectoryWriter for Open {
 
 impl FileWriter for NewFile {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut done = 0;
-        while done < data.len() {
-            match rustix::io::pwrite(&self.fd, &data[done..], offset + done as u64) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => done += length,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        write_all_at(&self.fd, offset, data)?;
         let end = offset + data.len() as u64;
         self.end.fetch_max(end, Ordering::Relaxed);
         Ok(())

@@ -229,9 +229,11 @@ impl Tree {
         };
         let directory = &self.directories.open(directory)?.reader;
         let metadata = directory.metadata_of(name)?;
+        // A target may take a device for a file.
+        let is_target = self.writing.is_some();
         Ok(TreeAnswer::About(match metadata.kind {
             EntryKind::Directory => own(path)?,
-            EntryKind::File => {
+            kind if kind == EntryKind::File || is_target && kind == EntryKind::BlockDevice => {
                 let file = directory.file(name)?;
                 About {
                     metadata: file.metadata()?,

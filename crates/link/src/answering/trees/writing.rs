@@ -45,6 +45,8 @@ pub(super) struct Writing {
 struct Open {
     directories: Recent<Arc<dyn DirectoryWriter>>,
     files: Recent<Arc<dyn FileWriter>>,
+    /// What failed: batches that were on their way already counted on it.
+    failed: Option<WriteFailed>,
 }
 
 /// What was used last, by its path.
@@ -124,8 +126,9 @@ impl Writing {
         open.files.forget(path);
         match &step.act {
             Act::CreateDirectory => directory.create_directory(name),
-            Act::CreateFile => {
-                open.files.keep(path, directory.create_file(name)?);
+            Act::CreateFile { size_bytes } => {
+                open.files
+                    .keep(path, directory.create_file(name, *size_bytes)?);
                 Ok(())
             }
             Act::Symlink(target) => directory.create_symlink(name, target),
@@ -147,13 +150,18 @@ impl Tree {
         let plain = packed.unpack().map_err(io::Error::other)?;
         let _turn = writing.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut open = writing.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failed) = &open.failed {
+            return Ok(TreeAnswer::Written(Err(failed.clone())));
+        }
         let mut reader = Reader(&plain);
         while let Some(step) = Step::next(&mut reader).map_err(io::Error::other)? {
             if let Err(error) = writing.step(&mut open, &step) {
-                return Ok(TreeAnswer::Written(Err(WriteFailed {
+                let failed = WriteFailed {
                     path: step.path.into_owned(),
                     refused: error.into(),
-                })));
+                };
+                open.failed = Some(failed.clone());
+                return Ok(TreeAnswer::Written(Err(failed)));
             }
         }
         Ok(TreeAnswer::Written(Ok(())))

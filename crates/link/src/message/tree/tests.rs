@@ -206,7 +206,7 @@ fn a_path_or_a_name_that_leads_elsewhere_is_refused() {
         let mut batch = Vec::new();
         Step {
             path: Cow::Borrowed(&path),
-            act: Act::CreateFile,
+            act: Act::CreateFile { size_bytes: 5 },
         }
         .encode(&mut batch);
         assert!(Step::next(&mut Reader(&batch)).is_err(), "{path:?}");
@@ -297,7 +297,7 @@ fn an_entry_that_can_not_be_is_refused() {
 fn steps_read_as_they_were_written() {
     let acts = [
         Act::CreateDirectory,
-        Act::CreateFile,
+        Act::CreateFile { size_bytes: 5 },
         Act::Symlink(b"../../etc"),
         Act::Special(entry(EntryKind::Fifo)),
         Act::Link(Cow::Borrowed(b"a/b")),
