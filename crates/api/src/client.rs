@@ -30,6 +30,7 @@ use crate::backup::{
 use crate::checkpoint::{CheckpointResponse, CreateCheckpointRequest};
 use crate::export::{self, CreateExportRequest, ExportResponse, ListExportsResponse};
 use crate::file::{FetchBackupFileQuery, ListBackupFilesQuery, ListBackupFilesResponse};
+use crate::metadata::MetadataResponse;
 use crate::notification::{
     CreateNotificationTargetRequest, ListNotificationTargetsResponse, ListNotificationsQuery,
     ListNotificationsResponse, NotificationResponse, NotificationTargetResponse,
@@ -594,6 +595,8 @@ calls! {
     list_backups = ListBackups() query ListBackupsQuery => ListBackupsResponse;
     /// Shows a backup.
     show_backup = ShowBackup(backup_id: BackupId) => BackupResponse;
+    /// Shows what was known of a backup's resource when it was made.
+    show_metadata = ShowMetadata(backup_id: BackupId) => MetadataResponse;
     /// Renames a backup.
     update_backup = UpdateBackup(backup_id: BackupId) body UpdateBackupRequest => BackupResponse;
     /// Begins to delete a backup.

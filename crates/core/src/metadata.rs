@@ -2,6 +2,8 @@
 //! backup: the resource itself may be gone or changed when somebody asks.
 
 use cairn_meta::Backup;
+use cairn_repo::Listed;
+use cairn_source::machine::DEFINITION_BYTES_MAX;
 use cairn_source::{ImageFormat, Protectable};
 use cairn_types::{BackupId, BackupStatus, ResourceId, ResourceType};
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,10 @@ pub struct ResourceMetadata {
     pub format: Option<String>,
     /// The disks of a server that are in the backup.
     pub disks: Vec<Self>,
+    /// How a server is defined where it runs, as [`cairn_types::BackupInfo`] has it; at most
+    /// [`DEFINITION_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
 }
 
 impl ResourceMetadata {
@@ -47,6 +53,7 @@ impl ResourceMetadata {
                 .to_owned()
             }),
             disks: disks.iter().map(|disk| Self::of(disk, &[])).collect(),
+            definition: None,
         }
     }
 
@@ -64,7 +71,42 @@ impl ResourceMetadata {
                 .iter()
                 .map(|child| Self::of_backup(child, &[]))
                 .collect(),
+            definition: None,
         }
+    }
+
+    /// What a backup in a repository tells of its resource.
+    pub(crate) fn of_stored(backup: &Listed, disks: &[Listed]) -> Self {
+        let info = &backup.info;
+        Self {
+            id: info.resource,
+            name: info.resource_name.clone(),
+            resource_type: info.resource_type,
+            size_bytes: backup.size_bytes,
+            system_disk: info.resource_type == ResourceType::Volume && info.system_disk,
+            source: None,
+            format: None,
+            disks: disks
+                .iter()
+                .map(|disk| Self::of_stored(disk, &[]))
+                .collect(),
+            definition: info.definition.clone(),
+        }
+        .bounded()
+    }
+
+    /// What was recorded with a backup, if anything was.
+    pub(crate) fn recorded(backup: &Backup) -> Option<Self> {
+        let recorded: Option<Self> = serde_json::from_value(backup.metadata.clone()?).ok();
+        recorded.map(Self::bounded)
+    }
+
+    /// Other sites and regions may have sent a definition of any length.
+    fn bounded(mut self) -> Self {
+        self.definition = self
+            .definition
+            .filter(|definition| definition.len() <= DEFINITION_BYTES_MAX);
+        self
     }
 
     pub(crate) fn to_json(&self) -> serde_json::Value {
@@ -90,10 +132,8 @@ impl Service {
                 return Err(Refusal::MetadataUnreadable { state }.into());
             }
         }
-        let recorded = view.backup.metadata.clone();
-        let recorded = recorded.and_then(|value| serde_json::from_value(value).ok());
-        let metadata =
-            recorded.unwrap_or_else(|| ResourceMetadata::of_backup(&view.backup, &view.children));
+        let metadata = ResourceMetadata::recorded(&view.backup)
+            .unwrap_or_else(|| ResourceMetadata::of_backup(&view.backup, &view.children));
         Ok((view, metadata))
     }
 }

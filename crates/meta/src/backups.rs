@@ -405,6 +405,9 @@ impl Tx {
         statement
             .push(", files_moment = ")
             .bind(optional(backup.files_moment.as_ref()));
+        statement
+            .push(", metadata = ")
+            .bind(optional(backup.metadata.as_ref()));
         statement.push(", updated_at = ").bind(backup.updated_at);
         statement
             .push(", protected_at = ")

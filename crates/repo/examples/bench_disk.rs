@@ -130,6 +130,7 @@ fn info(project: ProjectId, name: &str) -> BackupInfo {
         created_at: Timestamp::from_micros(0),
         auto_trigger: false,
         system_disk: false,
+        definition: None,
     }
 }
 

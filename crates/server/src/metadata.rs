@@ -93,10 +93,14 @@ fn volume(
     json!({ "volume": volume }).to_string()
 }
 
-/// Where a resource came from and how it was stored, as far as that was recorded.
+/// Where a resource came from, how it was stored and how a server is defined, as far as that was recorded.
 fn source(resource: &ResourceMetadata) -> Value {
     let mut known = serde_json::Map::new();
-    for (key, value) in [("source", &resource.source), ("format", &resource.format)] {
+    for (key, value) in [
+        ("source", &resource.source),
+        ("format", &resource.format),
+        ("definition", &resource.definition),
+    ] {
         if let Some(value) = value {
             known.insert(key.to_owned(), value.as_str().into());
         }

@@ -184,6 +184,28 @@ pub enum Error {
         /// What `virsh` said.
         why: String,
     },
+    /// A machine cannot be called so.
+    #[error(
+        "a machine cannot be called {name:?}: at most 100 bytes, without a slash, and no dot or hyphen first"
+    )]
+    MachineName {
+        /// The name.
+        name: String,
+    },
+    /// What is remembered of a domain cannot be used.
+    #[error("the definition that the backup remembers cannot be used: {why}")]
+    Definition {
+        /// Why not.
+        why: String,
+    },
+    /// The libvirt of a new machine did not do what it was told.
+    #[error("libvirt at {uri:?}: {why}")]
+    Hypervisor {
+        /// How it is reached.
+        uri: String,
+        /// What `virsh` said.
+        why: String,
+    },
     /// Nobody has said how a server is started.
     #[error("{server} cannot be started: it has no start_command")]
     NoStartCommand {
@@ -245,6 +267,8 @@ impl Error {
             | Self::NotDefined { .. }
             | Self::NoStartCommand { .. }
             | Self::Unusable { .. }
+            | Self::MachineName { .. }
+            | Self::Definition { .. }
             | Self::NoQemu { .. } => Kind::Invalid,
             Self::TooManyVolumes { .. } => Kind::Exhausted,
             Self::NotFound { .. } | Self::Missing { .. } => Kind::NotFound,
@@ -254,7 +278,7 @@ impl Error {
             | Self::GuestSaved { .. }
             | Self::OtherJob { .. }
             | Self::NbdServerTaken { .. } => Kind::Conflict,
-            Self::Libvirt { .. } => Kind::Transient,
+            Self::Libvirt { .. } | Self::Hypervisor { .. } => Kind::Transient,
             Self::Folder { source, .. }
             | Self::Open { source, .. }
             | Self::OpenShare { source, .. }

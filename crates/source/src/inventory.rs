@@ -12,6 +12,7 @@ use crate::folder::Folder;
 use crate::guest::{self, Consistency, Guests, Level, Opened, PoweredOff, ServerReaders, Wanted};
 use crate::libvirt::{FoundDisk, Host};
 use crate::lock::Access;
+use crate::machine::DEFINITION_BYTES_MAX;
 use crate::protectable::{
     ImageFormat, Protectable, ProtectableStatus, server_id, share_id, volume_id,
 };
@@ -154,6 +155,20 @@ impl Inventory {
         match self.locate_server(server)? {
             Server::Configured(source, config) => self.open_disks(source, config, volumes, level),
             Server::Domain(host) => host.open_server(&self.guests, server, (volumes, level)),
+        }
+    }
+
+    /// How a server is defined where it runs: for a domain of libvirt its XML, without secrets; nothing for
+    /// others, and of a definition that is longer than [`DEFINITION_BYTES_MAX`].
+    ///
+    /// Errors: `NotFound`; `Invalid` no server; `Transient` libvirt does not answer.
+    pub fn definition(&self, server: ResourceId) -> Result<Option<String>> {
+        match self.locate_server(server)? {
+            Server::Configured(..) => Ok(None),
+            Server::Domain(host) => {
+                let definition = host.definition(server)?;
+                Ok(Some(definition).filter(|xml| xml.len() <= DEFINITION_BYTES_MAX))
+            }
         }
     }
 

@@ -27,6 +27,7 @@ mod inventory;
 mod libvirt;
 mod lines;
 mod lock;
+pub mod machine;
 mod nbd;
 mod protectable;
 mod qcow2;

@@ -9,14 +9,14 @@
 //! its own domains alone.
 
 mod backup;
-mod checkpoint;
-mod domain;
+pub(crate) mod checkpoint;
+pub(crate) mod domain;
 mod job;
 mod power;
 mod scratch;
 mod socket;
-mod virsh;
-mod xml;
+pub(crate) mod virsh;
+pub(crate) mod xml;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -253,6 +253,18 @@ impl Host {
         Ok(())
     }
 
+    /// The definition of a domain, as one that is off has it. libvirt keeps secrets to itself unless it is
+    /// asked for them.
+    ///
+    /// Errors: `Transient` libvirt does not answer, or said no.
+    pub(crate) fn definition(&self, id: ResourceId) -> Result<String> {
+        let uuid = id.to_string();
+        let said = self
+            .virsh
+            .ask(&["dumpxml", "--inactive", "--migratable", &uuid]);
+        said.map_err(|error| self.error(error))
+    }
+
     /// The domain as it is now.
     ///
     /// Errors: `NotFound` it is gone.
@@ -367,7 +379,7 @@ fn is_no_domain(text: &str) -> bool {
     text.contains("failed to get domain") || text.contains("Domain not found")
 }
 
-fn error_chain(error: &VirshError) -> String {
+pub(crate) fn error_chain(error: &VirshError) -> String {
     let source = std::error::Error::source(error);
     source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

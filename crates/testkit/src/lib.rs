@@ -54,6 +54,7 @@ pub fn backup_info(project: ProjectId, seconds: i64) -> BackupInfo {
         created_at: Timestamp::from_micros(seconds * 1_000_000),
         auto_trigger: false,
         system_disk: false,
+        definition: None,
     }
 }
 

@@ -106,9 +106,10 @@ impl Site {
         self.write(info, bytes).await
     }
 
-    /// Backs a server of two disks up, the first of which it boots from.
+    /// Backs a server of two disks up, the first of which it boots from; how it is defined is known.
     pub async fn back_up_server(&self, name: &str, disks: [&[u8]; 2]) -> BackupId {
-        let group = self.info(ResourceType::Server, name);
+        let mut group = self.info(ResourceType::Server, name);
+        group.definition = Some(format!("<domain><name>{name}</name></domain>"));
         let mut parts = Vec::new();
         for (number, bytes) in disks.into_iter().enumerate() {
             let mut info = self.info(ResourceType::Volume, &format!("{name}-{number}"));

@@ -36,4 +36,8 @@ pub struct BackupInfo {
     pub auto_trigger: bool,
     /// A disk that its server boots from.
     pub system_disk: bool,
+    /// How the server that was backed up is defined where it runs: for a domain of libvirt its XML, without
+    /// secrets. Source: libvirt, `docs/formatdomain.rst`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
 }

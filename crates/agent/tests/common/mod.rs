@@ -106,6 +106,7 @@ impl Server {
             created_at: Timestamp::from_micros(seconds * 1_000_000),
             auto_trigger: false,
             system_disk: false,
+            definition: None,
         }
     }
 

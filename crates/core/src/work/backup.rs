@@ -21,6 +21,7 @@ use cairn_types::{
 use tokio::runtime::Handle;
 
 use super::Worker;
+use crate::metadata::ResourceMetadata;
 use crate::protect::Protected;
 use crate::{Error, Refusal, Result};
 
@@ -115,7 +116,7 @@ impl<'a> BackUp<'a> {
             _ => Some(self.worker.turn_to_move_bytes(progress).await?),
         };
         let service = &self.worker.service;
-        let (backup, children) = self.rows().await?;
+        let (mut backup, children) = self.rows().await?;
         let vault_name = self.vault_name(&backup).await?;
         let repository = service.repository().project(self.project).await?;
         let repository = repository.telling_of_packs(self.holding_packs());
@@ -149,7 +150,10 @@ impl<'a> BackUp<'a> {
             }
         }
         let mut opened = HashMap::new();
-        if let ReadFrom::Source { .. } = self.from {
+        if let ReadFrom::Source { .. } = self.from
+            && !left.is_empty()
+        {
+            self.record_definition(&mut backup).await?;
             (opened, left) = self
                 .open_disks(&repository, &backup, &children, left, progress)
                 .await?;
@@ -228,9 +232,6 @@ impl<'a> BackUp<'a> {
         left: Vec<&'b Backup>,
         progress: &Arc<Progress>,
     ) -> Result<(OpenDisks, Vec<&'b Backup>)> {
-        if left.is_empty() {
-            return Ok((OpenDisks::new(), left));
-        }
         let volumes = children.iter().map(|child| child.resource).collect();
         let opened = self
             .open_server(repository, backup, volumes, progress)
@@ -247,6 +248,28 @@ impl<'a> BackUp<'a> {
             repository.delete(child.id).await?;
         }
         Ok((disks, children.iter().collect()))
+    }
+
+    /// Notes how a server is defined where it runs, if its source can tell: a backup of the disks alone is
+    /// better than none.
+    async fn record_definition(&self, backup: &mut Backup) -> Result<()> {
+        let Some(mut known) = ResourceMetadata::recorded(backup) else {
+            return Ok(());
+        };
+        let (inventory, server) = (Arc::clone(&self.worker.inventory), backup.resource);
+        let told = tokio::task::spawn_blocking(move || inventory.definition(server)).await;
+        let told = told.map_err(|_| Error::Panicked { what: "a source" })?;
+        known.definition = told.unwrap_or_else(|error| {
+            let error = &error as &(dyn std::error::Error + 'static);
+            tracing::warn!(error, backup.id = %backup.id, "How a server is defined is not in its backup.");
+            None
+        });
+        backup.metadata = Some(known.to_json());
+        let mut tx = self.worker.service.meta().begin().await?;
+        let metadata = backup.metadata.clone();
+        let change = |row: &mut Backup| row.metadata = metadata;
+        self.change_row(&mut tx, backup, change).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Whether a part of an earlier backup of the disk or the share is known to be lost.
@@ -530,5 +553,6 @@ fn info(backup: &Backup, vault_name: &str) -> BackupInfo {
         created_at: backup.created_at,
         auto_trigger: backup.auto_trigger,
         system_disk: backup.system_disk,
+        definition: ResourceMetadata::recorded(backup).and_then(|known| known.definition),
     }
 }

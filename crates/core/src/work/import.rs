@@ -13,6 +13,7 @@ use cairn_types::{
 use super::Worker;
 use super::backup::{self, BackUp, ReadFrom};
 use crate::capacity::refuse_full;
+use crate::metadata::ResourceMetadata;
 use crate::{Refusal, Result};
 
 /// How the backups are listed: as what was made here, so that clients know the word.
@@ -109,6 +110,7 @@ impl Importer<'_> {
                 resource_type: disk.info.resource_type,
                 size_bytes: disk.size_bytes,
                 system_disk: disk.info.system_disk,
+                metadata: Some(ResourceMetadata::of_stored(disk, &[]).to_json()),
                 ..whole.clone()
             };
             tx.insert_backup(&part).await?;
@@ -167,7 +169,7 @@ impl Importer<'_> {
             updated_at: self.worker.service.now(),
             protected_at: None,
             expired_at: None,
-            metadata: None,
+            metadata: Some(ResourceMetadata::of_stored(listed, disks).to_json()),
             policy: None,
             made_under: None,
             app_consistency: None,

@@ -47,6 +47,23 @@ fn a_manifest_reads_back_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_definition_is_a_fact_that_may_be_missing() {
+    let mut manifest = Manifest {
+        info: info(),
+        content: group(2),
+    };
+    // As it was written before there were any.
+    let without = manifest.encode();
+    assert!(!String::from_utf8_lossy(&without).contains("definition"));
+    // Every sign takes six in JSON.
+    manifest.info.definition = Some("\u{1}".repeat(64 << 10));
+    let with = manifest.encode();
+    assert_eq!(Manifest::decode(&with), Ok(manifest.clone()));
+    manifest.info.definition = None;
+    assert_eq!(Manifest::decode(&without), Ok(manifest));
+}
+
+#[test]
 fn roots_tell_contents_apart() {
     let hasher = Hasher::new(&[1; 32]);
     let three = group(3);

@@ -336,7 +336,18 @@ async fn a_server_comes_with_its_disks_and_goes_onto_any_server() {
     assert_eq!(point.body["checkpoint"]["status"], "available");
     let path = [id.as_str()];
     let metadata = hybrid.client.call(Op::ShowMetadata, &path, Value::Null);
-    assert_eq!(metadata.await.status, 200);
+    let metadata = metadata.await;
+    let told: Value = serde_json::from_str(metadata.body["server"].as_str().unwrap()).unwrap();
+    let definition = "<domain><name>vm</name></domain>";
+    assert_eq!(told["server"]["metadata"]["definition"], definition);
+    // It is remembered by this site's repository too.
+    let project = hybrid.client.world.project().await;
+    let stored = project.find(server).await.unwrap();
+    assert_eq!(stored.info.definition.as_deref(), Some(definition));
+    for child in &stored.children {
+        let part = project.find(child.backup).await.unwrap();
+        assert_eq!(part.info.definition, None);
+    }
 
     let own = hybrid.client.world.server().await;
     let restore = async |body: Value| {

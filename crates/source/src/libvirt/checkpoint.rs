@@ -204,7 +204,7 @@ pub(super) fn describe(name: &str, disks: impl Iterator<Item = (String, bool)>) 
 }
 
 /// A file for `virsh` to read.
-pub(super) fn in_file(xml: &str) -> Result<tempfile::NamedTempFile> {
+pub(crate) fn in_file(xml: &str) -> Result<tempfile::NamedTempFile> {
     let mut file = tempfile::Builder::new().prefix("cairn-").tempfile()?;
     file.write_all(xml.as_bytes())?;
     Ok(file)

@@ -132,11 +132,11 @@ fn disk_id(domain: Uuid, target: &str, serial: Option<&str>) -> ResourceId {
     ResourceId::from_uuid(Uuid::new_v5(&domain, name.as_bytes()))
 }
 
-pub(super) fn parse(xml: &str) -> Result<Document<'_>> {
+pub(crate) fn parse(xml: &str) -> Result<Document<'_>> {
     Document::parse(xml).map_err(|error| VirshError::Protocol(error.to_string()))
 }
 
-pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
+pub(crate) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|child| child.has_tag_name(name))
 }
 

@@ -76,28 +76,28 @@ impl From<VirshError> for io::Error {
     }
 }
 
-pub(super) type Result<T> = std::result::Result<T, VirshError>;
+pub(crate) type Result<T> = std::result::Result<T, VirshError>;
 
 /// How one libvirt is reached.
 #[derive(Debug, Clone)]
-pub(super) struct Virsh {
+pub(crate) struct Virsh {
     uri: String,
 }
 
 impl Virsh {
-    pub(super) fn new(uri: &str) -> Self {
+    pub(crate) fn new(uri: &str) -> Self {
         Self {
             uri: uri.to_owned(),
         }
     }
 
     /// Asks for what libvirt knows.
-    pub(super) fn ask(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<String> {
         self.run(arguments, Instant::now() + ANSWER_LIMIT)
     }
 
     /// Has libvirt change something.
-    pub(super) fn tell(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn tell(&self, arguments: &[&str]) -> Result<String> {
         self.run(arguments, Instant::now() + CHANGE_LIMIT)
     }
 

@@ -1,7 +1,7 @@
 //! Writing XML: whatever comes from elsewhere is escaped here.
 
 /// An element with attributes, and with what stands inside, which is XML already.
-pub(super) fn element(name: &str, attributes: &[(&str, &str)], inside: &str) -> String {
+pub(crate) fn element(name: &str, attributes: &[(&str, &str)], inside: &str) -> String {
     let mut written = format!("<{name}");
     for (attribute, value) in attributes {
         written.push_str(&format!(" {attribute}='{}'", text(value)));
@@ -14,7 +14,7 @@ pub(super) fn element(name: &str, attributes: &[(&str, &str)], inside: &str) -> 
 }
 
 /// Text as it may stand in an element or an attribute.
-pub(super) fn text(plain: &str) -> String {
+pub(crate) fn text(plain: &str) -> String {
     let mut written = String::with_capacity(plain.len());
     for character in plain.chars() {
         match character {
