@@ -6,6 +6,7 @@ use cairn_api::retention::Explanation;
 use cairn_types::{BackupStatus, CheckpointId, PolicyId};
 use clap::{Args, Subcommand};
 
+use crate::define::{self, Define};
 use crate::download::{self, DownloadBackup};
 use crate::export::{self, Serve};
 use crate::file::{self, Fetch, Files};
@@ -38,6 +39,8 @@ pub enum BackupCommand {
     /// Serve a disk's backup at a socket by NBD, at once and without restoring it:
     /// to boot from it, to mount it, to copy it.
     Serve(Serve),
+    /// Make a new machine of a server's backup, at the libvirt of this host.
+    Define(Define),
     /// Rename a backup.
     Rename {
         /// The backup, by id or name.
@@ -97,6 +100,7 @@ pub(crate) async fn execute(
         BackupCommand::Fetch(wish) => file::fetch(&wish, client, printer).await,
         BackupCommand::Download(wish) => download::download(&wish, client, printer).await,
         BackupCommand::Serve(wish) => export::serve(&wish, client, printer).await,
+        BackupCommand::Define(wish) => define::define(&wish, client, printer).await,
         BackupCommand::Rename { backup, name } => {
             let id = find::backup(client, &backup).await?.id;
             let request = UpdateBackupRequest {

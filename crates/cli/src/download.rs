@@ -44,6 +44,13 @@ pub struct DownloadBackup {
     to: PathBuf,
 }
 
+/// A file that was downloaded whole.
+pub(crate) struct Saved {
+    size_bytes: u64,
+    /// Bytes that were there already.
+    had_bytes: u64,
+}
+
 /// What was downloaded.
 #[derive(Debug, Serialize)]
 struct Downloaded<'a> {
@@ -81,7 +88,15 @@ pub(crate) async fn download(
         }
         return Ok(out.flush()?);
     }
-    let done = to_file(wish, wished, format).await?;
+    let saved = to_file(wished, &wish.to).await?;
+    let done = Downloaded {
+        backup_id: id,
+        format,
+        path: wish.path.as_deref(),
+        to: &wish.to,
+        size_bytes: saved.size_bytes,
+        had_bytes: saved.had_bytes,
+    };
     printer.print(&done, || {
         let mut text = format!("{} is {}", wish.to.display(), bytes(done.size_bytes));
         if done.had_bytes > 0 {
@@ -91,12 +106,9 @@ pub(crate) async fn download(
     })
 }
 
-async fn to_file<'w>(
-    wish: &'w DownloadBackup,
-    wished: Wish<'_>,
-    format: DownloadFormat,
-) -> Result<Downloaded<'w>, Error> {
-    let (backup_id, place) = (wished.backup, Place::new(&wish.to, &wished)?);
+/// Downloads to a file, which is there once it is whole; goes on with what an earlier call has left.
+pub(crate) async fn to_file(wished: Wish<'_>, target: &Path) -> Result<Saved, Error> {
+    let place = Place::new(target, &wished)?;
     let found = place.find()?;
     let had = found
         .as_ref()
@@ -112,12 +124,8 @@ async fn to_file<'w>(
     while let Some(piece) = transfer.next().await? {
         part.write(piece.as_ref())?;
     }
-    part.finish(transfer.size_bytes, &wish.to)?;
-    Ok(Downloaded {
-        backup_id,
-        format,
-        path: wish.path.as_deref(),
-        to: &wish.to,
+    part.finish(transfer.size_bytes, target)?;
+    Ok(Saved {
         size_bytes: transfer.size_bytes,
         had_bytes,
     })

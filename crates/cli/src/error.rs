@@ -33,6 +33,12 @@ pub enum Error {
     /// The command line asks for something that cannot be.
     #[error("{0}")]
     Usage(String),
+    /// What is to be made is there already.
+    #[error("{0}; nothing was changed")]
+    Taken(String),
+    /// A new machine cannot be described, or libvirt refuses it.
+    #[error(transparent)]
+    Machine(#[from] cairn_source::Error),
     /// A task ended without success.
     #[error("{what} {status}: {message} ({code}, task {task})")]
     TaskFailed {
@@ -127,7 +133,9 @@ impl Error {
             Self::NotFound { .. } => Kind::NotFound,
             Self::Ambiguous { .. } => Kind::Conflict,
             Self::Usage(_) | Self::SeveralDisks { .. } | Self::Socket { .. } => Kind::Invalid,
-            Self::TaskFailed { .. }
+            Self::Machine(error) => error.kind(),
+            Self::Taken(_)
+            | Self::TaskFailed { .. }
             | Self::CheckpointFailed { .. }
             | Self::NotDeleted
             | Self::OtherBytes => Kind::Conflict,

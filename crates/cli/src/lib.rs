@@ -9,6 +9,7 @@
 mod agent;
 mod backup;
 mod checkpoint;
+mod define;
 mod download;
 mod error;
 mod export;
