@@ -94,7 +94,7 @@ fn change_record(disk: &mut ChangedDisk<'_>, start: u64, numbers: &mut Numbers) 
         }
     };
     add(start, 328);
-    for header in 1..headers {
+    for header in 1..headers.min(length.div_ceil(32 << 10)) {
         add(start + header * BLOCK, 260);
     }
     add(start + headers * BLOCK, length);

@@ -37,7 +37,12 @@ impl Image {
     /// One that was filled, changed at random, and cut off as by a loss of power.
     pub fn xfs_cut(options: &str, changes: usize, numbers: &mut Numbers) -> Self {
         let image = Self::xfs(options, &Plan::USUAL, numbers);
-        let mounted = Mounted::new(&image.file, &["noatime"]);
+        // A log with stripes has records of their size.
+        let sizes: &[&str] = match options.contains("su=") || options.contains("sunit=") {
+            true => &["noatime"],
+            false => &["logbsize=32k", "logbsize=64k", "logbsize=256k"],
+        };
+        let mounted = Mounted::new(&image.file, &[*numbers.one_of(sizes)]);
         if options.contains("unsupported") {
             image.fill_log(mounted.path());
         }

@@ -84,13 +84,19 @@ impl Header {
         self.headers + u64::from(self.length).div_ceil(BLOCK_BYTES)
     }
 
+    /// Whether the checksum is that of the record. A record that is shorter than it could be has
+    /// more headers than those that say something of it, which alone are summed.
     fn is_right(&self, more: &[u8], body: &[u8]) -> bool {
+        let summed = body
+            .len()
+            .div_ceil(HEADER_COVERS_BLOCKS * BLOCK_BYTES as usize);
         let stored = le32(&self.bytes, CHECKSUM);
         let is_sum = |length: usize| {
             let after = &self.bytes[CHECKSUM + 4..length];
             let mut parts = vec![&self.bytes[..CHECKSUM], &[0; 4], after];
             parts.extend(
                 more.chunks(BLOCK_BYTES as usize)
+                    .take(summed.saturating_sub(1))
                     .map(|header| &header[..MORE_BYTES]),
             );
             parts.push(body);
