@@ -28,7 +28,7 @@ const PART: &str = ".part";
 /// A backup to download, and as what.
 #[derive(Debug, Clone, Args)]
 pub struct DownloadBackup {
-    /// The backup, by id or name: a disk's, a share's, or a server's that has one disk.
+    /// The backup, by id or name: a disk's, a share's, a host's, or a server's that has one disk.
     backup: String,
     /// raw or qcow2 for a disk, tar for files. Unless given, what the file's name ends in says it; else it is
     /// raw for a disk and tar for files.

@@ -24,7 +24,7 @@ const STANDARD_OUTPUT: &str = "-";
 /// A directory in a backup.
 #[derive(Debug, Clone, Args)]
 pub struct Files {
-    /// The backup, by id or name: a disk's, a share's, or a server's that has one disk.
+    /// The backup, by id or name: a disk's, a share's, a host's, or a server's that has one disk.
     backup: String,
     /// The directory, or a file; the uppermost directory if unset. On a disk with partitions it
     /// begins with one, as /p2/etc.
@@ -35,7 +35,7 @@ pub struct Files {
 /// A file or a directory in a backup.
 #[derive(Debug, Clone, Args)]
 pub struct Fetch {
-    /// The backup, by id or name: a disk's, a share's, or a server's that has one disk.
+    /// The backup, by id or name: a disk's, a share's, a host's, or a server's that has one disk.
     backup: String,
     /// The file or the directory, as `cairn backup files` writes its path.
     path: String,

@@ -97,7 +97,7 @@ fn table(logs: &[OperationLog]) -> String {
         table.row([
             log.id.to_string(),
             log.operation_type.to_string(),
-            log.extra_info.resource.name.clone().unwrap_or_default(),
+            resource(log),
             log.vault_name.clone().unwrap_or_default(),
             log.status.to_string(),
             format!("{} %", log.extra_info.common.progress),
@@ -106,6 +106,15 @@ fn table(logs: &[OperationLog]) -> String {
         ]);
     }
     table.render()
+}
+
+/// What a task is about: for a restore to another resource, from which and to which.
+fn resource(log: &OperationLog) -> String {
+    let name = log.extra_info.resource.name.clone().unwrap_or_default();
+    match wait::target(log) {
+        Some(target) => format!("{name} -> {target}"),
+        None => name,
+    }
 }
 
 /// A task, for people.
@@ -133,6 +142,10 @@ pub(crate) fn show(log: &OperationLog) -> String {
         .or(replication)
         .map(|(id, name)| format!("{name} ({id})"));
     let resource = extra.resource.name.clone().unwrap_or_default();
+    let target = extra.restore.as_ref().map(|restore| {
+        let (name, id) = (&restore.target_resource_name, restore.target_resource_id);
+        format!("{name} ({id})")
+    });
     let moved = extra.common.bytes_done.zip(extra.common.bytes_total);
     let moved = moved.map(|(done, total)| format!("{} of {}", bytes(done), bytes(total)));
     let error = &log.error_info;
@@ -147,6 +160,7 @@ pub(crate) fn show(log: &OperationLog) -> String {
         ("progress", format!("{} %", extra.common.progress)),
         ("bytes", moved.unwrap_or_default()),
         ("resource", format!("{resource} ({})", extra.resource.id)),
+        ("target", target.unwrap_or_default()),
         ("backup", backup.unwrap_or_default()),
         ("vault", log.vault_name.clone().unwrap_or_default()),
         ("error", error),

@@ -372,7 +372,17 @@ fn what(log: &OperationLog) -> String {
         .name
         .clone()
         .unwrap_or_else(|| resource.id.to_string());
-    format!("{} of {name}", log.operation_type)
+    match target(log) {
+        Some(target) => format!("{} of {name} onto {target}", log.operation_type),
+        None => format!("{} of {name}", log.operation_type),
+    }
+}
+
+/// What a task writes to, if that is not what its backup is of.
+pub(crate) fn target(log: &OperationLog) -> Option<&str> {
+    let restore = log.extra_info.restore.as_ref()?;
+    let elsewhere = restore.target_resource_id != log.extra_info.resource.id;
+    elsewhere.then_some(restore.target_resource_name.as_str())
 }
 
 /// Whether a task ended without doing what it should.

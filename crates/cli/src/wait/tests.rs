@@ -1,4 +1,6 @@
-use cairn_api::operation_log::{OperationCommon, OperationError, OperationExtraInfo};
+use cairn_api::operation_log::{
+    OperationCommon, OperationError, OperationExtraInfo, OperationRestore,
+};
 use cairn_api::resource::Resource;
 use cairn_types::{ProjectId, ResourceType, Timestamp};
 
@@ -135,4 +137,23 @@ async fn a_server_may_be_away_for_a_while_but_not_for_ever() {
     assert!(poll.answer(away()).is_err());
     assert!(poll.answer(Ok(())).unwrap().is_some());
     assert_eq!(poll.answer(away()).unwrap(), None);
+}
+
+#[test]
+fn a_restore_elsewhere_is_named_by_both_ends() {
+    let mut restore = log(0, None);
+    restore.operation_type = OperationType::Restore;
+    let own = restore.extra_info.resource.id;
+    restore.extra_info.restore = Some(OperationRestore {
+        backup_id: BackupId::random(),
+        backup_name: "nightly".to_owned(),
+        target_resource_id: own,
+        target_resource_name: "root".to_owned(),
+    });
+    assert_eq!(what(&restore), "restore of root");
+    let to = restore.extra_info.restore.as_mut().unwrap();
+    (to.target_resource_id, to.target_resource_name) = (ResourceId::random(), "spare".to_owned());
+    assert_eq!(what(&restore), "restore of root onto spare");
+    let shown = crate::task::show(&restore);
+    assert!(shown.contains("spare ("), "{shown}");
 }

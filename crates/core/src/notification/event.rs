@@ -131,6 +131,9 @@ impl Event {
         if let Some(name) = &log.resource_name {
             summary.push_str(&format!(" of {name}"));
         }
+        if let Some(target) = target_of(log) {
+            summary.push_str(&format!(" onto {target}"));
+        }
         if log.vault.is_some() {
             summary.push_str(&format!(" in vault {}", log.vault_name));
         }
@@ -196,6 +199,18 @@ const fn kind_of(operation: OperationType) -> Option<NotificationEvent> {
         }
         OperationType::MigrateResource | OperationType::UpdateExpirationTime => return None,
     })
+}
+
+/// What a restore writes to, if that is not what its backup is of.
+fn target_of(log: &OperationLog) -> Option<String> {
+    match serde_json::from_value(log.detail.clone()) {
+        Ok(OperationDetail::Restore {
+            target,
+            target_name,
+            ..
+        }) if log.resource != Some(target) => Some(target_name),
+        _ => None,
+    }
 }
 
 /// The backup that an operation is about, if it is about one.

@@ -16,9 +16,9 @@ use crate::restore::{DiskMapping, Power, is_from_elsewhere};
 use crate::{Error, Refusal, Result, Service};
 
 pub(super) const KIND: &str = "restore";
-/// What whoever reads of a failed restore must know of the disk.
-pub(super) const MIXTURE: &str =
-    "; the disk may hold a part of the backup and a part of what it held: restore it again";
+/// What whoever reads of a failed restore must know of the disks, or of the files.
+pub(super) const MIXTURE: &str = "; what it was restored to may hold a part of the backup and a part of what was there before: \
+     restore it again";
 pub(super) const STEPS: &[&str] = &["begin", "turn off", "write disks", "turn on", "finish"];
 /// What whoever reads of a failed restore must know of the server.
 pub(super) const TURNED_OFF: &str = "; the server was turned off for it and is not started";
