@@ -17,6 +17,8 @@ use cairn_link::Held;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
+use crate::state::replace;
+
 /// Where they are, in the agent's folder.
 const FOLDER: &str = "bin/thirdparty/ebk_user";
 /// What they may read in: it says where a result is written, and how something is logged.
@@ -96,7 +98,7 @@ impl Scripts {
             made.recursive(true).mode(0o700);
             made.create(self.root.join(folder))?;
         }
-        fs::write(self.root.join(FRAME), FRAME_TEXT)?;
+        replace(&self.root.join(FRAME), FRAME_TEXT.as_bytes(), false)?;
         if self.root.join(MARK).try_exists()? {
             tracing::warn!("Applications may have been left at rest: their unfreeze scripts run.");
             AtRest::new(self)?.go_on()?;
@@ -223,7 +225,7 @@ impl AtRest {
             let text = "its applications are at rest already";
             return Err(io::Error::new(ErrorKind::ResourceBusy, text));
         }
-        fs::write(scripts.root.join(MARK), "")?;
+        replace(&scripts.root.join(MARK), b"", false)?;
         *at_rest = true;
         Ok(Self {
             scripts: Arc::clone(scripts),

@@ -207,7 +207,7 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
 }
 
 /// Puts a file in the place of another, whole or not at all; only its owner can read it.
-fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
     let folder = path.parent().expect("it is a file in a folder");
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(bytes)?;

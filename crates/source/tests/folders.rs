@@ -151,7 +151,7 @@ fn nothing_leads_out_of_a_folder() {
         let about = root.metadata_of(name).is_err() && root.xattrs_of(name).is_err();
         assert!(about && root.link_target(name).is_err(), "{name:?}");
         assert!(root.file(name).is_err() && root.directory(name).is_err());
-        assert!(own.create_file(name).is_err() && own.open_file(name).is_err());
+        assert!(own.create_file(name, 0).is_err() && own.open_file(name).is_err());
         assert!(own.create_directory(name).is_err());
         assert!(own.create_symlink(name, b"x").is_err());
         assert!(own.create_link(name, b"file").is_err());
@@ -184,7 +184,10 @@ fn a_file_that_is_not_finished_is_written_further() {
         mode: 0o640,
         ..folder.root().unwrap().metadata().unwrap()
     };
-    own.create_file(b"f").unwrap().write_at(0, b"one").unwrap();
+    own.create_file(b"f", 3)
+        .unwrap()
+        .write_at(0, b"one")
+        .unwrap();
     let again = own.open_file(b"f").unwrap();
     again.write_at(3, b" two and more").unwrap();
     again.finish(&metadata(7), &[]).unwrap();
@@ -206,6 +209,6 @@ fn a_folder_below_a_share_is_made() {
         .open_share_writer(id, "/back/from yesterday/")
         .unwrap();
     let own = TreeWriter::directory(&folder, b"").unwrap();
-    own.create_file(b"f").unwrap();
+    own.create_file(b"f", 3).unwrap();
     assert!(lab.path("files/back/from yesterday/f").exists());
 }

@@ -34,16 +34,16 @@ fn a_guest_that_writes_all_the_time_is_backed_up_whole() {
     let mut copies = [Copy::new(), Copy::new()];
     let mut last = 0;
     for round in 0..6 {
-        let level = match round {
-            3 => Level::Crash,
-            _ => Level::Application(None),
+        let is_frozen = round != 3;
+        let level = match is_frozen {
+            false => Level::Crash,
+            true => Level::Application(None),
         };
         let server = lab.server_id(&inventory);
         let opened = inventory.open_server(server, &volumes, level).unwrap();
-        let is_frozen = level == Level::Application(None);
-        let expected = match level {
-            Level::Application(None) => Consistency::Application,
-            Level::Crash => Consistency::Crash { why: None },
+        let expected = match is_frozen {
+            true => Consistency::Application,
+            false => Consistency::Crash { why: None },
         };
         assert_eq!(opened.consistency, expected);
         for (copy, (_, disk)) in copies.iter_mut().zip(&opened.disks) {

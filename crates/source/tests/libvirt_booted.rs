@@ -47,16 +47,16 @@ fn a_domain_that_writes_all_the_time_is_backed_up_whole() {
     let mut copies = [Copy::new(), Copy::new()];
     let mut last = 0;
     for round in 0..4 {
-        let level = match round {
-            2 => Level::Crash,
-            _ => Level::Application(None),
+        let is_frozen = round != 2;
+        let level = match is_frozen {
+            false => Level::Crash,
+            true => Level::Application(None),
         };
-        let is_frozen = level == Level::Application(None);
         let opened = inventory.open_server(server_of("web-1"), &volumes, level);
         let opened = opened.unwrap();
-        let expected = match level {
-            Level::Application(None) => Consistency::Application,
-            Level::Crash => Consistency::Crash { why: None },
+        let expected = match is_frozen {
+            true => Consistency::Application,
+            false => Consistency::Crash { why: None },
         };
         assert_eq!(opened.consistency, expected);
         for (copy, (_, disk)) in copies.iter_mut().zip(&opened.disks) {

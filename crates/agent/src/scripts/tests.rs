@@ -17,7 +17,7 @@ impl Host {
     fn script(&self, name: &str, does: &str) {
         let path = self.folder.path().join(FOLDER).join(name);
         let text = format!("#!/bin/sh\necho {name} >> \"$1/ran\"\n{does}\n");
-        fs::write(&path, text).unwrap();
+        replace(&path, text.as_bytes(), false).unwrap();
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     }
 
@@ -161,7 +161,7 @@ fn what_is_held_for_too_long_goes_on_and_the_end_says_so() {
 fn what_a_killed_agent_left_at_rest_goes_on_with_the_next() {
     let host = Host::new();
     host.script("a_unfreeze.sh", "");
-    fs::write(host.folder.path().join(MARK), "").unwrap();
+    replace(&host.folder.path().join(MARK), b"", false).unwrap();
     let next = Arc::new(Scripts::new(host.folder.path()));
     next.prepare().unwrap();
     assert_eq!(host.ran(), ["a_unfreeze.sh"]);

@@ -1,7 +1,7 @@
 //! Agents and their paths.
 
 use cairn_meta::{Agent, AgentFilter, AgentPath, Page};
-use cairn_types::{AgentId, ProjectId};
+use cairn_types::{AgentId, ProjectId, ResourceId};
 
 use crate::fixtures::*;
 
@@ -20,7 +20,33 @@ fn agent(project: ProjectId, second: i64) -> Agent {
         created_at: at(second),
         updated_at: at(second),
         sealed_secret: None,
+        server: None,
     }
+}
+
+#[tokio::test]
+async fn a_server_has_one_agent_at_a_time() {
+    on_each_database(async |meta| {
+        let project = project(&meta).await;
+        let mut tx = meta.begin().await.unwrap();
+        let (server, other) = (ResourceId::random(), ResourceId::random());
+        let mut first = agent(project, 1);
+        first.server = Some(server);
+        tx.insert_agent(&first).await.unwrap();
+        let mut second = agent(project, 2);
+        tx.insert_agent(&second).await.unwrap();
+        let found = tx.agents_in(project, &[other, server]).await.unwrap();
+        assert_eq!(found, [first.clone()]);
+        assert_eq!(tx.agents_in(project, &[]).await.unwrap(), []);
+        assert_eq!(tx.agents_in(project, &[other]).await.unwrap(), []);
+        tx.free_server(project, server).await.unwrap();
+        second.server = Some(server);
+        tx.update_agent(&second).await.unwrap();
+        assert_eq!(tx.agents_in(project, &[server]).await.unwrap(), [second]);
+        first.server = None;
+        assert_eq!(tx.agent(project, first.id).await.unwrap(), Some(first));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -2,15 +2,14 @@
 
 use cairn_api::Operation as Op;
 use cairn_link::enrolment::{AgentEnd, Reply, Request, Token};
-use cairn_types::AgentId;
+use cairn_types::{AgentId, ResourceId};
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, vault_body};
 
-async fn token(client: &Client) -> Token {
-    let made = client
-        .call(Op::CreateAgentToken, &[], json!({ "agent_token": {} }))
-        .await;
+async fn token(client: &Client, server: Option<ResourceId>) -> Token {
+    let wish = json!({ "agent_token": { "server_id": server } });
+    let made = client.call(Op::CreateAgentToken, &[], wish).await;
     assert_eq!(made.status, 201);
     Token::parse(made.body["agent_token"]["token"].as_str().unwrap()).unwrap()
 }
@@ -41,7 +40,12 @@ fn code(answer: &Answer) -> &str {
 
 /// Enrols an agent and returns its id.
 async fn enrolled(client: &Client) -> AgentId {
-    let (id, token) = (AgentId::random(), token(client).await);
+    enrolled_in(client, None).await
+}
+
+/// Enrols an agent that is in a server.
+async fn enrolled_in(client: &Client, server: Option<ResourceId>) -> AgentId {
+    let (id, token) = (AgentId::random(), token(client, server).await);
     let (end, request) = AgentEnd::begin(&token, id);
     let answer = enrol(client, &request).await;
     assert_eq!(answer.status, 201, "{:?}", answer.body);
@@ -49,6 +53,43 @@ async fn enrolled(client: &Client) -> AgentId {
     assert_eq!(answer.body["enrolment"]["region"], "cairn-1");
     end.finish(&reply(&answer)).unwrap();
     id
+}
+
+#[tokio::test]
+async fn a_server_has_the_agent_that_came_last_with_a_token_for_it() {
+    let client = Client::new().await;
+    let (server, disk) = (client.world.server().await, client.world.disk().await);
+    let check = async || {
+        let one = json!({ "resource_id": server, "resource_type": "OS::Nova::Server" });
+        let body = json!({ "agent_status": [one] });
+        let checked = client.call(Op::CheckAgent, &[], body).await;
+        checked.body["agent_status"][0].clone()
+    };
+    let shown = async |id: AgentId| {
+        let shown = client.call(Op::ShowAgent, &[&id.to_string()], Value::Null);
+        shown.await.body["agent"]["server_id"].clone()
+    };
+    enrolled(&client).await;
+    assert_eq!(check().await["installed"], false);
+    let first = enrolled_in(&client, Some(server)).await;
+    let state = check().await;
+    assert_eq!(
+        (&state["installed"], &state["version"], &state["is_old"]),
+        (&json!(true), &json!("1.2.3"), &json!(false))
+    );
+    assert_eq!(shown(first).await, json!(server));
+    let second = enrolled_in(&client, Some(server)).await;
+    assert_eq!(shown(first).await, Value::Null);
+    assert_eq!(shown(second).await, json!(server));
+    // A disk is no server, and nobody's is nobody's.
+    for other in [disk, ResourceId::random()] {
+        let wish = json!({ "agent_token": { "server_id": other } });
+        let refused = client.call(Op::CreateAgentToken, &[], wish).await;
+        assert_eq!(
+            (refused.status, code(&refused)),
+            (404, "BackupService.7100")
+        );
+    }
 }
 
 #[tokio::test]
@@ -86,7 +127,7 @@ async fn an_agent_that_enrols_is_a_host_that_can_be_protected() {
 #[tokio::test]
 async fn a_token_lets_one_agent_in_once() {
     let client = Client::new().await;
-    let token = token(&client).await;
+    let token = token(&client, None).await;
     let (_, stolen) = AgentEnd::begin(&Token::generate(), AgentId::random());
     let (_, mut forged) = AgentEnd::begin(&token, AgentId::random());
     forged.agent = AgentId::random();
@@ -109,7 +150,7 @@ async fn a_token_lets_one_agent_in_once() {
 #[tokio::test]
 async fn a_token_ends() {
     let client = Client::new().await;
-    let token = token(&client).await;
+    let token = token(&client, None).await;
     client.world.clock.advance(3600);
     let (_, request) = AgentEnd::begin(&token, AgentId::random());
     assert_eq!(code(&enrol(&client, &request).await), "Cairn.0010");
@@ -142,7 +183,8 @@ async fn unused_tokens_have_a_limit_until_they_end() {
 async fn no_agent_takes_the_id_of_something_else() {
     let client = Client::new().await;
     let disk = client.world.disk().await;
-    let (_, request) = AgentEnd::begin(&token(&client).await, AgentId::from_uuid(disk.uuid()));
+    let (_, request) =
+        AgentEnd::begin(&token(&client, None).await, AgentId::from_uuid(disk.uuid()));
     let refused = enrol(&client, &request).await;
     assert_eq!(
         (refused.status.as_u16(), code(&refused)),
@@ -150,7 +192,7 @@ async fn no_agent_takes_the_id_of_something_else() {
     );
     // Its own it takes again, with a new secret.
     let id = enrolled(&client).await;
-    let (_, request) = AgentEnd::begin(&token(&client).await, id);
+    let (_, request) = AgentEnd::begin(&token(&client, None).await, id);
     assert_eq!(enrol(&client, &request).await.status, 201);
 }
 

@@ -184,7 +184,7 @@ async fn another_projects_agent_is_not_there() {
 }
 
 #[tokio::test]
-async fn no_server_has_an_agent_for_consistent_backups() {
+async fn a_server_has_no_agent_for_consistent_backups_unless_one_has_come() {
     let client = Client::new().await;
     let (server, disk) = (client.world.server().await, client.world.disk().await);
     let check = async |id: String, resource_type: &str| {
