@@ -158,6 +158,7 @@ def test_an_agent_that_is_killed_in_between_has_applications_go_on(stage, applic
     checkpoint = stage.start_backup(vault)
     wait_for("the script", lambda: application.has_run("b_freeze.sh"))
     application.agent.kill()
+    gate.write_text("")
     [backup] = stage.backups(f"checkpoint_id={checkpoint}")
     backup = stage.settled_backup(backup["id"], "available")
     status, why = outcome(backup)
