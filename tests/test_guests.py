@@ -35,6 +35,7 @@ class Guest:
         self.console = folder / "console"
         self.console.unlink(missing_ok=True)
         self.monitor = folder / "monitor"
+        self.agent = folder / "agent" if agent else None
         options = []
         for number, disk in enumerate(disks):
             options += ["-blockdev", f"{disk},node-name=node{number}"]
@@ -61,6 +62,14 @@ class Guest:
             return b"cairn guest: ready" in text
 
         wait_for("the guest's start", said)
+        if self.agent:
+            # It may come up a little later than what writes.
+            with socket.socket(socket.AF_UNIX) as link, link.makefile("rw") as lines:
+                link.settimeout(PATIENCE_S)
+                link.connect(str(self.agent))
+                lines.write(json.dumps({"execute": "guest-ping"}) + "\n")
+                lines.flush()
+                assert "return" in json.loads(lines.readline())
         return self
 
     def ask(self, command, **arguments):

@@ -77,6 +77,12 @@ const DIFFERENCES: &[Difference] = &[
         Change::Added,
         "where a backup is from that was taken over from another site: there alone",
     ),
+    differs(
+        "Agent",
+        "server_id",
+        Change::Added,
+        "the server that an agent is in, whose applications it brings to rest: of such agents alone",
+    ),
     differs("Tag", "value", Change::Null, NULL_IN_EXAMPLES),
     differs(
         "BackupExtendInfo",
