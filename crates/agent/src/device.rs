@@ -1,12 +1,10 @@
 //! A block device that was added: it is saved as a file of its content.
 
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::fd::OwnedFd;
 
 use cairn_types::tree::{EntryKind, FileReader, FileTime, Metadata, Xattr};
-use rustix::fs::SeekFrom;
 
 /// What is written to a device changes none of its times: it always counts as changed now.
 /// The last second of the year 9999.
@@ -15,25 +13,25 @@ const ALWAYS: FileTime = FileTime {
     nanoseconds: 0,
 };
 
-/// An open device.
+/// An open device, as the entry that was added.
 pub(crate) struct Device {
-    file: File,
+    content: cairn_source::Device,
     metadata: Metadata,
 }
 
 impl Device {
     /// Takes an open device, with what it is as an entry.
-    pub fn new(file: File, entry: &Metadata) -> io::Result<Self> {
-        let size_bytes = rustix::fs::seek(&file, SeekFrom::End(0))?;
+    pub fn new(device: OwnedFd, entry: &Metadata) -> io::Result<Self> {
+        let content = cairn_source::Device::new(device)?;
         let metadata = Metadata {
             kind: EntryKind::File,
-            size_bytes,
+            size_bytes: content.metadata()?.size_bytes,
             changed: ALWAYS,
             linked: false,
             device: (0, 0),
             ..*entry
         };
-        Ok(Self { file, metadata })
+        Ok(Self { content, metadata })
     }
 }
 
@@ -43,26 +41,15 @@ impl FileReader for Device {
     }
 
     fn xattrs(&self) -> io::Result<Vec<Xattr>> {
-        Ok(Vec::new())
+        self.content.xattrs()
     }
 
-    /// A device has no holes.
     fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let size = self.metadata.size_bytes;
-        Ok((offset < size).then_some(offset..size))
+        self.content.data_from(offset)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.file.read_at(&mut buffer[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(length) => done += length,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
+        self.content.read_at(offset, buffer)
     }
 }
 
@@ -92,7 +79,7 @@ mod tests {
             linked: false,
             device: (8, 16),
         };
-        let device = Device::new(file, &entry).unwrap();
+        let device = Device::new(file.into(), &entry).unwrap();
         let found = device.metadata().unwrap();
         assert_eq!((found.kind, found.size_bytes), (EntryKind::File, 10_000));
         assert_eq!((found.device, found.gid), ((0, 0), 6));

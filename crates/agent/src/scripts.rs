@@ -23,6 +23,9 @@ use crate::state::replace;
 const FOLDER: &str = "bin/thirdparty/ebk_user";
 /// What they may read in: it says where a result is written, and how something is logged.
 const FRAME: &str = "bin/agent_func.sh";
+/// What the names of scripts end in, by what they do.
+const FREEZE: &str = "_freeze.sh";
+const UNFREEZE: &str = "_unfreeze.sh";
 /// Where results are written.
 const RESULTS: &str = "tmp";
 /// There while something may be at rest.
@@ -62,22 +65,6 @@ struct AtRest {
     has_gone_on: bool,
 }
 
-/// What a script does, by the end of its name.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sort {
-    Freeze,
-    Unfreeze,
-}
-
-impl Sort {
-    const fn suffix(self) -> &'static str {
-        match self {
-            Self::Freeze => "_freeze.sh",
-            Self::Unfreeze => "_unfreeze.sh",
-        }
-    }
-}
-
 impl Scripts {
     /// The scripts in the agent's folder.
     pub fn new(root: &Path) -> Self {
@@ -112,7 +99,7 @@ impl Scripts {
     /// Errors: `NotFound` there are no scripts; `ResourceBusy` they are at rest already; `PermissionDenied`
     /// others could change a script; what a script says. All have gone on.
     pub fn freeze(self: &Arc<Self>, limit: Duration) -> io::Result<Held> {
-        let scripts = self.find(Sort::Freeze)?;
+        let scripts = self.find(FREEZE)?;
         if scripts.is_empty() {
             let text = "its agent has no freeze scripts";
             return Err(io::Error::new(ErrorKind::NotFound, text));
@@ -134,14 +121,14 @@ impl Scripts {
         }
     }
 
-    /// The scripts of a sort, in the order of their names.
-    fn find(&self, sort: Sort) -> io::Result<Vec<PathBuf>> {
+    /// The scripts whose names end so, in their order.
+    fn find(&self, suffix: &str) -> io::Result<Vec<PathBuf>> {
         let folder = self.root.join(FOLDER);
         let mut found = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            if !name.to_string_lossy().ends_with(sort.suffix()) {
+            if !name.to_string_lossy().ends_with(suffix) {
                 continue;
             }
             if found.len() == SCRIPTS_MAX {
@@ -151,19 +138,11 @@ impl Scripts {
             found.push(entry.path());
         }
         found.sort();
-        for path in self.folders().chain(found.clone()) {
-            check_safe(&path)?;
+        for folder in Path::new(FOLDER).ancestors() {
+            check_safe(&self.root.join(folder))?;
         }
+        found.iter().try_for_each(|path| check_safe(path))?;
         Ok(found)
-    }
-
-    /// The folders that scripts are reached by.
-    fn folders(&self) -> impl Iterator<Item = PathBuf> {
-        let below = Path::new(FOLDER).ancestors();
-        below
-            .map(|part| self.root.join(part))
-            .collect::<Vec<_>>()
-            .into_iter()
     }
 
     /// Runs scripts one behind the other, until one fails.
@@ -244,7 +223,7 @@ impl AtRest {
     fn run_unfreeze(&self) -> io::Result<()> {
         let until = Instant::now() + LIMIT;
         let mut ended = Ok(());
-        match self.scripts.find(Sort::Unfreeze) {
+        match self.scripts.find(UNFREEZE) {
             Ok(found) => {
                 // What was brought to rest first goes on last.
                 for path in found.iter().rev() {

@@ -288,7 +288,7 @@ impl Selected {
             rustix::fs::minor(found.st_rdev),
         );
         match device == entry.device {
-            true => Device::new(opened.into(), entry),
+            true => Device::new(opened, entry),
             false => Err(io::Error::other("it is another device now")),
         }
     }

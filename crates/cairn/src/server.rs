@@ -60,9 +60,8 @@ pub async fn run(config: Config) -> Result<()> {
     data_dir.update_endpoint(&endpoint)?;
 
     let stop = CancellationToken::new();
-    let guests = Arc::clone(&inventory);
-    tokio::task::spawn_blocking(move || guests.clean_up()).await?;
-    let worker = Arc::new(Worker::new(service.clone(), inventory));
+    tokio::task::spawn_blocking(move || inventory.clean_up()).await?;
+    let worker = Arc::new(Worker::new(service.clone()));
     let owner = uuid::Uuid::new_v4().to_string();
     let engine = Engine::new(
         meta.clone(),

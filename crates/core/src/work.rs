@@ -19,7 +19,6 @@ use cairn_meta::Tx;
 use cairn_meta::tasks::{
     BACK_UP_HOST, ONE_AT_A_TIME, RECEIVE, RESTORE_HOST, SEND, Task as TaskRow,
 };
-use cairn_source::Inventory;
 use cairn_task::{Failure, Work};
 use cairn_types::{
     AgentId, BackupId, Kind, PolicyId, Progress, ProjectId, ReplicationId, ResourceId, VaultId,
@@ -215,16 +214,14 @@ const BYTE_MOVERS: usize = 1;
 /// Does the work of tasks; the task engine drives it.
 pub struct Worker {
     service: Service,
-    inventory: Arc<Inventory>,
     byte_movers: Semaphore,
 }
 
 impl Worker {
     /// A worker for the tasks of this service.
-    pub fn new(service: Service, inventory: Arc<Inventory>) -> Self {
+    pub fn new(service: Service) -> Self {
         Self {
             service,
-            inventory,
             byte_movers: Semaphore::new(BYTE_MOVERS),
         }
     }
@@ -517,15 +514,13 @@ fn public_text(error: &Error) -> String {
         _ => None,
     };
     let mut text = match error {
-        Error::Repository(inner) => match disk_error(inner) {
-            Some(disk) => disk.to_string(),
-            None => match inner {
-                // Whose files they are, or where they go, is the owner's own.
-                cairn_repo::Error::Tree { source, .. } if reason.is_none() => {
-                    format!("{inner}: {source}")
-                }
-                _ => inner.to_string(),
-            },
+        Error::Repository(inner) => match (disk_error(inner), inner) {
+            (Some(disk), _) => disk.to_string(),
+            // Whose files they are, or where they go, is the owner's own.
+            (None, cairn_repo::Error::Tree { source, .. }) if reason.is_none() => {
+                format!("{inner}: {source}")
+            }
+            (None, _) => inner.to_string(),
         },
         Error::Source(inner) => inner.to_string(),
         other => other.to_string(),

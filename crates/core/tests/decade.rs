@@ -254,7 +254,7 @@ impl Decade {
     /// What a process has of the service: another owner of tasks each time.
     fn engine(&self) -> Engine<Weightless> {
         let service = self.world.service.clone();
-        let worker = Worker::new(service.clone(), Arc::clone(&self.world.inventory));
+        let worker = Worker::new(service.clone());
         Engine::new(
             self.world.meta.clone(),
             Arc::new(Weightless { service, worker }),

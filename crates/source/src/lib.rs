@@ -43,7 +43,7 @@ mod sys;
 
 pub use config::{ImagesConfig, LibvirtConfig, ServerConfig, ShareConfig, SourceConfig};
 pub use error::Error;
-pub use folder::{Folder, FolderOptions, Moment};
+pub use folder::{Device, Folder, FolderOptions, Moment};
 pub use guest::freeze::{Freezer, NotFrozen, Why};
 pub use guest::{Consistency, Level, PoweredOff, ServerReaders};
 pub use inventory::Inventory;

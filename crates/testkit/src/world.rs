@@ -258,10 +258,7 @@ impl World {
             role: Role::Administrator,
             request_id: "req-test".to_owned(),
         };
-        let work = Arc::new(Saboteur::new(Worker::new(
-            service.clone(),
-            Arc::clone(&inventory),
-        )));
+        let work = Arc::new(Saboteur::new(Worker::new(service.clone())));
         let world = Self {
             service,
             clock,

@@ -10,7 +10,7 @@ use cairn_meta::{Backup, Tx};
 use cairn_repo::{
     OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
 };
-use cairn_source::{Consistency, Folder, Moment};
+use cairn_source::{Consistency, Folder, Inventory, Moment};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
@@ -256,9 +256,10 @@ impl<'a> BackUp<'a> {
         let Some(mut known) = ResourceMetadata::recorded(backup) else {
             return Ok(());
         };
-        let (inventory, server) = (Arc::clone(&self.worker.inventory), backup.resource);
-        let told = tokio::task::spawn_blocking(move || inventory.definition(server)).await;
-        let told = told.map_err(|_| Error::Panicked { what: "a source" })?;
+        let (service, server) = (&self.worker.service, backup.resource);
+        let told = service
+            .ask_inventory(move |inventory| inventory.definition(server))
+            .await;
         known.definition = told.unwrap_or_else(|error| {
             let error = &error as &(dyn std::error::Error + 'static);
             tracing::warn!(error, backup.id = %backup.id, "How a server is defined is not in its backup.");
@@ -333,9 +334,8 @@ impl<'a> BackUp<'a> {
     }
 
     async fn open_share(&self, share: ResourceId) -> Result<Folder> {
-        let inventory = Arc::clone(&self.worker.inventory);
-        let reader = tokio::task::spawn_blocking(move || inventory.open_share(share)).await;
-        Ok(reader.map_err(|_| Error::Panicked { what: "a source" })??)
+        let open = move |inventory: &Inventory| inventory.open_share(share);
+        self.worker.service.ask_inventory(open).await
     }
 
     /// Notes of which moment the files are.
@@ -360,9 +360,8 @@ impl<'a> BackUp<'a> {
     }
 
     async fn open_source(&self, volume: ResourceId) -> Result<Arc<dyn DiskReader>> {
-        let inventory = Arc::clone(&self.worker.inventory);
-        let reader = tokio::task::spawn_blocking(move || inventory.open_reader(volume)).await;
-        Ok(reader.map_err(|_| Error::Panicked { what: "a source" })??)
+        let open = move |inventory: &Inventory| inventory.open_reader(volume);
+        self.worker.service.ask_inventory(open).await
     }
 
     /// Has the catalogue note every pack that is begun: if the work is interrupted,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cairn_link::Line;
 use cairn_meta::{Agent, Backup};
 use cairn_repo::Project as ProjectRepository;
-use cairn_source::{Consistency, Freezer, Level, NotFrozen, ServerReaders, Why};
+use cairn_source::{Consistency, Freezer, Inventory, Level, NotFrozen, ServerReaders, Why};
 use cairn_types::{Kind, Progress, ResourceId};
 use tokio::runtime::Handle;
 use tokio::time::timeout_at;
@@ -37,11 +37,11 @@ impl BackUp<'_> {
         let mut tx = self.worker.service.meta().read().await?;
         let vault = tx.vault(self.project, backup.vault).await?;
         let vault = vault.ok_or(Refusal::VaultNotFound)?;
-        let agent = tx.agents_in(self.project, &[server]).await?.pop();
-        drop(tx);
         if vault.consistent_level != APP_CONSISTENT {
             return self.open(server, volumes, Level::Crash).await;
         }
+        let agent = tx.agents_in(self.project, &[server]).await?.pop();
+        drop(tx);
         let opened = match agent {
             None => self.open(server, volumes, Level::Application(None)).await?,
             Some(agent) => {
@@ -84,10 +84,8 @@ impl BackUp<'_> {
         volumes: Vec<ResourceId>,
         level: Level,
     ) -> Result<ServerReaders> {
-        let inventory = Arc::clone(&self.worker.inventory);
-        let opening = move || inventory.open_server(server, &volumes, level);
-        let opened = tokio::task::spawn_blocking(opening).await;
-        Ok(opened.map_err(|_| Error::Panicked { what: "a source" })??)
+        let open = move |inventory: &Inventory| inventory.open_server(server, &volumes, level);
+        self.worker.service.ask_inventory(open).await
     }
 
     /// Notes whether applications were brought to rest.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cairn_link::Target;
 use cairn_repo::{RestoreTree, StoredBackup};
+use cairn_source::Inventory;
 use cairn_types::tree::{EntryKind, TreeReader, TreeWriter};
 use cairn_types::{
     AgentId, BackupId, BackupStep, MemberStatus, OperationLogId, Progress, Timestamp,
@@ -93,16 +94,15 @@ impl Restore<'_> {
                 self.write_tree(&source, mapping, progress).await?;
                 continue;
             }
-            let (inventory, volume) = (Arc::clone(&self.worker.inventory), mapping.volume);
+            let (service, volume) = (&self.worker.service, mapping.volume);
             // A disk that has grown is to be as it was; another one keeps its size.
             let size = match made_here && volume == found.info.resource {
                 true => found.size_bytes,
                 false => u64::MAX,
             };
-            let target = tokio::task::spawn_blocking(move || inventory.open_writer(volume, size));
-            let target = target
-                .await
-                .map_err(|_| Error::Panicked { what: "a source" })??;
+            let target = service
+                .ask_inventory(move |inventory| inventory.open_writer(volume, size))
+                .await?;
             let (backup, disk) = (mapping.backup, Arc::clone(&target));
             let restored = source
                 .restore_disk(backup, target, Arc::clone(progress))
@@ -116,7 +116,7 @@ impl Restore<'_> {
                 opened_bytes = restored.opened_bytes,
                 "A disk was restored."
             );
-            if self.worker.service.compares_restored() {
+            if service.compares_restored() {
                 let compared = source.compare_disk(backup, disk, Arc::clone(progress));
                 compared.await?;
             }
@@ -130,12 +130,9 @@ impl Restore<'_> {
         mapping: &DiskMapping,
         progress: &Arc<Progress>,
     ) -> Result<()> {
-        let (inventory, share) = (Arc::clone(&self.worker.inventory), mapping.volume);
-        let folder = self.task.folder.clone();
-        let open = move || inventory.open_share_writer(share, &folder);
-        let target = tokio::task::spawn_blocking(open).await;
-        let target = target.map_err(|_| Error::Panicked { what: "a source" })??;
-        let target = Arc::new(target);
+        let (share, folder) = (mapping.volume, self.task.folder.clone());
+        let open = move |inventory: &Inventory| inventory.open_share_writer(share, &folder);
+        let target = Arc::new(self.worker.service.ask_inventory(open).await?);
         self.write_files(source, mapping.backup, target, progress)
             .await
     }

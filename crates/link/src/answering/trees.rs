@@ -146,11 +146,8 @@ impl Session {
     }
 
     fn freeze(&self, held_ms: u64) -> io::Result<TreeAnswer> {
-        // Until it is done nobody else asks for the same on this connection.
+        // Whoever has them go on on this connection waits until they are at rest.
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.is_some() {
-            return Err(io::Error::other("its applications are at rest already"));
-        }
         let begun = self.host().freeze(Duration::from_millis(held_ms))?;
         let count = begun.count;
         *held = Some(begun);

@@ -1,4 +1,4 @@
-//! Block devices that are restored into, and read back, as files of their content.
+//! Block devices as files of their content: they are saved so, restored into, and read back.
 
 use std::io;
 use std::ops::Range;
@@ -13,9 +13,9 @@ use super::{beneath, metadata, read_all_at, stat, write_all_at};
 /// Where the system has its devices.
 const DEVICES: &std::ffi::CStr = c"/dev";
 
-/// An open device.
+/// An open block device, read as a file of its content.
 #[derive(Debug)]
-pub(super) struct Device {
+pub struct Device {
     fd: OwnedFd,
     size_bytes: u64,
 }
@@ -30,13 +30,13 @@ pub(super) fn is_of_system(directory: &OwnedFd, name: &[u8]) -> Result<bool, Err
 }
 
 impl Device {
-    pub fn open_to_read(directory: &OwnedFd, name: &[u8]) -> io::Result<Self> {
+    pub(super) fn open_to_read(directory: &OwnedFd, name: &[u8]) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Self::new(beneath(directory, name, flags, Mode::empty())?)
     }
 
     /// Opens a device to be written further.
-    pub fn open_to_write(directory: &OwnedFd, name: &[u8]) -> io::Result<Self> {
+    pub(super) fn open_to_write(directory: &OwnedFd, name: &[u8]) -> io::Result<Self> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Self::new(beneath(directory, name, flags, Mode::empty())?)
     }
@@ -44,7 +44,7 @@ impl Device {
     /// Opens a device of this size that nobody uses, and fills it with zeros.
     ///
     /// Errors: `InvalidInput` it is of another size, mounted, or in use.
-    pub fn begin(directory: &OwnedFd, name: &[u8], size_bytes: u64) -> io::Result<Self> {
+    pub(super) fn begin(directory: &OwnedFd, name: &[u8], size_bytes: u64) -> io::Result<Self> {
         let device = Self::open_to_write(directory, name)?;
         if device.size_bytes != size_bytes {
             let text = format!(
@@ -69,7 +69,10 @@ impl Device {
         Ok(device)
     }
 
-    fn new(fd: OwnedFd) -> io::Result<Self> {
+    /// The device that is open.
+    ///
+    /// Errors: what the system says.
+    pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let size_bytes = fs::seek(&fd, SeekFrom::End(0))?;
         Ok(Self { fd, size_bytes })
     }

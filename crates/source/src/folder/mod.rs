@@ -25,6 +25,7 @@ use moment::Snapshot;
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+pub use device::Device;
 pub use moment::Moment;
 
 /// Bytes of a directory that are listed with one call.

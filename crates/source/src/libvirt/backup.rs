@@ -328,9 +328,9 @@ pub(super) struct Agent {
 impl Freezer for Agent {
     fn freeze(&mut self, until: Instant) -> std::result::Result<u64, NotFrozen> {
         let frozen = self.run("domfsfreeze", until);
-        frozen.map_err(|why| match &why {
-            why if why.contains(NO_AGENT) => NotFrozen::NoAgent(why.clone()),
-            why if NOT_TOLD.iter().any(|said| why.contains(said)) => NotFrozen::Surely(why.clone()),
+        frozen.map_err(|why| match why.as_str() {
+            said if said.contains(NO_AGENT) => NotFrozen::NoAgent(why),
+            said if NOT_TOLD.iter().any(|one| said.contains(one)) => NotFrozen::Surely(why),
             _ => NotFrozen::Perhaps(why),
         })
     }
