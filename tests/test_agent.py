@@ -156,6 +156,7 @@ def test_what_changes_while_it_is_read_is_named(lab):
     told = json.loads(run(CAIRN, "repo", "list", *options).stdout)
     [tree] = [one["tree"] for one in told if one["info"]["id"] == backup["id"]]
     assert any("docs/large" in problem for problem in tree["listed"]), tree
+    assert backup["extend_info"]["file_problems"] == {"count": tree["problems"], "first": tree["listed"]}
 
 
 def test_an_agent_ends_when_it_is_told_to(lab):

@@ -1,8 +1,8 @@
 //! Backups and restores on the wire.
 
 use cairn_types::{
-    BackupId, BackupStatus, CheckpointId, OperationLogId, PolicyId, ProjectId, ReplicationId,
-    ReplicationStatus, ResourceId, ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, CheckpointId, FileProblems, OperationLogId, PolicyId, ProjectId,
+    ReplicationId, ReplicationStatus, ResourceId, ResourceType, Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -279,6 +279,9 @@ pub struct BackupExtendInfo {
     /// own, `none` those that are written to meanwhile of none. Of disks there is nothing to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_moment: Option<String>,
+    /// Cairn: which files are not in it as they were: not there, or a mixture, or without attributes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_problems: Option<FileProblems>,
 }
 
 /// Whether applications were brought to rest for a backup.

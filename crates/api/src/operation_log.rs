@@ -1,8 +1,8 @@
 //! Operation logs on the wire: the public record of long work.
 
 use cairn_types::{
-    BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, PolicyId, ProjectId,
-    ResourceId, Timestamp, VaultId,
+    BackupId, CheckpointId, FileProblems, OperationLogId, OperationStatus, OperationType, PolicyId,
+    ProjectId, ResourceId, Timestamp, VaultId,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -210,6 +210,9 @@ pub struct OperationBackup {
     pub app_consistency_error_message: Option<String>,
     /// `"0"` or `"1"`.
     pub app_consistency_status: Option<String>,
+    /// Cairn: which files are not in it as they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_problems: Option<FileProblems>,
 }
 
 /// The part of an operation that restores a backup.
@@ -223,6 +226,9 @@ pub struct OperationRestore {
     pub target_resource_id: ResourceId,
     /// That resource's name.
     pub target_resource_name: String,
+    /// Cairn: which files were not restored as they were: without owner, mode, times or attributes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_problems: Option<FileProblems>,
 }
 
 /// The part of an operation that deletes a backup.

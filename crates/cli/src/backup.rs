@@ -10,7 +10,7 @@ use crate::define::{self, Define};
 use crate::download::{self, DownloadBackup};
 use crate::export::{self, Serve};
 use crate::file::{self, Fetch, Files};
-use crate::output::{Printer, gb, time};
+use crate::output::{Printer, file_problems, gb, time};
 use crate::table::{Table, pairs};
 use crate::wait::{self, Waiting};
 use crate::{Error, find};
@@ -207,6 +207,12 @@ fn kind(backup: &Backup) -> String {
     .to_owned()
 }
 
+/// Which files are not in the backup as they were.
+pub(crate) fn problems(backup: &Backup) -> String {
+    let found = backup.extend_info.file_problems.as_ref();
+    file_problems(&backup.resource_name, found)
+}
+
 fn show(backup: &Backup) -> String {
     let mut text = pairs(&[
         ("id", backup.id.to_string()),
@@ -233,5 +239,6 @@ fn show(backup: &Backup) -> String {
         text.push('\n');
         text.push_str(&table(&backup.children));
     }
+    text.push_str(&problems(backup));
     text
 }

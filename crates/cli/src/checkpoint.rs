@@ -93,7 +93,13 @@ async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(
         ..Default::default()
     };
     let backups = find::backups(client, query).await?;
-    printer.print(&done, || backup::table(&backups))
+    printer.print(&done, || {
+        let mut text = backup::table(&backups);
+        for one in &backups {
+            text.push_str(&backup::problems(one));
+        }
+        text
+    })
 }
 
 fn show(checkpoint: &Checkpoint) -> String {

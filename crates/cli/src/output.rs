@@ -2,7 +2,7 @@
 
 use std::io::{BufWriter, Write};
 
-use cairn_types::{BYTES_PER_GB, BYTES_PER_MB, Timestamp};
+use cairn_types::{BYTES_PER_GB, BYTES_PER_MB, FileProblems, Timestamp};
 use serde::Serialize;
 
 use crate::{Error, Format};
@@ -44,6 +44,22 @@ impl Printer {
         }
         Ok(())
     }
+}
+
+/// Which entries of a tree of files are not as they were: nothing, if all are.
+pub(crate) fn file_problems(of: &str, found: Option<&FileProblems>) -> String {
+    let Some(FileProblems { count, first }) = found else {
+        return String::new();
+    };
+    let mut text = format!("\nnot as they were, of the files of {of}: {count}\n");
+    for problem in first {
+        text.push_str(&format!("  {problem}\n"));
+    }
+    let more = count.saturating_sub(first.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("  and {more} more\n"));
+    }
+    text
 }
 
 /// A size of so many GB.

@@ -5,7 +5,7 @@ use cairn_api::operation_log::{ListOpLogsQuery, OperationLog};
 use cairn_types::{OperationLogId, OperationStatus, OperationType};
 use clap::{Args, Subcommand};
 
-use crate::output::{Printer, bytes, time};
+use crate::output::{Printer, bytes, file_problems, time};
 use crate::table::{Table, pairs};
 use crate::{Error, find, wait};
 
@@ -153,7 +153,7 @@ pub(crate) fn show(log: &OperationLog) -> String {
         .join(" ")
         .trim()
         .to_owned();
-    pairs(&[
+    let mut text = pairs(&[
         ("id", log.id.to_string()),
         ("type", log.operation_type.to_string()),
         ("status", log.status.to_string()),
@@ -168,5 +168,10 @@ pub(crate) fn show(log: &OperationLog) -> String {
         ("started", time(Some(log.started_at))),
         ("ended", time(log.ended_at)),
         ("request", extra.common.request_id.clone()),
-    ])
+    ]);
+    let backed_up = extra.backup.as_ref().map(|part| &part.file_problems);
+    let restored = extra.restore.as_ref().map(|part| &part.file_problems);
+    let found = backed_up.or(restored).and_then(Option::as_ref);
+    text.push_str(&file_problems(&resource, found));
+    text
 }

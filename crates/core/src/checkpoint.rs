@@ -248,6 +248,7 @@ impl Service {
                 backup_name: backup.name.clone(),
                 incremental: backup.incremental,
                 app_consistency: None,
+                file_problems: None,
             },
         };
         self.enqueue(tx, caller, &task, operation).await
@@ -304,6 +305,7 @@ impl Planned<'_> {
             made_under: policy.map(|run| run.definition.clone()),
             app_consistency: None,
             files_moment: None,
+            file_problems: None,
         }
     }
 }

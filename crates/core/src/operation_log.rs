@@ -3,8 +3,8 @@
 use cairn_meta::tasks::TaskState;
 use cairn_meta::{OperationLog, OperationLogFilter, Page, Tx};
 use cairn_types::{
-    BackupId, CheckpointId, OperationLogId, OperationStatus, OperationType, PolicyId, ProjectId,
-    ResourceId, ResourceType, Timestamp, VaultId, VerifyLevel,
+    BackupId, CheckpointId, FileProblems, OperationLogId, OperationStatus, OperationType, PolicyId,
+    ProjectId, ResourceId, ResourceType, Timestamp, VaultId, VerifyLevel,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,9 @@ pub enum OperationDetail {
         /// Whether applications were brought to rest, as the backup's row has it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         app_consistency: Option<String>,
+        /// Which files are not in it as they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file_problems: Option<FileProblems>,
     },
     /// A backup is restored.
     Restore {
@@ -36,6 +39,9 @@ pub enum OperationDetail {
         target: ResourceId,
         /// Its name.
         target_name: String,
+        /// Which files were not restored as they were.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file_problems: Option<FileProblems>,
     },
     /// A backup is deleted.
     Delete {
@@ -111,6 +117,23 @@ pub enum OperationDetail {
         /// How many there are.
         total: u64,
     },
+}
+
+impl OperationDetail {
+    /// Changes what a task's log says. One that cannot be read, or is gone, is left alone.
+    pub(crate) async fn change(
+        tx: &mut Tx,
+        task: OperationLogId,
+        change: impl FnOnce(&mut Self),
+    ) -> Result<()> {
+        let log = tx.operation_log_of(task).await?;
+        if let Some(mut detail) = log.and_then(|log| serde_json::from_value(log.detail).ok()) {
+            change(&mut detail);
+            let detail = serde_json::to_value(detail).expect("details have string keys only");
+            tx.update_operation_detail(task, &detail).await?;
+        }
+        Ok(())
+    }
 }
 
 /// One end of a replication.

@@ -204,6 +204,7 @@ impl Service {
             made_under: new.made_under.clone(),
             app_consistency: None,
             files_moment: None,
+            file_problems: None,
         }
     }
 

@@ -316,8 +316,13 @@ impl Source {
             return Ok(None);
         }
         let own = !self.shared && target.id == self.backup.resource;
-        if !own && asked.folder.is_none() {
+        let folder = asked.folder.as_deref().unwrap_or_default();
+        if !own && folder.is_empty() {
             let text = "restore.details.destination_path is needed to restore onto another host";
+            return Err(Refusal::Invalid(text.to_owned()).into());
+        }
+        if !folder.is_empty() && !folder.starts_with('/') {
+            let text = "restore.details.destination_path: on a host it begins with /";
             return Err(Refusal::Invalid(text.to_owned()).into());
         }
         Ok(Some(agent_of(target.id)))
@@ -342,6 +347,7 @@ impl Source {
                 backup_name: self.backup.name.clone(),
                 target: target.id,
                 target_name: target.name,
+                file_problems: None,
             },
         }
     }

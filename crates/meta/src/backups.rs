@@ -1,9 +1,10 @@
 //! Backups.
 
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, CheckpointId, MemberStatus, OperationDefinition, PolicyId,
-    ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
+    BackupId, BackupStatus, BackupStep, CheckpointId, FileProblems, MemberStatus,
+    OperationDefinition, PolicyId, ProjectId, ResourceId, ResourceType, Timestamp, VaultId,
 };
+use serde::Serialize;
 use sqlx::any::AnyRow;
 
 use crate::query::{Columns, FromRow, Order, Page, SortKey, Statement, insert, optional, text};
@@ -76,6 +77,8 @@ pub struct Backup {
     pub app_consistency: Option<String>,
     /// For files: of which moment they are.
     pub files_moment: Option<String>,
+    /// For files: which of them are not as they were.
+    pub file_problems: Option<FileProblems>,
 }
 
 /// Whose backups a list shows.
@@ -168,13 +171,17 @@ impl FromRow for Backup {
             },
             app_consistency: row.optional_text("app_consistency")?,
             files_moment: row.optional_text("files_moment")?,
+            file_problems: match row.optional_text("file_problems")? {
+                Some(_) => Some(row.json("file_problems")?),
+                None => None,
+            },
         })
     }
 }
 
-/// A definition as its column has it.
-fn written(definition: &OperationDefinition) -> String {
-    serde_json::to_string(definition).expect("definitions have string keys only")
+/// A value as its column of JSON has it.
+fn written(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("what is stored has string keys only")
 }
 
 /// The backup was made here.
@@ -316,6 +323,10 @@ impl Tx {
             ),
             ("app_consistency", optional(backup.app_consistency.as_ref())),
             ("files_moment", optional(backup.files_moment.as_ref())),
+            (
+                "file_problems",
+                optional(backup.file_problems.as_ref().map(written)),
+            ),
         ];
         insert(self, "backups", columns).await?;
         match backup.parent {
@@ -405,6 +416,9 @@ impl Tx {
         statement
             .push(", files_moment = ")
             .bind(optional(backup.files_moment.as_ref()));
+        statement
+            .push(", file_problems = ")
+            .bind(optional(backup.file_problems.as_ref().map(written)));
         statement
             .push(", metadata = ")
             .bind(optional(backup.metadata.as_ref()));

@@ -250,6 +250,7 @@ fn single_backup(backup: &Backup) -> Result<WireBackup> {
             system_disk: is_disk.then_some(backup.system_disk),
             app_consistency: backup.app_consistency.as_deref().map(app_consistency),
             files_moment: backup.files_moment.clone(),
+            file_problems: backup.file_problems.clone(),
             ..BackupExtendInfo::default()
         },
         children: Vec::new(),
@@ -376,6 +377,7 @@ fn extra_info(
             backup_name,
             incremental,
             app_consistency,
+            file_problems,
         }) => {
             let frozen = app_consistency.as_deref().map(self::app_consistency);
             extra.backup = Some(OperationBackup {
@@ -389,6 +391,7 @@ fn extra_info(
                     .as_ref()
                     .map(|one| one.app_consistency_error_message.clone()),
                 app_consistency_status: frozen.map(|one| one.app_consistency_status),
+                file_problems,
             });
         }
         Some(OperationDetail::Restore {
@@ -396,12 +399,14 @@ fn extra_info(
             backup_name,
             target,
             target_name,
+            file_problems,
         }) => {
             extra.restore = Some(OperationRestore {
                 backup_id: backup,
                 backup_name,
                 target_resource_id: target,
                 target_resource_name: target_name,
+                file_problems,
             });
         }
         Some(OperationDetail::Delete {

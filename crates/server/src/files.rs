@@ -11,10 +11,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use cairn_api::file::{
     BackupFile as WireFile, BackupPartition, FetchBackupFileQuery, ListBackupFilesQuery,
-    ListBackupFilesResponse, PathText, read_name, write_name,
+    ListBackupFilesResponse, PathText,
 };
 use cairn_core::{BackupFile, Caller, FILES_MAX, OpenFile};
-use cairn_types::tree::{EntryKind, FileTime};
+use cairn_types::tree::{EntryKind, FileTime, read_name, write_name};
 use cairn_types::{BackupId, Timestamp};
 use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;

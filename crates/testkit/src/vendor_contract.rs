@@ -59,6 +59,7 @@ const ONE_VAULT: &str =
     "one shape for a vault: clients compare what the creation answered with what they read later";
 /// Keys that only the vendor's examples or SDKs have.
 const UNDECLARED: &str = "in the vendor's examples or SDKs, but not declared";
+const FILE_PROBLEMS: &str = "which files are not as they were: of trees of files alone";
 
 /// What goes beyond the vendor's schedules is written only where a client has set it.
 const FULL_SCHEDULES: &str = "Cairn's own, for zones and the rules of RFC 5545; only where set";
@@ -105,6 +106,12 @@ const DIFFERENCES: &[Difference] = &[
     ),
     differs(
         "BackupExtendInfo",
+        "file_problems",
+        Change::Added,
+        FILE_PROBLEMS,
+    ),
+    differs(
+        "BackupExtendInfo",
         "incremental",
         Change::Added,
         "clients of the older documents read it here, newer ones beside extend_info",
@@ -146,6 +153,18 @@ const DIFFERENCES: &[Difference] = &[
         "incremental",
         Change::Instead(r#"{"enum": ["true", "false"]}"#),
         "the definition has quotation marks inside its words, which no client expects",
+    ),
+    differs(
+        "OpExtendInfoBckup",
+        "file_problems",
+        Change::Added,
+        FILE_PROBLEMS,
+    ),
+    differs(
+        "OpExtendInfoRestore",
+        "file_problems",
+        Change::Added,
+        FILE_PROBLEMS,
     ),
     differs(
         "OpExtendInfoCommon",

@@ -6,6 +6,7 @@ mod backup;
 mod clock;
 pub mod disk;
 mod download;
+mod file_problems;
 mod id;
 mod kind;
 mod lost;
@@ -23,6 +24,7 @@ mod weekday;
 pub use backup::BackupInfo;
 pub use clock::{Clock, Timestamp, TimestampError};
 pub use download::DownloadFormat;
+pub use file_problems::FileProblems;
 pub use id::{
     AgentId, BackupId, CheckpointId, DomainId, ExportId, IdError, NotificationId, OperationLogId,
     OrganizationPolicyId, PolicyId, ProjectId, ReplicationId, ResourceId, ShareId, TargetId,

@@ -4,11 +4,15 @@
 //! Names are bytes, 1 to 255 of them, without `/` and NUL, and never `.` or
 //! `..`. A path is names joined by `/`; that of the tree's own directory is empty.
 
+mod name;
+
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::Kind;
+
+pub use name::{read_name, write_name};
 
 /// Bytes in a name at most.
 pub const NAME_BYTES_MAX: usize = 255;

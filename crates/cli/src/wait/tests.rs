@@ -149,6 +149,7 @@ fn a_restore_elsewhere_is_named_by_both_ends() {
         backup_name: "nightly".to_owned(),
         target_resource_id: own,
         target_resource_name: "root".to_owned(),
+        file_problems: None,
     });
     assert_eq!(what(&restore), "restore of root");
     let to = restore.extra_info.restore.as_mut().unwrap();

@@ -15,15 +15,15 @@ use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
 use cairn_types::{
-    BackupId, BackupInfo, BackupStatus, Kind, OperationLogId, Progress, ProjectId, ResourceId,
-    ResourceType, Timestamp,
+    BackupId, BackupInfo, BackupStatus, FileProblems, Kind, OperationLogId, Progress, ProjectId,
+    ResourceId, ResourceType, Timestamp,
 };
 use tokio::runtime::Handle;
 
 use super::Worker;
 use crate::metadata::ResourceMetadata;
 use crate::protect::Protected;
-use crate::{Error, Refusal, Result};
+use crate::{Error, OperationDetail, Refusal, Result};
 
 /// The files of a host, and its time when they were opened.
 pub(super) type HostFiles = (Arc<dyn TreeReader>, Timestamp);
@@ -320,16 +320,16 @@ impl<'a> BackUp<'a> {
             reread_all,
         };
         let tree = repository.write_tree(job).await?;
-        if tree.summary.problems > 0 {
-            let first = tree.summary.listed.first();
-            let first = first.map(|problem| problem.to_string());
+        let problems = FileProblems::found(tree.summary.problems, &tree.summary.listed);
+        if let Some(FileProblems { count, first }) = &problems {
             tracing::warn!(
                 backup.id = %backup.id,
-                entries = tree.summary.problems,
-                first,
-                "Entries of a share could not be saved as they were."
+                entries = count,
+                first = first.first(),
+                "Entries of a tree of files could not be saved as they were."
             );
         }
+        self.record_problems(backup, problems).await?;
         self.record(backup, &tree.written).await
     }
 
@@ -343,6 +343,20 @@ impl<'a> BackUp<'a> {
         let mut tx = self.worker.service.meta().begin().await?;
         let change = |row: &mut Backup| row.files_moment = Some(moment.name().to_owned());
         self.change_row(&mut tx, backup, change).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Notes which files are not in the backup as they were.
+    async fn record_problems(&self, backup: &Backup, problems: Option<FileProblems>) -> Result<()> {
+        let mut tx = self.worker.service.meta().begin().await?;
+        let change = |row: &mut Backup| row.file_problems = problems.clone();
+        self.change_row(&mut tx, backup, change).await?;
+        OperationDetail::change(&mut tx, self.task, |detail| {
+            if let OperationDetail::Backup { file_problems, .. } = detail {
+                *file_problems = problems;
+            }
+        })
+        .await?;
         Ok(tx.commit().await?)
     }
 

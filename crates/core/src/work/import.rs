@@ -174,6 +174,7 @@ impl Importer<'_> {
             made_under: None,
             app_consistency: None,
             files_moment: None,
+            file_problems: None,
         })
     }
 

@@ -101,24 +101,15 @@ impl BackUp<'_> {
         let mut tx = service.meta().begin().await?;
         let change = |row: &mut Backup| row.app_consistency = Some(why_not.clone());
         self.change_row(&mut tx, backup, change).await?;
-        let log = tx.operation_log(self.project, self.task).await?;
-        let detail = log.and_then(|log| serde_json::from_value(log.detail).ok());
-        if let Some(OperationDetail::Backup {
-            backup,
-            backup_name,
-            incremental,
-            ..
-        }) = detail
-        {
-            let detail = OperationDetail::Backup {
-                backup,
-                backup_name,
-                incremental,
-                app_consistency: Some(why_not),
-            };
-            let detail = serde_json::to_value(detail).expect("details have string keys only");
-            tx.update_operation_detail(self.task, &detail).await?;
-        }
+        OperationDetail::change(&mut tx, self.task, |detail| {
+            if let OperationDetail::Backup {
+                app_consistency, ..
+            } = detail
+            {
+                *app_consistency = Some(why_not);
+            }
+        })
+        .await?;
         Ok(tx.commit().await?)
     }
 }

@@ -8,13 +8,13 @@ use cairn_repo::{RestoreTree, StoredBackup};
 use cairn_source::Inventory;
 use cairn_types::tree::{EntryKind, TreeReader, TreeWriter};
 use cairn_types::{
-    AgentId, BackupId, BackupStep, MemberStatus, OperationLogId, Progress, Timestamp,
+    AgentId, BackupId, BackupStep, FileProblems, MemberStatus, OperationLogId, Progress, Timestamp,
 };
 
 use super::host::Host;
 use super::{RestoreTask, Worker};
 use crate::restore::{DiskMapping, Power, is_from_elsewhere};
-use crate::{Error, Refusal, Result, Service};
+use crate::{Error, OperationDetail, Refusal, Result, Service};
 
 pub(super) const KIND: &str = "restore";
 /// What whoever reads of a failed restore must know of the disks, or of the files.
@@ -172,16 +172,28 @@ impl Restore<'_> {
             progress: Arc::clone(progress),
         };
         let restored = source.restore_tree(job).await?;
-        if restored.problems > 0 {
-            let first = restored.listed.first().map(|problem| problem.to_string());
+        let problems = FileProblems::found(restored.problems, &restored.listed);
+        if let Some(FileProblems { count, first }) = &problems {
             tracing::warn!(
                 backup.id = %backup,
-                entries = restored.problems,
-                first,
+                entries = count,
+                first = first.first(),
                 "Entries were restored without their owner, mode, times or attributes."
             );
         }
-        Ok(())
+        self.record_problems(problems).await
+    }
+
+    /// Notes which files were not restored as they were.
+    async fn record_problems(&self, problems: Option<FileProblems>) -> Result<()> {
+        let mut tx = self.worker.service.meta().begin().await?;
+        OperationDetail::change(&mut tx, self.id, |detail| {
+            if let OperationDetail::Restore { file_problems, .. } = detail {
+                *file_problems = problems;
+            }
+        })
+        .await?;
+        Ok(tx.commit().await?)
     }
 
     /// Whether the project made the backup itself, of its own resource: what comes

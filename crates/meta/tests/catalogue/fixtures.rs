@@ -5,8 +5,9 @@ use cairn_meta::{
     SkipReason, Skipped, Tx, Vault, VolumeChoice,
 };
 use cairn_types::{
-    BackupId, BackupStatus, BackupStep, CheckpointId, DomainId, ObjectType, OperationDefinition,
-    PolicyId, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp, VaultId, VaultStatus,
+    BackupId, BackupStatus, BackupStep, CheckpointId, DomainId, FileProblems, ObjectType,
+    OperationDefinition, PolicyId, ProjectId, ProtectStatus, ResourceId, ResourceType, Timestamp,
+    VaultId, VaultStatus,
 };
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
@@ -196,6 +197,7 @@ pub fn backup(
         }),
         app_consistency: Some("the agent does not answer".to_owned()),
         files_moment: Some("each_file".to_owned()),
+        file_problems: FileProblems::found(2, &["a: gone", "b: gone"]),
     }
 }
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use cairn_types::tree::write_name;
+
 use crate::codec::{Malformed, Reader};
 
 /// Problems that are named; the rest are counted.
@@ -56,8 +58,9 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {}",
-            String::from_utf8_lossy(&self.path),
+            "{}: {}: {}",
+            write_name(&self.path),
+            self.kind.words(),
             self.reason
         )
     }
@@ -73,6 +76,14 @@ impl ProblemKind {
 
     fn byte(self) -> u8 {
         self as u8
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Unreadable | Self::TooDeep => "left out",
+            Self::Changed => "mixed",
+            Self::Attributes => "without its attributes",
+        }
     }
 }
 
