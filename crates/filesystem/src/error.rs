@@ -92,6 +92,9 @@ pub enum Error {
         /// How large it may be.
         limit: u64,
     },
+    /// Others hold what there is of memory for logs.
+    #[error("the logs of other file systems that are open take the memory there is for them")]
+    Busy,
 }
 
 impl Error {
@@ -109,6 +112,7 @@ impl Error {
             | Self::TooManyLinks { .. } => Kind::Invalid,
             Self::NoPartition { .. } | Self::NotFound { .. } => Kind::NotFound,
             Self::TooLarge { .. } => Kind::Exhausted,
+            Self::Busy => Kind::Transient,
         }
     }
 

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use cairn_types::Kind;
 use cairn_types::tree::EntryKind;
 
 use crate::driver::{Driver, Hint, Node, Run, Visit};
@@ -38,11 +39,15 @@ impl Xfs {
     pub(crate) fn open(volume: Arc<Volume>) -> Result<Self> {
         let disk = View::new(Arc::clone(&volume));
         let superblock = Superblock::read(&disk)?;
-        match log::load(&volume, &superblock) {
-            (_, Log::Clean) => Self::over(disk, Log::Clean),
-            // Whoever shaped a log shall not keep the disk from being read.
-            (view, log) => Self::over(view, log).or_else(|_| Self::over(disk, Log::Dirty)),
-        }
+        let (view, log) = match log::load(&volume, &superblock)? {
+            (_, Log::Clean) => (disk, Log::Clean),
+            replayed => match Self::over(replayed.0, replayed.1) {
+                // Whoever shaped a log shall not keep the disk from being read.
+                Err(error) if error.kind() != Kind::Transient => (disk, Log::Dirty),
+                opened => return opened,
+            },
+        };
+        Self::over(view, log)
     }
 
     fn over(view: View, log: Log) -> Result<Self> {

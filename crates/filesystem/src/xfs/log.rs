@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use cairn_types::Kind;
+
 use super::superblock::Superblock;
 use super::view::View;
 use crate::error::{Error, Result};
@@ -27,9 +29,16 @@ const LOG_BYTES_MAX: u64 = 2 << 30;
 const UNMOUNT: u8 = 0x20;
 
 /// The volume as a mount would make it, or as it is where that cannot be told.
-pub(super) fn load(volume: &Arc<Volume>, superblock: &Superblock) -> (View, Log) {
-    let loaded = replay(volume, superblock);
-    loaded.unwrap_or_else(|_| (View::new(Arc::clone(volume)), Log::Dirty))
+///
+/// Errors: those that another try may not meet. Were they passed over, the same disk would be
+/// one thing now and another one later.
+pub(super) fn load(volume: &Arc<Volume>, superblock: &Superblock) -> Result<(View, Log)> {
+    match replay(volume, superblock) {
+        Err(error) if error.kind() != Kind::Transient => {
+            Ok((View::new(Arc::clone(volume)), Log::Dirty))
+        }
+        loaded => loaded,
+    }
 }
 
 fn replay(volume: &Arc<Volume>, superblock: &Superblock) -> Result<(View, Log)> {

@@ -3,12 +3,15 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_filesystem::Log;
-use cairn_types::disk::DiskReader;
+use cairn_filesystem::{FileSystem, Log};
+use cairn_types::Kind;
+use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent};
 use crc::{CRC_32_ISCSI, Crc};
 use proptest::prelude::*;
 
@@ -164,6 +167,67 @@ fn records_that_a_loss_of_power_tore_are_passed_over_as_by_linux() {
         (before, open_file(&image.file).log()),
         (Log::Replayed, Log::Dirty)
     );
+}
+
+/// A disk of which a number of reads succeed, and then none.
+struct Failing {
+    disk: RawDisk,
+    left: AtomicU64,
+}
+
+impl DiskReader for Failing {
+    fn size_bytes(&self) -> u64 {
+        self.disk.size_bytes()
+    }
+
+    fn extent_at(&self, offset: u64) -> Result<Extent, DiskError> {
+        self.disk.extent_at(offset)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
+        let less = |left: u64| left.checked_sub(1);
+        match self
+            .left
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, less)
+        {
+            Ok(_) => self.disk.read_at(offset, buffer),
+            Err(_) => Err(DiskError {
+                disk: "test".to_owned(),
+                operation: DiskOperation::Read,
+                offset,
+                length: buffer.len() as u64,
+                source: ErrorKind::TimedOut.into(),
+            }),
+        }
+    }
+
+    fn check_unchanged(&self) -> Result<(), DiskError> {
+        Ok(())
+    }
+}
+
+/// Else the same disk would be one thing now and another one later.
+#[test]
+fn a_log_that_cannot_be_read_now_is_not_passed_over() {
+    if mounts_are_excused() {
+        return;
+    }
+    let image = Image::xfs_cut("-b size=4096", 300, &mut Numbers::new(seed()));
+    let opened_after = |reads| {
+        let disk = RawDisk::open(&image.file);
+        let (size_bytes, left) = (disk.size_bytes(), AtomicU64::new(reads));
+        FileSystem::open(Arc::new(Failing { disk, left }), 0..size_bytes)
+    };
+    for reads in 0.. {
+        match opened_after(reads) {
+            Ok(file_system) => {
+                assert_eq!(file_system.log(), Log::Replayed);
+                assert!(reads > 2, "the log was read");
+                break;
+            }
+            Err(error) => assert_eq!(error.kind(), Kind::Transient, "{reads}: {error}"),
+        }
+    }
 }
 
 /// An inode that says that it was written back after what the log has of it.
