@@ -1,6 +1,7 @@
 //! This host as its server asks about it.
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,10 +12,14 @@ use cairn_source::{Folder, FolderOptions};
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
 use cairn_types::{Clock, Timestamp};
+use rustix::io::Errno;
 
 use crate::rules::Rules;
 use crate::scripts::Scripts;
 use crate::selection::SelectedTree;
+
+/// The mode of folders that are made for a target to lie in.
+const ABOVE: u32 = 0o755;
 
 /// The files of this host, as far as its rules allow.
 pub struct FileHost {
@@ -69,6 +74,16 @@ fn denied(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
+/// Says what is in the way: of a link the system says, as of a file, that it is no directory.
+fn no_link(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP | Errno::NOTDIR) => {
+            denied("the path leads over a symbolic link, which no restore follows, or over a file")
+        }
+        _ => error,
+    }
+}
+
 impl Host for FileHost {
     fn now(&self) -> Timestamp {
         self.clock.now()
@@ -100,13 +115,22 @@ impl Host for FileHost {
             // Before anything is made: what of the path is there must lead to where it may.
             self.must_allow(path)?;
         }
-        std::fs::create_dir_all(path)?;
         let options = FolderOptions {
             cross_file_systems: true,
             devices: true,
             ..FolderOptions::default()
         };
-        Ok(Arc::new(Folder::open(path, options)?))
+        // Name by name and over no link: every connection opens the target anew, and who may
+        // change a folder above it could have put a link there meanwhile.
+        let mut folder = Folder::open(Path::new("/"), options)?;
+        for part in path.components() {
+            folder = match part {
+                Component::RootDir => folder,
+                Component::Normal(name) => folder.enter(name.as_bytes(), ABOVE).map_err(no_link)?,
+                _ => return Err(io::ErrorKind::InvalidInput.into()),
+            };
+        }
+        Ok(Arc::new(folder))
     }
 
     fn id(&self, keys: &ChunkKeys, plain: &[u8]) -> BlockId {

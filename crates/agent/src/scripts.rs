@@ -4,7 +4,7 @@
 //! Source: CBR, "Verifying the Application-Consistent Backup (Linux)" and "Protecting other
 //! applications by custom scripts".
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -183,10 +183,15 @@ impl Scripts {
             return Err(failed(&format!("does not end: {text}")));
         };
         // One that writes nothing is taken by how it ended.
-        let written = fs::read_to_string(&result).unwrap_or_default();
+        let mut written = Vec::new();
+        match File::open(&result) {
+            Ok(file) => file.take(SAID_MAX).read_to_end(&mut written).map(drop)?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         remove(&result)?;
         tracing::info!(script = %name, %status, said = text, "A script has ended.");
-        match status.success() && matches!(written.trim(), "" | "0") {
+        match status.success() && matches!(written.trim_ascii(), b"" | b"0") {
             true => Ok(()),
             false => Err(failed(&format!("failed ({status}): {text}"))),
         }

@@ -391,7 +391,7 @@ impl Inventory {
         })?;
         let name = || self.find(id).map(|found| found.name);
         for part in folder.split('/').filter(|part| !part.is_empty()) {
-            open = match open.enter(part.as_bytes()) {
+            open = match open.enter(part.as_bytes(), 0o700) {
                 Ok(open) => open,
                 Err(source) => {
                     return Err(Error::OpenFolder {

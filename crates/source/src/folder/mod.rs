@@ -158,14 +158,14 @@ impl Folder {
         })
     }
 
-    /// The folder of this name in it, which is made if there is none.
+    /// The folder of this name in it, which is made with this mode if there is none.
     ///
-    /// Errors: what the system says; `InvalidInput` a name that leads elsewhere.
-    pub fn enter(&self, name: &[u8]) -> io::Result<Self> {
+    /// Errors: what the system says, of a link that it is none (`ENOTDIR`); `InvalidInput` a name that leads elsewhere.
+    pub fn enter(&self, name: &[u8], mode: u32) -> io::Result<Self> {
         if !is_name(name) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        match fs::mkdirat(&self.root.fd, name, Mode::RWXU) {
+        match fs::mkdirat(&self.root.fd, name, Mode::from_raw_mode(mode)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
         }

@@ -148,7 +148,7 @@ impl DirectoryWriter for Open {
         let path = self.path_of(name);
         let (uid, gid) = owner(metadata);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        allowed(fs::chownat(&self.fd, name, uid, gid, flags))?;
+        let is_owned = allowed(fs::chownat(&self.fd, name, uid, gid, flags))?;
         let list = |names: &mut [u8]| fs::llistxattr(&path[..], names);
         for name in left_over(list, xattrs) {
             allowed(fs::lremovexattr(&path[..], &name[..]))?;
@@ -166,10 +166,11 @@ impl DirectoryWriter for Open {
             // By a descriptor of the entry itself: its name may have become a link.
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let entry = beneath(&self.fd, name, flags, Mode::empty())?;
-            allowed(fs::chmod(own_path(&entry), mode(metadata)))?;
+            allowed(fs::chmod(own_path(&entry), mode(metadata, is_owned)))?;
         }
         let times = times(metadata.modified);
-        Ok(allowed(fs::utimensat(&self.fd, name, &times, flags))?)
+        allowed(fs::utimensat(&self.fd, name, &times, flags))?;
+        Ok(())
     }
 
     fn set_own(&self, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
@@ -198,7 +199,7 @@ impl FileWriter for NewFile {
 /// written to takes.
 fn set(fd: &OwnedFd, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
     let (uid, gid) = owner(metadata);
-    allowed(fs::fchown(fd, uid, gid))?;
+    let is_owned = allowed(fs::fchown(fd, uid, gid))?;
     let list = |names: &mut [u8]| fs::flistxattr(fd, names);
     for name in left_over(list, xattrs) {
         allowed(fs::fremovexattr(fd, &name[..]))?;
@@ -207,8 +208,9 @@ fn set(fd: &OwnedFd, metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()> {
         let flags = XattrFlags::empty();
         allowed(fs::fsetxattr(fd, &xattr.name[..], &xattr.value, flags))?;
     }
-    allowed(fs::fchmod(fd, mode(metadata)))?;
-    Ok(allowed(fs::futimens(fd, &times(metadata.modified)))?)
+    allowed(fs::fchmod(fd, mode(metadata, is_owned)))?;
+    allowed(fs::futimens(fd, &times(metadata.modified)))?;
+    Ok(())
 }
 
 /// The names of attributes that an entry has and did not have when it was saved: those of
@@ -229,11 +231,11 @@ fn left_over(list: impl Fn(&mut [u8]) -> Result<usize, Errno>, saved: &[Xattr]) 
     names.filter(goes).map(<[u8]>::to_vec).collect()
 }
 
-/// What the user or the file system does not allow is left as it is.
-fn allowed(set: Result<(), Errno>) -> Result<(), Errno> {
+/// What the user or the file system does not allow is left as it is; says whether it was set.
+fn allowed(set: Result<(), Errno>) -> Result<bool, Errno> {
     match set {
-        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => Ok(()),
-        set => set,
+        Err(Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::INVAL) => Ok(false),
+        set => set.map(|()| true),
     }
 }
 
@@ -244,8 +246,13 @@ fn owner(metadata: &Metadata) -> (Option<Uid>, Option<Gid>) {
     (uid, gid)
 }
 
-fn mode(metadata: &Metadata) -> Mode {
-    Mode::from_raw_mode(metadata.mode.into())
+/// The mode of an entry. What is not its owner's must not run as whoever restores it.
+fn mode(metadata: &Metadata, is_owned: bool) -> Mode {
+    let mode = Mode::from_raw_mode(metadata.mode.into());
+    match is_owned || metadata.kind == EntryKind::Directory {
+        true => mode,
+        false => mode - (Mode::SUID | Mode::SGID),
+    }
 }
 
 fn times(modified: FileTime) -> Timestamps {
@@ -263,4 +270,29 @@ fn times(modified: FileTime) -> Timestamps {
 fn own_path(fd: &OwnedFd) -> String {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_its_owners_does_not_run_as_somebody_else() {
+        let metadata = |kind| Metadata {
+            kind,
+            mode: 0o6755,
+            uid: 1,
+            gid: 1,
+            size_bytes: 0,
+            modified: FileTime::default(),
+            changed: FileTime::default(),
+            inode: 1,
+            linked: false,
+            device: (0, 0),
+        };
+        let bits = |kind, is_owned| mode(&metadata(kind), is_owned).bits();
+        assert_eq!(bits(EntryKind::File, true), 0o6755);
+        assert_eq!(bits(EntryKind::File, false), 0o755);
+        assert_eq!(bits(EntryKind::Directory, false), 0o6755);
+    }
 }
