@@ -14,9 +14,9 @@ test-clients: ## the documentation's samples in Java, Python and Go, with the ve
 	@scripts/setup.sh test-clients
 	@scripts/test_clients.sh
 
-test-deep: ## the same with a longer crash sweep and more random cases
+test-deep: ## the same of the released program, with a longer crash sweep and more random cases
 	@scripts/setup.sh test
-	@CAIRN_AGENT_TREES=1000 CAIRN_SWEEP_KILLS=2000 CAIRN_GUEST_KILLS=500 CAIRN_XFS_LOGS=10 PROPTEST_CASES=5000 scripts/test.sh
+	@CAIRN_AGENT_TREES=1000 CAIRN_DECADE_YEARS=10 CAIRN_SWEEP_KILLS=2000 CAIRN_GUEST_KILLS=500 CAIRN_XFS_LOGS=10 PROPTEST_CASES=5000 scripts/test.sh release
 
 bench: ## full, incremental and restore beside restic and borg
 	@scripts/setup.sh bench

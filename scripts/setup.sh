@@ -4,7 +4,7 @@
 #   scripts/setup.sh run|test|test-clients|bench
 #
 # Debian packages need root or sudo; they are not touched when all are there.
-# Python packages go into .venv, by exact version.
+# Python packages go into .venv, by exact version. Nothing is built where CAIRN_BINARY names a program.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${1:?usage: scripts/setup.sh run|test|test-clients|bench}
@@ -117,6 +117,6 @@ if [ "$target" = bench ]; then
   cargo install rustic-rs --version 0.11.4 --locked --quiet --root target/tools/usr --target-dir target/tools/build
 fi
 
-if [ "$target" != test ]; then
+if [ "$target" != test ] && [ -z "${CAIRN_BINARY:-}" ]; then
   cargo build --release --locked --package cairn
 fi

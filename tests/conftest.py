@@ -11,6 +11,15 @@ def pytest_configure():
         pytest.exit(f"{CAIRN} is missing: run `make test`, which builds it", returncode=2)
 
 
+# What takes minutes begins first: else one of several workers would be at it alone in the end.
+LONG = ["test_schemathesis", "test_sweep", "test_schedule_oracle", "test_openstack", "test_guests"]
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.module.__name__, len(LONG)))
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """A server with a disk of its own and a server of two disks, shared by a module's tests."""

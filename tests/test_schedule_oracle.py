@@ -50,7 +50,7 @@ def second(wall):
 @pytest.fixture(scope="module")
 def ask():
     """Asks the program a list of questions and returns its answers."""
-    build = "cargo build --quiet --locked --package cairn-policy --example policy_lines"
+    build = "cargo build --quiet --locked --workspace --example policy_lines"
     path = os.environ["PATH"] + os.pathsep + os.path.expanduser("~/.cargo/bin")
     subprocess.run(build.split(), cwd=ROOT, check=True, env={**os.environ, "PATH": path})
     target = os.environ.get("CARGO_TARGET_DIR", ROOT / "target")

@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from harness import CAIRN, ROOT, Server, run
+from harness import CAIRN, ROOT, Server, run, wait_for
 
 READER = ROOT / "tools/cairn_read.py"
 CONFIG = """\
@@ -181,6 +181,11 @@ def test_what_cannot_be_read_is_named(kept):
     [tree] = [one["tree"] for one in listed if one["info"]["id"] == kept.backup["id"]]
     assert tree["problems"] == 1 and "directories" in tree["listed"][0]
     assert "could not be saved" in kept.log.read_text(encoding="utf-8")
+    told = kept.backup["extend_info"]["file_problems"]
+    assert told == {"count": 1, "first": tree["listed"]} and "left out" in told["first"][0]
+    log = kept.ok("GET", f"/operation-logs?checkpoint_id={kept.backup['checkpoint_id']}")["operation_logs"][0]
+    for shown in (["backup", "show", kept.backup["id"]], ["task", "show", log["id"]]):
+        assert told["first"][0] in kept.cli(*shown).stdout
 
 
 @pytest.fixture(name="btrfs")
@@ -197,7 +202,7 @@ def fixture_btrfs(tmp_path):
 
 
 def test_a_share_on_btrfs_is_of_one_moment(tmp_path, btrfs):
-    ended, files = threading.Event(), [btrfs / "first", btrfs / "second"]
+    ended, files, written = threading.Event(), [btrfs / "first", btrfs / "second"], []
 
     def write():
         """The second file is never ahead of the first, nor more than one step behind."""
@@ -207,6 +212,7 @@ def test_a_share_on_btrfs_is_of_one_moment(tmp_path, btrfs):
                 new = path.with_suffix(".new")
                 new.write_bytes(number.to_bytes(8, "big") * (1 << 15))
                 new.rename(path)
+            written.append(number)
             number += 1
 
     for path in files:
@@ -218,7 +224,12 @@ def test_a_share_on_btrfs_is_of_one_moment(tmp_path, btrfs):
         writer = threading.Thread(target=write)
         writer.start()
         try:
-            backups = [server.back_up(vault) for _ in range(5)]
+            backups = []
+            for _ in range(5):
+                # Both are written again, however slow the writer is.
+                before = len(written)
+                wait_for("the files to change", lambda: len(written) > before + 1)
+                backups.append(server.back_up(vault))
         finally:
             ended.set()
             writer.join()

@@ -1,8 +1,5 @@
 //! Files that change while they are read, folders that are swapped for links while they
 //! are written, and hosts that lie.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::io;
@@ -17,8 +14,9 @@ use cairn_repo::ProblemKind;
 use cairn_types::Timestamp;
 use cairn_types::disk::BlockId;
 use cairn_types::tree::{DistantPiece, TreeReader, TreeWriter};
-use common::files::{Random, assert_same, generate, put, snapshot};
-use common::{Link, Server, noise};
+
+use crate::common::files::{Random, assert_same, generate, put, snapshot};
+use crate::common::{Link, Server, noise};
 
 const LATER: i64 = 100_000_000_000;
 
@@ -33,7 +31,7 @@ struct Meddling {
 impl Meddling {
     fn new(meddle: impl Fn(&mut Vec<DistantPiece>) + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
-            host: common::host(Rules::default()),
+            host: crate::common::host(Rules::default()),
             meddle: Box::new(meddle),
         })
     }

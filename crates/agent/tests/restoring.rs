@@ -1,8 +1,5 @@
 //! Trees saved by an agent and restored by it: equal to what was saved, and nothing
 //! outside of the target is touched.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use cairn_agent::Rules;
 use cairn_types::Kind;
-use common::files::{assert_same, generate, put, snapshot};
-use common::{Link, Server, noise};
+
+use crate::common::files::{assert_same, generate, put, snapshot};
+use crate::common::{Link, Server, noise};
 
 const LATER: i64 = 100_000_000_000;
 
@@ -208,6 +206,26 @@ async fn what_the_hosts_owner_forbids_is_not_written() {
     let link = Link::new(&server, rules(false));
     link.connect(u64::MAX).await;
     refused(deeper, &link).await;
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// Else whoever may change a folder above the target could lead the next connection elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_is_reached_over_no_link() {
+    let (server, files) = (Server::new().await, tempfile::tempdir().unwrap());
+    put(&files.path().join("file"), b"x");
+    let link = Link::connected(&server).await;
+    let tree = link.tree(&[files.path()]);
+    let (backup, _) = server.save(tree, None, LATER).await.unwrap();
+    let (outside, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let linked = target.path().join("link");
+    std::os::unix::fs::symlink(outside.path(), &linked).unwrap();
+    for path in [linked.clone(), linked.join("deeper")] {
+        let from = (backup, files.path());
+        let failed = server.restore_there(&link, from, &path).await;
+        let failed = failed.unwrap_err();
+        assert_eq!(failed.kind(), Kind::Denied, "{failed:?}");
+    }
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }
 

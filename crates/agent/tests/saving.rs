@@ -1,15 +1,13 @@
 //! Files of a host saved by its agent: what comes back, and what goes over the line.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::io::Write;
 use std::sync::atomic::Ordering;
 
 use cairn_agent::Rules;
-use common::files::{assert_same, generate, put};
-use common::{Link, Server, noise};
+
+use crate::common::files::{assert_same, generate, put};
+use crate::common::{Link, Server, noise};
 
 /// Later than any file of a test was changed.
 const LATER: i64 = 100_000_000_000;

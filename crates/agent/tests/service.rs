@@ -1,8 +1,5 @@
 //! The agent's program beside a server that speaks HTTP by hand: it enrols, keeps one
 //! connection waiting, answers those that are taken, and ends when it was removed.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::fs;
 use std::sync::Arc;
@@ -13,11 +10,12 @@ use cairn_link::enrolment::{self, Request, Token, TokenId};
 use cairn_link::{Connection, End, EphemeralKey, Line, Purpose};
 use cairn_types::{AgentId, Kind, Progress, ProjectId};
 use clap::Parser;
-use common::files::{assert_same, put};
-use common::{Server, Still, noise, selection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+
+use crate::common::files::{assert_same, put};
+use crate::common::{Server, Still, noise, selection};
 
 const LATER: i64 = 100_000_000_000;
 /// Longer than anything here takes.

@@ -95,11 +95,16 @@ enum AgentCommand {
     AtServer(cairn_cli::AgentCommand),
 }
 
+/// What a thread has for its stack. Futures of what is built without being optimised are large;
+/// memory is taken where it is touched.
+const STACK_BYTES: usize = 8 << 20;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     memory::give_back_large_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(STACK_BYTES)
         .build();
     let runtime = runtime.expect("the system has threads and a poller to give");
     let done = match arguments.command {

@@ -1,5 +1,4 @@
 //! Images whose sources tell what has changed, backed up as the service does it.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

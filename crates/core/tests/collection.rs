@@ -1,7 +1,5 @@
 //! Collections as tasks, held up at each of their calls to the store while backups go.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use cairn_core::{BackupQuery, records::Page};
 use cairn_meta::tasks::TaskState;
 use cairn_testkit::World;

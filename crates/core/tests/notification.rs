@@ -1,8 +1,6 @@
 //! Notifications: which events are told, once each, and how the outbox goes on
 //! when a receiver or a sender fails.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use cairn_core::records::{
     Notification, NotificationFilter, NotificationTarget, OperationLogFilter, Page,
 };

@@ -1,8 +1,6 @@
 //! Policies that run by themselves, on a clock that stands still: what a run
 //! starts, what it records where it starts nothing, and what it lets go.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::time::{Duration, Instant};
 
 use cairn_core::records::{Backup, OperationLog, OperationLogFilter, Page};

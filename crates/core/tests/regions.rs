@@ -1,8 +1,6 @@
 //! Replication between two services, each in a world of its own, whose tasks fail and are
 //! repeated at every step: the replica is there in full, or nothing of it is.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 

@@ -1,7 +1,5 @@
 //! Very many policies that fall due at the same time.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

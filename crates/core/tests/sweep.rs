@@ -1,8 +1,6 @@
 //! Every task, failed, repeated and cut off at each of its steps: what is left
 //! is always a backup that restores or none, and nothing else.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
 use cairn_core::{BackupQuery, BackupToImport, BackupView, Caller, ReplicaTarget, RestoreTarget};

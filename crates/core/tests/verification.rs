@@ -1,7 +1,5 @@
 //! Verifications by schedule, on a clock that stands still, and what each finds.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 
 use cairn_core::records::{OperationLogFilter, Page, VerificationFilter, VerifiedBackup};

@@ -3,18 +3,15 @@
 //! nothing acknowledged is lost, nothing wrong is restored, and on the store
 //! made well everything goes on.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_repo::{Creation, RemoteStore, Result, RetryPolicy};
 use cairn_testkit::{AilingStore, Ailment, Course, Fate, Request};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
-use common::{History, World, conformance, job};
 use object_store::ObjectStore;
+
+use crate::common::{History, World, conformance, job};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {

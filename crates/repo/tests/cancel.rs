@@ -1,22 +1,18 @@
 //! Whatever is cancelled ends soon, though the store does not answer any more
 //! from any of its calls on, and can be done again once the store does.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-mod trees;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_repo::{RestoreTree, Result, VerifyLevel};
 use cairn_testkit::{MemoryDisk, PausedStore};
 use cairn_types::{Kind, Progress};
-use common::{BLOCK, History, World, job, noise};
 use futures::future::BoxFuture;
 use object_store::memory::InMemory;
 use tokio::time::timeout;
-use trees::{Files, folder, put};
+
+use crate::common::{BLOCK, History, World, job, noise};
+use crate::trees::{Files, folder, put};
 
 /// How soon it ends.
 const SOON: Duration = Duration::from_secs(2);
@@ -55,7 +51,9 @@ impl Scene {
                 &noise(number, 3 * BLOCK),
             );
         }
-        let (tree, _) = trees::save(&world, folder(&files), None).await.unwrap();
+        let (tree, _) = crate::trees::save(&world, folder(&files), None)
+            .await
+            .unwrap();
         put(&files.path().join("large"), &noise(9, 100 * BLOCK));
         Self {
             store,
@@ -73,7 +71,7 @@ impl Scene {
         let (kept, size) = (*kept, bytes.len() as u64);
         let mut disk = job(self.history.next.clone(), &self.history.disk);
         disk.progress = progress.clone();
-        let mut files = trees::job(&self.world, folder(&self.files), None);
+        let mut files = crate::trees::job(&self.world, folder(&self.files), None);
         files.progress = progress.clone();
         let tree = self.tree;
         Box::pin(async move {

@@ -1,13 +1,5 @@
 //! Backups of a disk whose source says what has changed: nothing else is read,
 //! and the result is the one of reading everything.
-#![allow(missing_docs)]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of changes may hold one"
-)]
-
-mod common;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,11 +8,12 @@ use cairn_repo::{Result, VerifyLevel, WriteDisk, Written};
 use cairn_testkit::{Ending, GatedDisk, MappedDisk, MemoryDisk};
 use cairn_types::disk::NoChangeMap;
 use cairn_types::{BackupId, Kind, Progress, ResourceId};
-use common::{BLOCK, World, noise, text};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use object_store::path::Path;
 use proptest::prelude::*;
+
+use crate::common::{BLOCK, World, noise, text};
 
 /// Bytes that a node of level 1 covers.
 const NODE: usize = 256 * BLOCK;

@@ -1,17 +1,14 @@
 //! Collection removes what no backup needs and nothing else.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::{Collected, VerifyLevel, VerifyReport};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{Kind, Progress};
-use common::{BLOCK, World, kind, noise};
 use futures::TryStreamExt;
 use object_store::path::Path;
+
+use crate::common::{BLOCK, World, kind, noise};
 
 async fn collect(world: &World) -> Collected {
     world

@@ -2,20 +2,17 @@
 //! deletion and a collection: what was acknowledged restores, what was not can
 //! be tried again, and collection leaves no orphan. So it is while another is at work.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::Result;
 use cairn_testkit::{Fault, FaultyStore, PausedStore};
 use cairn_types::{Kind, Progress, ProjectId};
-use common::{History, World, job};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+
+use crate::common::{History, World, job};
 
 /// What may be interrupted.
 #[derive(Debug, Clone, Copy)]
@@ -285,11 +282,11 @@ async fn a_store_that_fails_is_not_an_empty_one() {
     for call in 0..2 {
         scene.store.set(Some(Fault::Before(call)));
         assert_eq!(
-            common::kind(scene.world.project.list().await),
+            crate::common::kind(scene.world.project.list().await),
             Kind::Transient
         );
         assert_eq!(
-            common::kind(scene.world.project.find(scene.history.to_delete).await),
+            crate::common::kind(scene.world.project.find(scene.history.to_delete).await),
             Kind::Transient
         );
         scene.store.set(None);

@@ -2,21 +2,18 @@
 //! them: the damage is found, contained to the backups that verification names, and
 //! never given back as something that was saved.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cairn_repo::{VerifyLevel, VerifyReport, check_whole};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
-use common::{BLOCK, World, noise, text};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::common::{BLOCK, World, noise, text};
 
 /// What happens to an object.
 #[derive(Debug, Clone, Copy)]

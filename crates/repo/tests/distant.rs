@@ -1,10 +1,6 @@
 //! A disk at the other end of a line: only what is not stored comes over, also
 //! when the work is cut off and begun again.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
@@ -18,7 +14,8 @@ use cairn_types::disk::{
     NoChangeMap, Point,
 };
 use cairn_types::{BackupId, BackupInfo, Progress};
-use common::{BLOCK, World, noise};
+
+use crate::common::{BLOCK, World, noise};
 
 const MIB: u64 = 1 << 20;
 

@@ -4,10 +4,6 @@
 //! The model of a loss of power is the hardest that a file system may show: what was
 //! not synced is gone, names and bytes alike; or names are there and bytes are not.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use cairn_repo::{FileCall, LocalStore, Result};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{BackupId, BackupInfo, Kind, Progress, ProjectId};
-use common::{BLOCK, World, job, noise};
 use rustix::io::Errno;
+
+use crate::common::{BLOCK, World, job, noise};
 
 /// A call that was made, with all that it was given.
 #[derive(Debug, Clone)]

@@ -7,12 +7,7 @@
 //! what changes gets the next number. `tools/cairn_read.py`, which was
 //! written from `docs/FORMAT.md` alone, is held against them by `tests/test_reader.py`.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-#[path = "golden/content.rs"]
 mod content;
-mod trees;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +18,8 @@ use std::sync::Arc;
 
 use cairn_repo::{LocalStore, MasterKey, Project, Repository, RestoreTree, VerifyLevel};
 use cairn_testkit::MemoryDisk;
-use trees::{Files, folder};
+
+use crate::trees::{Files, folder};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1")

@@ -1,21 +1,18 @@
 //! The local index beside the store: what a start reads, and what it believes.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use cairn_repo::VerifyLevel;
 use cairn_testkit::{MemoryDisk, PausedStore};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
-use common::{BLOCK, World, index_folder, job, kind, noise};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tempfile::TempDir;
+
+use crate::common::{BLOCK, World, index_folder, job, kind, noise};
 
 /// A store, and a folder in which its index is kept over restarts.
 struct Machine {

@@ -1,16 +1,13 @@
 //! How much a restore reads for what it needs, and that it stays little.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use cairn_repo::{Collected, Restored};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{BackupId, ResourceId};
-use common::{BLOCK, World, job, noise};
+
+use crate::common::{BLOCK, World, job, noise};
 
 #[tokio::test]
 async fn a_restore_says_what_it_read() {

@@ -3,10 +3,6 @@
 //! collections, alone and beside each other; the process dies at any call of any
 //! of them, and the next one goes on.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-#[path = "model/history.rs"]
 mod history;
 
 use std::sync::atomic::Ordering;

@@ -1,21 +1,18 @@
 //! Collection beside everything else, held up at each of its calls to the store
 //! while others work; and the bugs of other products that belong here.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::{Collected, Result, WriteDisk};
 use cairn_testkit::{Ending, Fault, FaultyStore, GatedDisk, MappedDisk, MemoryDisk, PausedStore};
 use cairn_types::{BackupId, Kind, Progress};
-use common::{BLOCK, World, job, kind, noise};
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::common::{BLOCK, World, job, kind, noise};
 
 /// Blocks of the disks here: three frames' worth, and a part of a fourth.
 const BLOCKS: usize = 50;

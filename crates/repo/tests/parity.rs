@@ -1,10 +1,6 @@
 //! Packs that are lost or damaged are made anew from parity, as they were or not
 //! at all, whatever else goes on.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -12,11 +8,12 @@ use bytes::Bytes;
 use cairn_repo::{Parity, Protected, Repository, VerifyLevel};
 use cairn_testkit::{Fault, FaultyStore, MemoryDisk};
 use cairn_types::{BackupId, Kind, ProjectId};
-use common::{BLOCK, World, index_folder, kind, master, noise};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::common::{BLOCK, World, index_folder, kind, master, noise};
 
 type Objects = BTreeMap<Path, Bytes>;
 

@@ -1,21 +1,18 @@
 //! The store behind a network, with every ailment in turn, on a clock that
 //! jumps; and limits on what is asked of a store.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use cairn_repo::{Creation, LimitedStore, Limits, RemoteStore, RetryPolicy};
 use cairn_testkit::{AilingStore, Ailment, Course, Fate, Request};
-use common::conformance::{self, names, read};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, Result};
 use tokio::time::Instant;
+
+use crate::common::conformance::{self, names, read};
 
 fn remote(inner: AilingStore) -> RemoteStore<AilingStore> {
     RemoteStore::new(inner, RetryPolicy::default(), Creation::Conditional)

@@ -1,10 +1,6 @@
 //! Another master key: one object is written, whatever the repository holds,
 //! and the old key opens nothing; whoever is late writes nothing.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,11 +11,12 @@ use cairn_testkit::{
     AilingStore, Ailment, Course, Fate, Fault, FaultyStore, MemoryDisk, PausedStore,
 };
 use cairn_types::{Kind, Progress};
-use common::{BLOCK, World, kind, master, noise};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::common::{BLOCK, World, kind, master, noise};
 
 /// Packs that a rotation must not touch.
 const PACKS: usize = 10_000;

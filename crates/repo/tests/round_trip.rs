@@ -1,16 +1,13 @@
 //! Disks go in, and the same disks come out.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::{MasterKey, Repository};
 use cairn_testkit::MemoryDisk;
 use cairn_types::disk::{DiskError, DiskReader, DiskWriter, Extent};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
-use common::{BLOCK, World, job, kind, master, noise, text};
+
+use crate::common::{BLOCK, World, job, kind, master, noise, text};
 
 #[tokio::test]
 async fn disks_of_any_size_come_back_as_they_were() {

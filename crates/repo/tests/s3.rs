@@ -1,10 +1,6 @@
 //! The store in a bucket, against a real S3 server where `CAIRN_TEST_S3` names
 //! one, as `scripts/with_s3.sh` does.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +10,11 @@ use cairn_repo::{
 };
 use cairn_testkit::MemoryDisk;
 use cairn_types::{Kind, Progress, ProjectId};
-use common::{BLOCK, World, conformance, kind, master, noise};
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+
+use crate::common::{BLOCK, World, conformance, kind, master, noise};
 
 /// A place of its own in the test server's bucket; nothing where there is no server.
 fn bucket() -> Option<S3Config> {

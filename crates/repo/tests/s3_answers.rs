@@ -1,8 +1,6 @@
 //! What a bucket's client makes of answers that no good server gives: a server of
 //! a few lines gives them.
 
-#![allow(clippy::unwrap_used)]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,15 +1,12 @@
 //! Sessions that work on one project at the same time.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::{VerifyLevel, WriteDisk};
 use cairn_testkit::{Ending, GatedDisk, MemoryDisk};
 use cairn_types::{BackupInfo, Kind, Progress};
-use common::{BLOCK, World, job, kind, noise};
+
+use crate::common::{BLOCK, World, job, kind, noise};
 
 /// A backup of a disk with a gate.
 fn gated_job(info: BackupInfo, disk: &Arc<GatedDisk>) -> WriteDisk {

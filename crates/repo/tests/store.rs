@@ -1,10 +1,6 @@
 //! What the repository asks of an object store, held against the local store
 //! and the one in memory; and what the local store promises beyond that.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -12,11 +8,12 @@ use std::sync::Arc;
 use cairn_repo::{Error, LocalStore, Repository, VerifyLevel};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{Kind, Progress, ProjectId};
-use common::conformance::{conforms, names, read};
-use common::{BLOCK, World, kind, master, noise};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+
+use crate::common::conformance::{conforms, names, read};
+use crate::common::{BLOCK, World, kind, master, noise};
 
 fn local() -> (tempfile::TempDir, Arc<dyn ObjectStore>) {
     let folder = tempfile::tempdir().unwrap();

@@ -1,18 +1,15 @@
 //! A stored disk read at any place, and copied into another project.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::{Project, WriteDisk};
 use cairn_testkit::{MemoryDisk, backup_info};
 use cairn_types::disk::{DiskError, DiskReader};
 use cairn_types::{BackupId, Kind, Progress, ProjectId};
-use common::{BLOCK, World, job, kind, noise};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+
+use crate::common::{BLOCK, World, job, kind, noise};
 
 /// Two nodes of level 1 and a part, with holes of every sort and a short last block.
 fn disk() -> Vec<u8> {

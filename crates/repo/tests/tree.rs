@@ -1,11 +1,6 @@
 //! Trees of files: what is saved comes back, what has not changed is not read,
 //! what cannot be read is named.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-mod trees;
-
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
@@ -13,9 +8,12 @@ use cairn_repo::{ProblemKind, VerifyLevel, WriteDisk, WriteTree, WrittenTree};
 use cairn_testkit::{Ending, GatedDisk, MemoryDisk, MemoryTree, TreeFault};
 use cairn_types::tree::TreeReader;
 use cairn_types::{BackupId, Kind, Progress};
-use common::{BLOCK, World, kind, noise, text};
 use object_store::ObjectStoreExt;
-use trees::{Files, assert_same, fill, folder, packs, restore, restore_part, save, snapshot};
+
+use crate::common::{BLOCK, World, kind, noise, text};
+use crate::trees::{
+    Files, assert_same, fill, folder, packs, restore, restore_part, save, snapshot,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_of_every_kind_comes_back() {
@@ -114,10 +112,10 @@ async fn what_has_not_changed_is_not_read_and_stores_nothing() {
 async fn borg_3536_same_second_edit() {
     let (world, tree) = (World::new().await, MemoryTree::default());
     // The backup starts at second 1000; the file is edited in that second, both times to one length.
-    tree.set_time(trees::STARTED_AT);
+    tree.set_time(crate::trees::STARTED_AT);
     tree.write("f", b"before");
     let (first, _) = save(&world, tree.clone(), None).await.unwrap();
-    tree.set_time(trees::STARTED_AT);
+    tree.set_time(crate::trees::STARTED_AT);
     tree.write("f", b"behind");
     let (second, _) = save(&world, tree, Some(first)).await.unwrap();
     let target = Files::new();
@@ -185,7 +183,7 @@ async fn a_lost_pack_is_healed_by_the_next_backup() {
     }
     tree.write("large", &text(1, 9 << 20));
     let (first, _) = save(&world, tree.clone(), None).await.unwrap();
-    trees::remove_packs(&world).await;
+    crate::trees::remove_packs(&world).await;
     let world = world.reopen().await;
     assert_eq!(
         kind(restore(&world, first, &Files::new()).await),
@@ -219,14 +217,14 @@ async fn collection_keeps_what_trees_need_and_nothing_else() {
     );
     world.project.delete(second).await.unwrap();
     world.project.collect(&[], Arc::default()).await.unwrap();
-    assert_eq!(trees::packs(&world).await, Vec::<String>::new());
+    assert_eq!(crate::trees::packs(&world).await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_backup_leaves_no_backup() {
     let (world, tree) = (World::new().await, MemoryTree::default());
     tree.write("f", b"bytes");
-    let job = trees::job(&world, tree, None);
+    let job = crate::trees::job(&world, tree, None);
     job.progress.cancel();
     assert_eq!(kind(world.project.write_tree(job).await), Kind::Cancelled);
     assert_eq!(world.project.list().await.unwrap(), []);
@@ -236,12 +234,12 @@ async fn a_stopped_backup_leaves_no_backup() {
 async fn a_restore_replaces_files_and_leaves_what_the_backup_does_not_have() {
     let (world, source, target) = (World::new().await, Files::new(), Files::new());
     std::fs::create_dir(source.path().join("d")).unwrap();
-    trees::put(&source.path().join("d/f"), b"saved");
+    crate::trees::put(&source.path().join("d/f"), b"saved");
     let (backup, _) = save(&world, folder(&source), None).await.unwrap();
     std::fs::create_dir(target.path().join("d")).unwrap();
     let (outside, other) = (Files::new(), target.path().join("d/other"));
-    trees::put(&outside.path().join("f"), b"outside");
-    trees::put(&other, b"other");
+    crate::trees::put(&outside.path().join("f"), b"outside");
+    crate::trees::put(&other, b"other");
     std::os::unix::fs::symlink(outside.path().join("f"), target.path().join("d/f")).unwrap();
     restore(&world, backup, &target).await.unwrap();
     assert_eq!(std::fs::read(target.path().join("d/f")).unwrap(), b"saved");
@@ -253,7 +251,7 @@ async fn a_restore_replaces_files_and_leaves_what_the_backup_does_not_have() {
 async fn a_link_in_place_of_a_directory_is_not_followed() {
     let (world, source, target) = (World::new().await, Files::new(), Files::new());
     std::fs::create_dir(source.path().join("d")).unwrap();
-    trees::put(&source.path().join("d/f"), b"saved");
+    crate::trees::put(&source.path().join("d/f"), b"saved");
     let (backup, _) = save(&world, folder(&source), None).await.unwrap();
     let outside = Files::new();
     std::os::unix::fs::symlink(outside.path(), target.path().join("d")).unwrap();
@@ -280,7 +278,7 @@ async fn tree_waits_for_disk(ending: Ending) {
         progress,
         reread_all: false,
     });
-    let job = trees::job(&world, tree.clone(), None);
+    let job = crate::trees::job(&world, tree.clone(), None);
     let (id, progress) = (job.info.id, job.progress.clone());
     let two = async {
         disk.reached().await;
@@ -342,7 +340,7 @@ async fn copy(
     world: &World,
     reader: Arc<dyn TreeReader>,
 ) -> cairn_repo::Result<(BackupId, WrittenTree)> {
-    let info = world.info(trees::STARTED_AT);
+    let info = world.info(crate::trees::STARTED_AT);
     let (id, started_at) = (info.id, info.created_at);
     let job = WriteTree {
         info,

@@ -1,18 +1,14 @@
 //! Every object that a tree needs, lost, cut and changed: a restore gives the
 //! right bytes or an error, and a verification says so.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-mod trees;
-
 use cairn_repo::VerifyLevel;
 use cairn_types::Kind;
-use common::{World, noise, text};
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
-use trees::{Files, assert_same, folder, put, restore, save};
+
+use crate::common::{World, noise, text};
+use crate::trees::{Files, assert_same, folder, put, restore, save};
 
 #[derive(Debug, Clone, Copy)]
 enum Damage {

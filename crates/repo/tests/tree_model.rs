@@ -1,19 +1,15 @@
 //! Any tree, any changes to it, any backups of it: what is restored is what was there.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-mod trees;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use cairn_testkit::MemoryTree;
 use cairn_types::{BackupId, Timestamp};
-use common::{World, noise, text};
 use proptest::prelude::*;
-use trees::{Files, TempFolder, assert_same, folder, job, restore, save};
+
+use crate::common::{World, noise, text};
+use crate::trees::{Files, TempFolder, assert_same, folder, job, restore, save};
 
 /// The files of a tree by their paths.
 type Model = BTreeMap<String, Vec<u8>>;
@@ -195,7 +191,7 @@ fn make(root: &Path, entries: &[(String, Kind, u16)]) {
             continue;
         }
         match kind {
-            Kind::File(seed, length) => trees::put(&path, &bytes(*seed, *length)),
+            Kind::File(seed, length) => crate::trees::put(&path, &bytes(*seed, *length)),
             Kind::Sparse(seed, at) => {
                 let file = std::fs::File::create(&path).unwrap();
                 std::os::unix::fs::FileExt::write_all_at(&file, &noise(*seed, 5000), *at).unwrap();

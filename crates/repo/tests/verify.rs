@@ -1,22 +1,18 @@
 //! What verification names as lost is exactly what cannot be read.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-mod trees;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cairn_repo::{VerifyLevel, VerifyReport};
 use cairn_testkit::MemoryDisk;
 use cairn_types::{BackupId, Lost};
-use common::{BLOCK, World, noise, text};
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use trees::{Files, folder, put, restore_part, save};
+
+use crate::common::{BLOCK, World, noise, text};
+use crate::trees::{Files, folder, put, restore_part, save};
 
 /// Blocks of the disk of the tests: more than a node of level 1 names.
 const BLOCKS: usize = 300;

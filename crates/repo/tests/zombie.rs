@@ -3,19 +3,16 @@
 //! then goes on. A pause of a second and one of ten years are the same here: an
 //! order of events.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 
 use cairn_repo::Result;
 use cairn_testkit::{MemoryDisk, PausedStore};
 use cairn_types::{Kind, Progress};
-use common::{BLOCK, History, World, job, noise};
 use futures::future::BoxFuture;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
+
+use crate::common::{BLOCK, History, World, job, noise};
 
 /// What the paused writer is at.
 #[derive(Debug, Clone, Copy)]

@@ -1,18 +1,12 @@
 //! What `cairn_types::disk` asks of a disk, on every kind of image; the
 //! reference for what an image holds is `qemu-img convert`.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use cairn_types::Kind;
 use cairn_types::disk::{DiskReader, DiskWriter, Extent};
-use common::{Lab, MIB, noise};
+
+use crate::common::{Lab, MIB, noise};
 
 /// Every run from the start to the end of a disk.
 fn extents(disk: &dyn DiskReader) -> Vec<Extent> {

@@ -1,9 +1,5 @@
 //! Folders of files as trees.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +10,8 @@ use cairn_source::{
 };
 use cairn_types::tree::{EntryKind, TreeReader, TreeWriter};
 use cairn_types::{Kind, ResourceType};
-use common::Lab;
+
+use crate::common::Lab;
 
 fn share(path: PathBuf, exclude: &[&str]) -> ShareConfig {
     ShareConfig {

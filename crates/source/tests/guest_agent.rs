@@ -1,13 +1,6 @@
 //! Freezing a guest for the moment of a backup, by agents of every sort; the
 //! real one is in `guest_booted.rs`.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -15,10 +8,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cairn_source::{Consistency, Inventory, Level, ServerReaders};
-use common::Lab;
-use common::guest::Guest;
-use common::proxy::CutProxy;
 use serde_json::{Value, json};
+
+use crate::common::Lab;
+use crate::common::guest::Guest;
+use crate::common::proxy::CutProxy;
 
 const DISKS: [&str; 2] = ["a.qcow2", "b.qcow2"];
 

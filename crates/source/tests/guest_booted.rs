@@ -1,17 +1,11 @@
 //! A Linux that runs, writes all the time, and has QEMU's agent in it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use cairn_source::{Consistency, Level};
-use common::Lab;
-use common::guest::{Guest, wait_until};
-use common::records::{Copy, SIZE, make_disk};
 use serde_json::json;
+
+use crate::common::Lab;
+use crate::common::guest::{Guest, wait_until};
+use crate::common::records::{Copy, SIZE, make_disk};
 
 const DISKS: [&str; 2] = ["a.qcow2", "b.qcow2"];
 #[test]

@@ -1,13 +1,6 @@
 //! Whatever goes wrong while disks of a running guest are read: the guest goes
 //! on, nothing stays in its QEMU, and no wrong byte is taken for a right one.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,10 +12,11 @@ use std::time::{Duration, Instant};
 use cairn_source::{Error, Inventory, Level};
 use cairn_types::Kind;
 use cairn_types::disk::{DiskReader, Point};
-use common::guest::{Guest, Model, open_all};
-use common::proxy::CutProxy;
-use common::{Lab, MIB, noise};
 use serde_json::json;
+
+use crate::common::guest::{Guest, Model, open_all};
+use crate::common::proxy::CutProxy;
+use crate::common::{Lab, MIB, noise};
 
 const DISKS: [&str; 2] = ["a.qcow2", "b.qcow2"];
 
@@ -180,7 +174,7 @@ fn an_nbd_server_of_somebody_else_is_left_alone() {
     }
     assert_eq!([guest.bitmaps(0).len(), guest.bitmaps(1).len()], [0, 0]);
     guest.ask("block-export-del", json!({"id": "theirs", "mode": "hard"}));
-    common::guest::wait_until("the end of their export", || {
+    crate::common::guest::wait_until("the end of their export", || {
         guest.ask("query-block-exports", json!({})) == json!([])
     });
     assert_eq!(guest.leftovers(), ["the NBD server"]);
@@ -293,7 +287,7 @@ fn what_is_no_qemu_is_given_up_soon() {
     DISKS.iter().for_each(|name| lab.qcow2(name, "4M"));
     let endless = vec![b'x'; 1 << 20];
     let impostors: Vec<(&str, Impostor)> = vec![
-        ("silent", Box::new(common::guest::drain)),
+        ("silent", Box::new(crate::common::guest::drain)),
         ("closing", Box::new(drop)),
         (
             "endless line",
@@ -315,7 +309,7 @@ fn what_is_no_qemu_is_given_up_soon() {
             "mute after greeting",
             Box::new(|stream| {
                 like_qemu(&stream, 0);
-                common::guest::drain(stream);
+                crate::common::guest::drain(stream);
             }),
         ),
         (
@@ -329,7 +323,7 @@ fn what_is_no_qemu_is_given_up_soon() {
             "wrong answers",
             Box::new(|stream| {
                 like_qemu(&stream, 9);
-                common::guest::drain(stream);
+                crate::common::guest::drain(stream);
             }),
         ),
         (

@@ -1,16 +1,5 @@
 //! Disks of guests that run, with a real QEMU: one point in time, and what changed.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-#![allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of ranges may have one"
-)]
-
-mod common;
-
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cairn_source::{Consistency, Level};
 use cairn_types::Kind;
 use cairn_types::disk::{DiskReader, Point};
-use common::guest::{Guest, Model, open_all};
-use common::{Lab, MIB};
 use serde_json::json;
+
+use crate::common::guest::{Guest, Model, open_all};
+use crate::common::{Lab, MIB};
 
 const SLOT: u64 = 64 << 10;
 
@@ -265,7 +255,7 @@ fn a_bitmap_that_cannot_be_used_costs_its_disk_alone() {
     drop(disks);
     let job = json!({"device": "other", "force": true});
     guest.ask("block-job-cancel", job);
-    common::guest::wait_until("the end of the other's job", || {
+    crate::common::guest::wait_until("the end of the other's job", || {
         guest.ask("query-jobs", json!({})) == json!([])
     });
     guest.ask("blockdev-del", json!({"node-name": "away"}));

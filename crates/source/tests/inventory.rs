@@ -1,17 +1,11 @@
 //! What is listed, under which ids, in which state.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::os::unix::fs::FileExt;
 
 use cairn_source::{ImageFormat, ProtectableStatus, SourceConfig};
 use cairn_types::{Kind, ResourceId, ResourceType};
-use common::{Lab, MIB};
+
+use crate::common::{Lab, MIB};
 
 #[test]
 fn images_below_the_folder_are_volumes() {

@@ -1,17 +1,6 @@
 //! Domains of a real libvirt: discovered, backed up while they run and while
 //! they do not, and turned off and on.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-#![allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of changes may have one"
-)]
-
-mod common;
-
 use std::ops::Range;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,9 +12,10 @@ use cairn_source::{
 };
 use cairn_types::disk::{DiskReader, Point};
 use cairn_types::{Kind, ResourceType};
-use common::guest::{Model, wait_until};
-use common::libvirt::{Libvirt, open_all, open_some, server_of, volumes_of, write};
-use common::{Lab, MIB};
+
+use crate::common::guest::{Model, wait_until};
+use crate::common::libvirt::{Libvirt, open_all, open_some, server_of, volumes_of, write};
+use crate::common::{Lab, MIB};
 
 fn changes(disk: &dyn DiskReader, since: &Point) -> Vec<Range<u64>> {
     let changes = disk.changes_since(since);

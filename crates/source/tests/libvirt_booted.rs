@@ -1,18 +1,12 @@
 //! A Linux that runs as a domain of libvirt, writes all the time, and has QEMU's agent in it.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::path::Path;
 
 use cairn_source::{Consistency, Level};
-use common::guest::wait_until;
-use common::libvirt::{Libvirt, server_of, volumes_of};
-use common::records::{Copy, SIZE, make_disk};
+
+use crate::common::guest::wait_until;
+use crate::common::libvirt::{Libvirt, server_of, volumes_of};
+use crate::common::records::{Copy, SIZE, make_disk};
 
 const DISKS: [&str; 2] = ["a.qcow2", "b.qcow2"];
 

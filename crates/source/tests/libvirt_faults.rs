@@ -1,25 +1,15 @@
 //! Whatever goes wrong between a libvirt and a backup: the guest goes on, nothing is left behind,
 //! and no wrong byte is taken for a right one.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-#![allow(
-    clippy::single_range_in_vec_init,
-    reason = "a list of changes may have one"
-)]
-
-mod common;
-
 use std::fs::File;
 
 use cairn_source::{Inventory, Level};
 use cairn_types::Kind;
 use cairn_types::disk::Point;
-use common::MIB;
-use common::guest::{Model, wait_until};
-use common::libvirt::{Libvirt, open_all, server_of, uuid_of, volumes_of, write};
+
+use crate::common::MIB;
+use crate::common::guest::{Model, wait_until};
+use crate::common::libvirt::{Libvirt, open_all, server_of, uuid_of, volumes_of, write};
 
 const K: u64 = 64 << 10;
 

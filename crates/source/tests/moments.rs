@@ -1,7 +1,5 @@
 //! Shares that are written to while they are read, on file systems that can hold still.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;

@@ -1,19 +1,13 @@
 //! Turning guests off and on whose QEMU is configured; domains of libvirt are in `libvirt.rs`.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::error::Error;
 use std::path::PathBuf;
 
 use cairn_source::{ImagesConfig, Inventory, PoweredOff, ServerConfig, SourceConfig};
 use cairn_types::Kind;
-use common::guest::{Guest, Monitor, wait_until};
-use common::{Lab, MIB};
+
+use crate::common::guest::{Guest, Monitor, wait_until};
+use crate::common::{Lab, MIB};
 
 fn inventory(lab: &Lab, start_command: &[&str]) -> Inventory {
     let server = vec![ServerConfig {

@@ -1,12 +1,5 @@
 //! Cairn and other programs at the same images.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot set up its files has failed"
-)]
-
-mod common;
-
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -14,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cairn_types::Kind;
-use common::{Lab, MIB, noise};
+
+use crate::common::{Lab, MIB, noise};
 
 /// How long a test waits for another program.
 const PATIENCE: Duration = Duration::from_secs(60);
