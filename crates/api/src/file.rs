@@ -23,7 +23,7 @@ pub const MAX_PATH_CHARS: usize = 4096;
 /// Characters of a name at most, as it is written: four for each of 255 bytes.
 pub const MAX_NAME_CHARS: usize = 1024;
 
-/// What [`write_name`] writes, of at most so many characters.
+/// What [`write_name`](cairn_types::tree::write_name) writes, of at most so many characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written<const CHARS: usize>(pub String);
 
@@ -74,7 +74,7 @@ query! {
     }
 }
 
-/// Errors: it is no name, as [`write_name`] writes them.
+/// Errors: it is no name, as [`write_name`](cairn_types::tree::write_name) writes them.
 pub(crate) fn check_name<const CHARS: usize>(
     key: &str,
     text: Option<&Written<CHARS>>,
