@@ -102,19 +102,12 @@ impl Collection {
         kept: &[PackId],
         removal: &mut Removal,
     ) -> Result<()> {
-        let (known, kept) = (self.known.clone(), kept.to_vec());
         // What is published from here on is no candidate, and neither is what somebody
         // has stored who will go on.
-        let candidates = workers::one(move || {
-            let kept: HashSet<u32> = kept
-                .iter()
-                .filter_map(|id| known.index().number(*id))
-                .collect();
-            let mut candidates = known.index().packs();
-            candidates.retain(|number| !kept.contains(number));
-            Ok(candidates)
-        })
-        .await?;
+        let mut candidates = removal.candidates().await?;
+        let index = self.known.index();
+        let kept: HashSet<u32> = kept.iter().filter_map(|id| index.number(*id)).collect();
+        candidates.retain(|number| !kept.contains(number));
         let project = self.project.place.project;
         let packs = self.project.objects.list(project, Folder::Packs).await?;
         let sizes: BTreeMap<PackId, u64> = packs.iter().filter_map(pack_size).collect();

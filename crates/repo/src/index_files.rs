@@ -41,18 +41,24 @@ struct Object {
 impl IndexFiles {
     /// Reads all of them, and writes new ones for packs that none names.
     pub async fn open(project: Arc<Inner>, known: Arc<Known>) -> Result<Self> {
-        let mut files = Self::read(project, known).await?;
-        files.name_all().await?;
+        let mut files = Self {
+            project,
+            known,
+            objects: Vec::new(),
+            stale: Vec::new(),
+            removed: 0,
+        };
+        files.read_again().await?;
         Ok(files)
     }
 
-    async fn read(project: Arc<Inner>, known: Arc<Known>) -> Result<Self> {
+    /// As `open`: what others have written since is among them afterwards.
+    pub async fn read_again(&mut self) -> Result<()> {
+        let project = &self.project;
         let found = project.objects.list(project.place.project, Folder::Index);
         let (mut objects, mut stale) = (Vec::new(), Vec::new());
-        let reads = found.await?.into_iter().map(|found| {
-            let project = &project;
-            async move { (project.read_index(&found).await, found) }
-        });
+        let reads = found.await?.into_iter();
+        let reads = reads.map(|found| async move { (project.read_index(&found).await, found) });
         let reads: Vec<_> = reads.collect();
         let mut reads = stream::iter(reads).buffered(READS);
         while let Some((read, found)) = reads.next().await {
@@ -65,13 +71,8 @@ impl IndexFiles {
             }
         }
         drop(reads);
-        Ok(Self {
-            project,
-            known,
-            objects,
-            stale,
-            removed: 0,
-        })
+        (self.objects, self.stale) = (objects, stale);
+        self.name_all().await
     }
 
     /// Writes the objects that name some packs anew, without those.
@@ -100,13 +101,13 @@ impl IndexFiles {
         self.leave_out(&lost).await
     }
 
-    /// Names the packs that are known and in no object.
+    /// Names the packs that are known and in no object, and that nobody is about to name.
     async fn name_all(&mut self) -> Result<()> {
         let named = self.named();
         let known = self.known.clone();
         let unnamed = workers::one(move || {
             let mut unnamed = Vec::new();
-            for number in known.index().packs() {
+            for number in known.settled_packs() {
                 if let Some(pack) = known.index().pack(number)?
                     && !named.contains(&pack.id)
                 {

@@ -242,13 +242,29 @@ impl Known {
             }
             state.holds.mark(session, place);
         }
-        state.holds.end_pack(session, pack.id);
         for key in &keys {
             state.claims.remove(key);
         }
         drop(state);
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// Notes that an index object names packs of a session, so that they may be taken away
+    /// like any other.
+    pub fn end_packs(&self, session: Session, packs: impl IntoIterator<Item = PackId>) {
+        self.lock().holds.end_packs(session, packs);
+    }
+
+    /// The packs of the index that no session is about to name in an index object.
+    pub fn settled_packs(&self) -> Vec<u32> {
+        // In this order: a pack is noted before it is in the index.
+        let mut packs = self.index.packs();
+        let unnamed: Vec<PackId> = self.lock().holds.packs().collect();
+        let unnamed = unnamed.iter().filter_map(|id| self.index.number(*id));
+        let unnamed: HashSet<u32> = unnamed.collect();
+        packs.retain(|number| !unnamed.contains(number));
+        packs
     }
 
     /// Ends a session: its claims, and what it relied on.
@@ -349,8 +365,7 @@ impl Known {
 
     /// Whether a pack is in use: in the index, or being written.
     pub fn has_pack(&self, pack: PackId) -> bool {
-        // In this order: a pack that is done is in the index before it is not
-        // being written any more.
+        // In this order: a pack is in the index before its session is done with it.
         let written = self.lock().holds.writes(pack);
         written || self.index.number(pack).is_some()
     }

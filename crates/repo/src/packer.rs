@@ -271,6 +271,8 @@ impl Packer {
 
     async fn write_index(&self, packs: &[IndexedPack]) -> Result<()> {
         let written = self.project.write_index(&self.known, packs).await?;
+        let named = packs.iter().map(|pack| pack.id);
+        self.known.end_packs(self.session, named);
         self.count_stored(written.size_bytes);
         Ok(())
     }

@@ -22,7 +22,7 @@ pub(crate) struct Removal {
     project: Arc<Inner>,
     known: Arc<Known>,
     log: Arc<Log>,
-    /// Read when they are first needed.
+    /// Read when they are first needed, and again for candidates.
     files: Option<IndexFiles>,
 }
 
@@ -59,7 +59,18 @@ impl Removal {
         Ok(())
     }
 
-    /// Removes packs that nobody needs any more. From when this is called they
+    /// The packs that may be taken away from here on, by number: every index object that
+    /// will ever name one of them stands, and is read after this.
+    pub async fn candidates(&mut self) -> Result<Vec<u32>> {
+        let known = self.known.clone();
+        let candidates = workers::one(move || Ok(known.settled_packs())).await?;
+        if let Some(files) = &mut self.files {
+            files.read_again().await?;
+        }
+        Ok(candidates)
+    }
+
+    /// Removes candidates, or packs that nobody knows of, that nobody needs any more. From when this is called they
     /// must stay condemned in memory: if it fails, the log may name them.
     pub async fn condemn_and_remove(&mut self, packs: Vec<PackId>) -> Result<()> {
         self.files().await?.leave_out(&as_set(&packs)).await?;

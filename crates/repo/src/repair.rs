@@ -60,11 +60,14 @@ pub(crate) async fn repair(project: &Arc<Inner>, progress: Arc<Progress>) -> Res
     }
     healed.extend(whole_again);
     let this = known.clone();
-    let (copies, lost_chunks) =
+    let candidates: HashSet<u32> = removal.candidates().await?.into_iter().collect();
+    let (mut copies, lost_chunks) =
         workers::one(move || quarantine(&this, &damaged, &checked.bad_frames)).await?;
     if lost_chunks > 0 {
         project.note_loss().await?;
     }
+    // Who is at writing one of the others finds it damaged himself, or the next repair does.
+    copies.retain(|copy| candidates.contains(&copy.number));
     let rewritten = rewrite::copy(project, &known, &stop, copies).await?;
     if !rewritten.packs.is_empty() {
         removal.condemn_and_remove(rewritten.packs.clone()).await?;

@@ -16,6 +16,8 @@ use crate::common::{BLOCK, World, job, kind, noise};
 
 /// Blocks of the disks here: three frames' worth, and a part of a fourth.
 const BLOCKS: usize = 50;
+/// So many small packs are written together, or more.
+const SMALL_PACKS: u64 = 40;
 
 async fn collect(world: &World) -> Collected {
     world.project.collect(&[], Arc::default()).await.unwrap()
@@ -367,6 +369,70 @@ async fn borg_9748_what_a_collection_was_at_when_it_failed_is_never_relied_on() 
                 break;
             }
         }
+    }
+}
+
+/// What a collection takes away is named by no index object any more, though the object came
+/// after the collection had begun to read them: it begins with what the one before the
+/// restart had condemned.
+#[tokio::test]
+async fn a_backup_that_comes_and_goes_beside_a_collection_leaves_no_name_of_its_packs() {
+    for call in 0.. {
+        let mut scene = Scene::new().await;
+        collect(&scene.world).await;
+        scene.world = scene.world.reopen().await;
+        scene.world.must_be_whole("before").await;
+        let disk = Arc::new(MemoryDisk::with(&noise(5, 9 * BLOCK)));
+        let more = scene
+            .beside(call, async {
+                let (backup, _) = scene.world.write(&disk).await.unwrap();
+                scene.world.project.delete(backup).await.unwrap();
+            })
+            .await;
+        if !more {
+            assert!(call > 10);
+            return;
+        }
+        scene.world.must_be_whole(&format!("at {call}")).await;
+    }
+}
+
+/// A backup has written its packs and not yet the index object that names them, while a
+/// collection writes all small packs together: it leaves those.
+#[tokio::test]
+async fn a_collection_leaves_the_packs_that_a_backup_is_about_to_name() {
+    for call in 0.. {
+        let store = PausedStore::new(Arc::new(InMemory::new()));
+        let world = World::on(Arc::new(store.clone())).await;
+        for seed in 0..SMALL_PACKS {
+            let disk = Arc::new(MemoryDisk::with(&noise(seed, BLOCK)));
+            world.write(&disk).await.unwrap();
+        }
+        let disk = Arc::new(MemoryDisk::with(&noise(SMALL_PACKS, BLOCK)));
+        store.pause_at(call);
+        let mut writing = Box::pin(world.write(&disk));
+        let ended = tokio::select! {
+            ended = &mut writing => Some(ended),
+            () = store.reached() => None,
+        };
+        if let Some(ended) = ended {
+            ended.unwrap();
+            assert!(call > 5);
+            return;
+        }
+        let at_log = store.calls()[call as usize].contains("log/");
+        let (written, collected) = if at_log {
+            store.release();
+            tokio::join!(writing, collecting(&world))
+        } else {
+            let collected = collecting(&world).await;
+            store.release();
+            (writing.await, collected)
+        };
+        assert!(collected.unwrap().packs_rewritten > 0, "at {call}");
+        world.must_be_whole(&format!("at {call}")).await;
+        let restored = world.restore(written.unwrap().0).await.unwrap().0;
+        assert!(restored == disk.bytes(), "at {call}");
     }
 }
 

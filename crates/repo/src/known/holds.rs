@@ -32,7 +32,7 @@ pub(super) struct Holds {
 struct Writer {
     /// What it relies on, its own packs included.
     marks: Marks,
-    /// Packs that it has begun and not published.
+    /// Packs that it has begun and that no index object of it names yet.
     packs: HashSet<PackId>,
 }
 
@@ -80,9 +80,11 @@ impl Holds {
         }
     }
 
-    pub fn end_pack(&mut self, session: Session, pack: PackId) {
+    pub fn end_packs(&mut self, session: Session, packs: impl IntoIterator<Item = PackId>) {
         if let Some(writer) = self.writers.get_mut(&session) {
-            writer.packs.remove(&pack);
+            for pack in packs {
+                writer.packs.remove(&pack);
+            }
         }
     }
 
@@ -90,6 +92,14 @@ impl Holds {
         self.writers
             .values()
             .any(|writer| writer.packs.contains(&pack))
+    }
+
+    /// All packs that somebody has begun and not named.
+    pub fn packs(&self) -> impl Iterator<Item = PackId> {
+        self.writers
+            .values()
+            .flat_map(|writer| &writer.packs)
+            .copied()
     }
 
     pub fn end(&mut self, session: Session) {

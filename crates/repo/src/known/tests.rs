@@ -100,6 +100,9 @@ fn a_writer_keeps_its_own_packs_until_it_ends() {
     assert!(known.has_pack(mine.id));
     known.publish(writer, &mine).unwrap();
     assert!(known.has_pack(mine.id));
+    assert!(known.settled_packs().is_empty());
+    known.end_packs(writer, [mine.id]);
+    assert_eq!(known.settled_packs(), [0]);
     assert!(known.needed(0).complement(2).is_empty());
     known.release(writer);
     assert!(known.needed(0).is_empty());
