@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cairn_agent::Rules;
 use cairn_types::Kind;
@@ -165,6 +167,35 @@ async fn many_files_do_not_each_wait_for_the_line() {
     // Some questions for each thousand files, however many they are.
     let asked = link.take_asked();
     assert!(asked < 100, "{asked} questions");
+}
+
+/// A batch may go over again so many times, and not a restore.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_may_lose_any_number_of_connections() {
+    let (server, target) = (Server::new().await, tempfile::tempdir().unwrap());
+    let link = Link::new(&server, Rules::default());
+    let connecting = link.keep_connecting(1, 1);
+    let writer = link.line.open_tree_writer(cairn_link::Target {
+        path: target.path().to_str().unwrap().to_owned(),
+    });
+    let this = Arc::clone(&link);
+    let write = move || {
+        let root = cairn_types::tree::TreeWriter::directory(&*writer, b"").unwrap();
+        for number in 0.. {
+            let name = format!("{number}");
+            root.create_directory(name.as_bytes()).unwrap();
+            // Waits for what was to be done.
+            root.metadata().unwrap();
+            if this.connections.load(Ordering::Relaxed) > 1100 {
+                return number + 1;
+            }
+        }
+        unreachable!("connections are made all the time")
+    };
+    let made = tokio::task::spawn_blocking(write).await.unwrap();
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), made);
+    drop(connecting);
+    link.line.close();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -184,6 +184,8 @@ pub struct Link {
     pub to_agent: Arc<AtomicU64>,
     /// How often the agent was sent something.
     asked: Arc<AtomicU64>,
+    /// Connections that were made.
+    pub connections: AtomicU64,
 }
 
 impl Link {
@@ -201,6 +203,7 @@ impl Link {
             from_agent: Arc::default(),
             to_agent: Arc::default(),
             asked: Arc::default(),
+            connections: AtomicU64::default(),
         })
     }
 
@@ -213,6 +216,7 @@ impl Link {
 
     /// Connects both ends by a wire that ends after so many bytes from the agent.
     pub async fn connect(&self, until: u64) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
         let both = (Purpose::Agent(AgentId::random()), &b"secret"[..]);
         let (asks, answers) = (EphemeralKey::generate(), EphemeralKey::generate());
         let (asks_public, answers_public) = (asks.public(), answers.public());

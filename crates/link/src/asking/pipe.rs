@@ -94,6 +94,7 @@ struct Pipe<'t> {
     live: Option<Arc<Live>>,
     /// Batches as they are sent, with their answers if they were sent on this connection.
     unanswered: VecDeque<(Vec<u8>, Option<oneshot::Receiver<Answer>>)>,
+    /// How often they were sent again since the last answer.
     tries: usize,
 }
 
@@ -159,6 +160,7 @@ impl Pipe<'_> {
             match due.await {
                 Ok(Answer::Tree(TreeAnswer::Written(Ok(())))) => {
                     self.unanswered.pop_front();
+                    self.tries = 0;
                 }
                 Ok(Answer::Tree(TreeAnswer::NotOpen)) | Err(_) => {
                     return Ok(Err(Error::Lost(None)));
