@@ -4,12 +4,13 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import threading
 
 import pytest
-from harness import CAIRN, MIB, PATIENCE_S, Server, run
+from harness import CAIRN, MIB, PATIENCE_S, Server, run, wait_for
 from test_share import same, state
 
 
@@ -108,6 +109,32 @@ def test_an_agent_that_is_killed_or_away_costs_only_time(lab):
     assert log["status"] in ("waiting", "running")
     agent.start()
     assert server.finished(log["id"])["status"] == "success"
+
+
+def test_the_agent_of_a_cloned_host_waits_and_is_told(lab, tmp_path):
+    server, agent = lab
+    (tmp_path / "clone").mkdir()
+    clone = Agent(server, tmp_path / "clone", "db-1")
+    shutil.copytree(agent.state, clone.state)
+    wait_for("the first agent", lambda: "connected" in agent.command("status").stdout)
+    clone.start()
+    try:
+        told = "Another agent with the identity"
+        wait_for("the clone to be told", lambda: told in clone.command("status", check=False).stdout)
+        assert told in clone.log.read_text()
+        assert "Two agents have one identity" in server.log.read_text()
+        backup = server.back_up(server.vault)
+        assert listed(server, backup, agent.files)
+        assert "The server has taken a connection" not in clone.log.read_text()
+        # One that registers as itself is another.
+        clone.kill()
+        shutil.rmtree(clone.state)
+        clone.name = "db-2"
+        clone.register()
+        clone.start()
+        wait_for("its own name", lambda: "db-2" in server.protectables("native"))
+    finally:
+        clone.kill()
 
 
 def test_a_stranger_is_nobody_and_a_token_is_used_once(lab, tmp_path):

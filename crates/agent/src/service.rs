@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cairn_api::AgentClient;
 use cairn_api::client::Error as ClientError;
-use cairn_link::{Connection, End, EphemeralKey, HostEnd, Limit, Purpose, Taken};
+use cairn_link::{Connection, End, EphemeralKey, HostEnd, Instance, Limit, Purpose, Taken};
 use cairn_types::{Clock, Kind, Progress};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -33,6 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct Service {
     client: AgentClient,
     identity: Identity,
+    instance: Instance,
     secret: Zeroizing<[u8; 32]>,
     host: Arc<HostEnd>,
     scripts: Arc<Scripts>,
@@ -79,6 +80,7 @@ impl Service {
         Ok(Self {
             client: AgentClient::new(&identity.server).map_err(Error::Client)?,
             identity,
+            instance: state.instance()?,
             secret,
             limits: limit.map(Arc::new).into_iter().collect(),
             host: Arc::new(HostEnd::new(Arc::new(host))),
@@ -137,7 +139,7 @@ impl Service {
                     return Err(Error::Removed);
                 }
                 Err(error) => {
-                    tracing::info!(%error, "The server cannot be reached; it is tried again.");
+                    tracing::info!(%error, "There is no connection to the server; it is tried again.");
                     self.note(Some(error.to_string()));
                     if began.elapsed() > LONGEST_PAUSE {
                         pause = FIRST_PAUSE;
@@ -164,9 +166,12 @@ impl Service {
         let agent = self.identity.agent_id;
         let ours = EphemeralKey::generate();
         let there = (self.identity.project_id, agent);
-        let connected = self.client.connect(there, &ours.public()).await;
+        let connected = self
+            .client
+            .connect(there, &self.instance.name(), &ours.public())
+            .await;
         let (stream, theirs) = connected.map_err(NoConnection::Client)?;
-        let secret = (Purpose::Agent(agent), &self.secret[..]);
+        let secret = (Purpose::Agent(agent, self.instance), &self.secret[..]);
         let keys = ours.agree(End::Answering, &theirs, secret);
         let keys = keys.map_err(NoConnection::Line)?;
         Ok(Connection::new(Box::new(stream), keys))

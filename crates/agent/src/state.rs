@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use cairn_link::Instance;
 use cairn_types::{AgentId, ProjectId};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -19,6 +20,8 @@ const IDENTITY: &str = "identity.json";
 const LAST: &str = "last.json";
 const RULES: &str = "agent.toml";
 const LOCK: &str = "lock";
+/// Another one for each boot (`random(4)`).
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Who an agent is.
 #[derive(Clone, Serialize, Deserialize)]
@@ -100,6 +103,17 @@ impl State {
     /// The scripts of the host's owner.
     pub fn scripts(&self) -> Scripts {
         Scripts::new(&self.folder)
+    }
+
+    /// Which it is of the agents with this identity: since when the machine runs, and
+    /// which folder it has.
+    pub fn instance(&self) -> Result<Instance> {
+        use std::os::unix::fs::MetadataExt;
+
+        let boot = std::fs::read(BOOT_ID).map_err(failed("read", Path::new(BOOT_ID)))?;
+        let folder = std::fs::metadata(&self.folder).map_err(failed("read", &self.folder))?;
+        let folder = [folder.dev(), folder.ino()].map(u64::to_le_bytes);
+        Ok(Instance::of(&[&folder.concat()[..], &boot].concat()))
     }
 
     /// The file with the host's rules.

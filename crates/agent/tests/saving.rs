@@ -5,6 +5,7 @@ use std::io::Write;
 use std::sync::atomic::Ordering;
 
 use cairn_agent::Rules;
+use cairn_link::Instance;
 
 use crate::common::files::{assert_same, generate, put};
 use crate::common::{Link, Server, noise};
@@ -31,6 +32,21 @@ async fn generated_trees_come_back_as_they_were() {
         assert_same(files.path(), target.path(), &format!("seed {seed}"));
         link.line.close();
     }
+}
+
+/// Else a backup could hold files of two hosts, one of which was cloned from the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_takes_the_answers_of_one_host() {
+    let server = Server::new().await;
+    let link = Link::new(&server, Rules::default());
+    let [this, other] = [b"this", b"else"].map(|host| Instance::of(host));
+    link.connect_as(this, 600).await.unwrap();
+    link.line.lost().await;
+    let refused = link.connect_as(other, u64::MAX).await;
+    assert!(matches!(refused, Err(cairn_link::Error::OtherInstance)));
+    assert!(!link.line.is_live());
+    link.connect_as(this, u64::MAX).await.unwrap();
+    assert!(link.line.is_live());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

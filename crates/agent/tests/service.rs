@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cairn_agent::{AgentCommand, Error, Service, State};
 use cairn_link::enrolment::{self, Request, Token, TokenId};
-use cairn_link::{Connection, End, EphemeralKey, Line, Purpose};
+use cairn_link::{Connection, End, EphemeralKey, Instance, Line, Purpose};
 use cairn_types::{AgentId, Kind, Progress, ProjectId};
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,7 +68,9 @@ impl Asked {
             hex::encode(ours.public())
         );
         self.stream.write_all(text.as_bytes()).await.unwrap();
-        let secret = (Purpose::Agent(agent), &secret[..]);
+        let mut instance = [0; 16];
+        hex::decode_to_slice(self.header("x-cairn-instance").unwrap(), &mut instance).unwrap();
+        let secret = (Purpose::Agent(agent, Instance::new(instance)), &secret[..]);
         let keys = ours.agree(End::Asking, &theirs, secret).unwrap();
         let mut connection = Connection::new(Box::new(self.stream), keys);
         Line::prove(&mut connection).await.unwrap();

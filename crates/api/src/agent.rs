@@ -316,7 +316,21 @@ fn absolute(key: &str, path: &str) -> Result<(), Invalid> {
         letter && chars.next() == Some(':') && matches!(chars.next(), Some('\\' | '/'))
     };
     let rooted = path.starts_with('/') && path.len() > 1;
-    require(rooted || drive(path), key, "It takes absolute paths.")
+    require(rooted || drive(path), key, "It takes absolute paths.")?;
+    let share = path.strip_prefix("//");
+    let names = share.or(path.strip_prefix('/')).unwrap_or("share");
+    let names = names.strip_suffix('/').unwrap_or(names);
+    let straight = |name: &str| !matches!(name, "" | "." | "..");
+    let how = "It takes no path with //, /./ or /../ in it.";
+    require(names.split('/').all(straight), key, how)
+}
+
+/// A path as it is kept: a folder's needs no slash behind it.
+pub fn kept_path(path: &str) -> &str {
+    match path.starts_with('/') {
+        true => path.trim_end_matches('/'),
+        false => path,
+    }
 }
 
 /// What `AddAgentPath` answers.
@@ -445,13 +459,22 @@ mod tests {
     #[test]
     fn paths_are_absolute_and_what_is_left_out_lies_below_one_of_them() {
         let add = |body: &str| parse_body::<AddAgentPathRequest>(body.as_bytes());
-        for good in ["/opt/backup", r"C:\\data", "c:/data", "//share/data"] {
+        for good in [
+            "/opt/backup",
+            "/opt/",
+            "/a/..b/c.",
+            r"C:\\data",
+            "c:/data",
+            "//share/data",
+        ] {
             assert!(
                 add(&format!(r#"{{"add_path":["{good}"]}}"#)).is_ok(),
                 "{good}"
             );
         }
-        for bad in ["", "/", "opt", "C:", "1:/x"] {
+        for bad in [
+            "", "/", "opt", "C:", "1:/x", "//", "/a//b", "/a/../b", "/a/.", "/..", "/a//", "///a",
+        ] {
             let answer = add(&format!(r#"{{"add_path":["{bad}"]}}"#));
             let message = answer.unwrap_err().message;
             assert!(message.starts_with("Invalid add_path provided."), "{bad}");

@@ -6,7 +6,8 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use reqwest::{Response, Url};
 
 use crate::agent_line::{
-    ENROLMENTS_PATH, EnrolAgentRequest, EnrolAgentResponse, PROTOCOL, connection_path,
+    ENROLMENTS_PATH, EnrolAgentRequest, EnrolAgentResponse, INSTANCE_HEADER, PROTOCOL,
+    connection_path,
 };
 use crate::client::{Connector, Error, REQUEST_TIMEOUT, Result, service_error};
 use crate::parse_body;
@@ -48,22 +49,25 @@ impl AgentClient {
 
     /// Opens a connection to be asked by: its bytes, and the public key of the other end.
     ///
-    /// Errors: `NotFound` the agent is none of the server's any more.
+    /// Errors: `NotFound` the agent is none of the server's any more; `Conflict` another
+    /// instance of it is connected.
     pub async fn connect(
         &self,
         (project, agent): (ProjectId, AgentId),
+        instance: &[u8; 16],
         public_key: &[u8; 32],
     ) -> Result<(reqwest::Upgraded, [u8; 32])> {
-        let key = HeaderValue::from_str(&hex::encode(public_key));
+        let digits = |bytes: &[u8]| {
+            let value = HeaderValue::from_str(&hex::encode(bytes));
+            value.expect("digits are plain text")
+        };
         let asking = self
             .http
             .get(self.at(&connection_path(project, agent)))
             .header(header::CONNECTION, HeaderValue::from_static("upgrade"))
             .header(header::UPGRADE, HeaderValue::from_static(PROTOCOL))
-            .header(
-                HeaderName::from_static(KEY_HEADER),
-                key.expect("digits are plain text"),
-            );
+            .header(HeaderName::from_static(INSTANCE_HEADER), digits(instance))
+            .header(HeaderName::from_static(KEY_HEADER), digits(public_key));
         let answer = asking.send().await;
         let answer = answer.map_err(|source| self.unreachable(source))?;
         let (status, headers) = (answer.status(), answer.headers().clone());

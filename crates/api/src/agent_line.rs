@@ -10,6 +10,9 @@ use crate::validate::{self, Invalid, Validate, require};
 
 /// What a connection is upgraded to.
 pub const PROTOCOL: &str = "cairn-agent/1";
+/// By which an agent says which it is of those that have its identity: 32 hexadecimal digits, other
+/// ones for each boot of a host and each folder that the identity is in.
+pub const INSTANCE_HEADER: &str = "x-cairn-instance";
 /// The path of an enrolment, which needs no signature: its proof says enough.
 pub const ENROLMENTS_PATH: &str = "/v3/agents/enrolments";
 /// The longest name of a region, in characters.

@@ -301,6 +301,7 @@ error_codes! {
     }
     "Cairn" 409 {
         "0012" AgentIdTaken "The id is that of something else.";
+        "0013" AgentElsewhere "Another agent with this identity was connected a moment ago.";
     }
     // What a gateway before the service answers on its behalf.
     "APIGW" 401 {

@@ -175,6 +175,7 @@ impl Service {
         tx.remove_agent(caller.project, id).await?;
         tx.commit().await?;
         self.agent_links().forget(id);
+        self.agent_instances().forget(id);
         self.wake_engine();
         Ok(())
     }

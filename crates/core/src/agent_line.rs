@@ -5,8 +5,11 @@
 //! whenever one is taken or has waited for a while, which is how the server knows that
 //! it is there.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use cairn_link::enrolment::{self, Reply, Request, Secret, Token};
-use cairn_link::{Connection, Line};
+use cairn_link::{Connection, Instance, Line};
 use cairn_meta::{Agent, AgentToken};
 use cairn_source::{Protectable, ProtectableStatus};
 use cairn_types::{AgentId, Kind, ProjectId, ResourceId, ResourceType, Timestamp};
@@ -25,6 +28,9 @@ const TOKENS_MAX: u64 = 64;
 const SILENT_SECONDS: i64 = 180;
 /// When it was last heard of is noted this often.
 const NOTED_SECONDS: i64 = 60;
+/// An agent that was not heard of for so long has lost its place to another with the same
+/// identity: two turns of its connecting.
+const PLACE_SECONDS: i64 = 90;
 
 const SECONDS_PER_HOUR: i64 = 60 * 60;
 
@@ -117,6 +123,7 @@ impl Service {
         tx.update_agent(&agent).await?;
         tx.remove_agent_token(&token.id).await?;
         tx.commit().await?;
+        self.agent_instances().forget(id);
         Ok(Enrolled {
             project: agent.project,
             reply,
@@ -138,11 +145,17 @@ impl Service {
 
     /// What an agent proves by who it is.
     ///
-    /// Errors: `NotFound` it has not enrolled, or was removed.
-    pub async fn secret_of_agent(&self, project: ProjectId, id: AgentId) -> Result<Secret> {
+    /// Errors: `NotFound` it has not enrolled, or was removed; `Conflict` another instance of it
+    /// is connected.
+    pub async fn secret_of_agent(
+        &self,
+        project: ProjectId,
+        (id, instance): (AgentId, Instance),
+    ) -> Result<Secret> {
         let agent = self.meta().read().await?.agent(project, id).await?;
         let sealed = agent.and_then(|agent| agent.sealed_secret);
         let sealed = sealed.ok_or(Refusal::AgentNotFound { id })?;
+        self.agent_instances().look(id, instance, self.now())?;
         self.opened(SECRET_CONTEXT, &sealed)
     }
 
@@ -156,15 +169,20 @@ impl Service {
     }
 
     /// Keeps a connection of an agent for work on its host, once the other end has proven
-    /// that it is the agent.
+    /// that it is this instance of the agent.
+    ///
+    /// Errors: `NotFound`; `Conflict` another instance of it is connected.
     pub async fn agent_connected(
         &self,
         project: ProjectId,
-        id: AgentId,
+        (id, instance): (AgentId, Instance),
         mut connection: Connection,
     ) -> Result<()> {
         Line::prove(&mut connection).await?;
         let now = self.now();
+        // Of two that come in one moment both may pass; no work takes the answers of both.
+        self.agent_instances().look(id, instance, now)?;
+        self.agent_instances().take(id, instance, now);
         let mut tx = self.meta().begin().await?;
         let agent = tx.lock_agent(project, id).await?;
         let enrolled = agent.filter(|agent| agent.sealed_secret.is_some());
@@ -215,6 +233,44 @@ impl Service {
         let mut tx = self.meta().read().await?;
         let agents = tx.enrolled_agents(Some(project), None).await?;
         Ok(agents.into_iter().map(host).collect())
+    }
+}
+
+/// The instances of agents that have their places: of several with one identity one is asked
+/// for files at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Instances(Mutex<HashMap<AgentId, (Instance, Timestamp)>>);
+
+impl Instances {
+    /// Whether an instance could have the agent's place.
+    fn look(&self, id: AgentId, instance: Instance, now: Timestamp) -> Result<()> {
+        match self.places().get(&id) {
+            Some((other, heard_at))
+                if *other != instance && now.seconds_since(*heard_at) < PLACE_SECONDS =>
+            {
+                tracing::warn!(
+                    agent.id = %id,
+                    "Two agents have one identity, or a host was started again: the one that came last waits."
+                );
+                let seconds = PLACE_SECONDS;
+                Err(Refusal::AgentElsewhere { id, seconds }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that an instance has the agent's place, and was heard of now.
+    fn take(&self, id: AgentId, instance: Instance, now: Timestamp) {
+        self.places().insert(id, (instance, now));
+    }
+
+    /// Has the next instance that comes be the agent.
+    pub fn forget(&self, id: AgentId) {
+        self.places().remove(&id);
+    }
+
+    fn places(&self) -> MutexGuard<'_, HashMap<AgentId, (Instance, Timestamp)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

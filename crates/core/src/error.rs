@@ -424,6 +424,17 @@ pub enum Refusal {
         /// The agent.
         id: AgentId,
     },
+    /// Two agents have one identity, or the agent's host was started again a moment ago.
+    #[error(
+        "Another agent with the identity {id} was connected less than {seconds} s ago. The agent of a host \
+         that was started again waits so long; one on a cloned host has to register as itself."
+    )]
+    AgentElsewhere {
+        /// The agent.
+        id: AgentId,
+        /// For how long the other keeps its place.
+        seconds: i64,
+    },
     /// Only hybrid vaults mirror another site.
     #[error("The vault does not support synchronisation.")]
     SyncUnsupported,
@@ -686,6 +697,7 @@ impl Refusal {
             | Self::ResourceRemoving { .. }
             | Self::ServerState { .. }
             | Self::AgentIdTaken { .. }
+            | Self::AgentElsewhere { .. }
             | Self::NotProtectable { .. }
             | Self::DiskState { .. } => Kind::Conflict,
             Self::RegionUnreachable { .. } | Self::DownloadNotReady => Kind::Transient,

@@ -108,7 +108,8 @@ impl<K: Copy + Eq + Hash> Links<K> {
     }
 
     /// Does work over a line, to which every connection that comes is handed; false if it
-    /// lost its line, and has to wait for the next connection.
+    /// lost its line, and has to wait for the next connection: so too if that is of another
+    /// host with the same identity, so that nothing is ever made of two hosts' answers.
     ///
     /// Errors: `GivenUp`; `Cancelled`; those of the work.
     pub async fn over_line(
@@ -125,7 +126,7 @@ impl<K: Copy + Eq + Hash> Links<K> {
         let line = Line::new(HOLDING, Arc::clone(progress));
         let done = tokio::select! {
             done = work(&line) => done,
-            () = self.attach_all(key, &line, &keys) => Err(Error::GivenUp),
+            ended = self.attach_all(key, &line, &keys) => Err(ended),
         };
         let lost = !line.is_live();
         line.close();
@@ -139,17 +140,19 @@ impl<K: Copy + Eq + Hash> Links<K> {
         }
     }
 
-    /// Hands every connection that comes to a line; returns when none is to come any more.
-    async fn attach_all(&self, key: K, line: &Line, keys: &ChunkKeys) {
+    /// Hands every connection that comes to a line; returns why none is any more.
+    async fn attach_all(&self, key: K, line: &Line, keys: &ChunkKeys) -> Error {
         loop {
             if let Another::IsForOthers = self.another {
                 line.lost().await;
             }
             let News::Connected(connection) = self.news_of(key).await else {
-                return;
+                return Error::GivenUp;
             };
-            if let Err(error) = line.attach(connection, keys).await {
-                tracing::info!(%error, "a connection was lost at once");
+            match line.attach(connection, keys).await {
+                Err(error @ cairn_link::Error::OtherInstance) => return error.into(),
+                Err(error) => tracing::info!(%error, "a connection was lost at once"),
+                Ok(()) => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use cairn_source::Inventory;
 use cairn_types::{AgentId, BackupId, Clock, OperationLogId, ProjectId, Timestamp};
 use tokio::sync::{Notify, Semaphore};
 
+use crate::agent_line::Instances;
 use crate::download::Downloads;
 use crate::export::{ExportSettings, Exports};
 use crate::links::{Another, Links};
@@ -92,6 +93,8 @@ pub struct Service {
     links: Arc<Links<BackupId>>,
     /// Connections of agents.
     agent_links: Arc<Links<AgentId>>,
+    /// Which agents these are.
+    agent_instances: Arc<Instances>,
     /// When the service was made.
     started_at: Timestamp,
     /// Tells the sender of notifications that there may be one.
@@ -131,6 +134,7 @@ impl Service {
             hashing: Arc::new(Semaphore::new(HASHES)),
             links: Arc::new(Links::new(REPLICAS_PARKED_MAX, Another::TakesItsPlace)),
             agent_links: Arc::new(Links::new(AGENTS_PARKED_MAX, Another::IsForOthers)),
+            agent_instances: Arc::default(),
             outbox: Arc::default(),
             exports: Arc::default(),
             downloads: Arc::default(),
@@ -190,6 +194,10 @@ impl Service {
 
     pub(crate) fn agent_links(&self) -> &Links<AgentId> {
         &self.agent_links
+    }
+
+    pub(crate) fn agent_instances(&self) -> &Instances {
+        &self.agent_instances
     }
 
     pub(crate) fn exports(&self) -> &Exports {

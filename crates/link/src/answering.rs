@@ -77,10 +77,11 @@ impl Taken {
     /// Errors: `Lost`, `NotAuthentic`, `Malformed`, `Version`.
     pub async fn wait(connection: Connection, limits: &[Arc<Limit>]) -> Result<Self> {
         let Connection {
-            sort,
+            purpose,
             mut sender,
             mut receiver,
         } = connection;
+        let sort = purpose.sort();
         sender.send(&message::hello(sort), limits).await?;
         let welcome = receiver.receive(FIRST_RECORD_MAX).await?;
         Ok(Self {

@@ -13,7 +13,7 @@ mod writer;
 
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cairn_types::disk::DiskReader;
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::error::{Error, Result};
+use crate::handshake::Purpose;
 use crate::message::tree::{Selection, Target, TreeQuestion};
 use crate::message::tree_answer::TreeAnswer;
 use crate::message::{self, Answer, ChunkKeys, Question};
@@ -43,6 +44,8 @@ pub struct Line {
 
 struct Shared {
     live: Mutex<Option<Arc<Live>>>,
+    /// What its first connection was for: the others are too.
+    purpose: OnceLock<Purpose>,
     /// Raised when there is a connection, or one less.
     changed: Notify,
     patience: Duration,
@@ -74,6 +77,7 @@ impl Line {
         Self {
             shared: Arc::new(Shared {
                 live: Mutex::default(),
+                purpose: OnceLock::new(),
                 changed: Notify::new(),
                 patience,
                 progress,
@@ -90,18 +94,25 @@ impl Line {
     /// Errors: `Lost`, `NotAuthentic`, `Malformed`, `Version`.
     pub async fn prove(connection: &mut Connection) -> Result<()> {
         let hello = connection.receiver.receive(FIRST_RECORD_MAX).await?;
-        message::read_hello(connection.sort, &hello.ok_or(Error::Lost(None))?)
+        message::read_hello(connection.purpose.sort(), &hello.ok_or(Error::Lost(None))?)
     }
 
     /// Goes on by this connection, which is proven, in place of the one before. The other
     /// end is told how chunks are named.
+    ///
+    /// Errors: `OtherInstance` those before were of another agent: the line is of no use any
+    /// more; `Lost`.
     pub async fn attach(&self, connection: Connection, keys: &ChunkKeys) -> Result<()> {
         let Connection {
-            sort,
+            purpose,
             mut sender,
             receiver,
         } = connection;
-        sender.send(&message::welcome(sort, keys), &[]).await?;
+        if *self.shared.purpose.get_or_init(|| purpose) != purpose {
+            return Err(Error::OtherInstance);
+        }
+        let welcome = message::welcome(purpose.sort(), keys);
+        sender.send(&welcome, &[]).await?;
         let talk = Arc::new(Talk {
             sender: Turn::new(sender),
             waiting: Mutex::new(Some(VecDeque::new())),

@@ -29,6 +29,12 @@ pub enum Error {
         /// What this end speaks.
         known: u16,
     },
+    /// What has come is another agent with the same identity, or the same on a host that was
+    /// started again.
+    #[error(
+        "the connection is of another host with the same identity, or of the same since it was started again"
+    )]
+    OtherInstance,
     /// The other end could not do what it was asked.
     #[error("the other end failed: {text}")]
     Elsewhere {
@@ -47,7 +53,7 @@ impl Error {
     pub const fn kind(&self) -> Kind {
         match self {
             // Whoever broke in is shut out with the connection; the next may be better.
-            Self::Lost(_) | Self::NotAuthentic => Kind::Transient,
+            Self::Lost(_) | Self::NotAuthentic | Self::OtherInstance => Kind::Transient,
             Self::Malformed(_) | Self::Version { .. } => Kind::Invalid,
             Self::Elsewhere { kind, .. } => *kind,
             Self::Cancelled => Kind::Cancelled,

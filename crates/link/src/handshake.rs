@@ -28,7 +28,31 @@ pub enum Purpose {
     /// Copying a backup into another region, as this replica.
     Replica(BackupId),
     /// The files of this agent's host.
-    Agent(AgentId),
+    Agent(AgentId, Instance),
+}
+
+/// Which it is of the agents that have one identity, since a machine was cloned: one for
+/// each boot of a machine and each folder that an identity is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instance([u8; 16]);
+
+impl Instance {
+    /// The instance with this name.
+    pub fn new(name: [u8; 16]) -> Self {
+        Self(name)
+    }
+
+    /// The instance that is told from others by this.
+    pub fn of(what: &[u8]) -> Self {
+        let hash = blake3::derive_key("cairn agent 1: instance", what);
+        let (name, _) = hash.split_first_chunk().expect("a hash is longer");
+        Self(*name)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> [u8; 16] {
+        self.0
+    }
 }
 
 /// The sorts of lines.
@@ -42,14 +66,15 @@ impl Purpose {
     pub(crate) const fn sort(self) -> Sort {
         match self {
             Self::Replica(_) => Sort::Replica,
-            Self::Agent(_) => Sort::Agent,
+            Self::Agent(..) => Sort::Agent,
         }
     }
 
-    fn id(&self) -> &[u8; 16] {
+    /// What makes its keys others than those of any other of its sort.
+    fn names(&self) -> [&[u8]; 2] {
         match self {
-            Self::Replica(id) => id.as_bytes(),
-            Self::Agent(id) => id.as_bytes(),
+            Self::Replica(id) => [id.as_bytes(), &[]],
+            Self::Agent(id, instance) => [id.as_bytes(), &instance.0],
         }
     }
 
@@ -61,7 +86,7 @@ impl Purpose {
                 "cairn replication 1: from the end that asks",
                 "cairn replication 1: from the end that answers",
             ),
-            Self::Agent(_) => (
+            Self::Agent(..) => (
                 "cairn agent 1: from the end that asks",
                 "cairn agent 1: from the end that answers",
             ),
@@ -117,7 +142,9 @@ impl EphemeralKey {
                 let mut hasher = blake3::Hasher::new_derive_key(context);
                 hasher.update(&(secret.len() as u64).to_le_bytes());
                 hasher.update(secret);
-                hasher.update(purpose.id());
+                for name in purpose.names() {
+                    hasher.update(name);
+                }
                 hasher.update(asking);
                 hasher.update(answering);
                 hasher.update(shared);
@@ -131,11 +158,10 @@ impl EphemeralKey {
                 End::Asking => (from_asking, from_answering),
                 End::Answering => (from_answering, from_asking),
             };
-            let sort = purpose.sort();
             Ok(Keys {
                 send,
                 receive,
-                sort,
+                purpose,
             })
         })
     }
@@ -145,5 +171,5 @@ impl EphemeralKey {
 pub struct Keys {
     pub(crate) send: LessSafeKey,
     pub(crate) receive: LessSafeKey,
-    pub(crate) sort: Sort,
+    pub(crate) purpose: Purpose,
 }

@@ -26,7 +26,7 @@ mod sealed;
 pub use answering::{Answered, Disks, Held, Host, HostEnd, PiecesWanted, Taken, answer};
 pub use asking::Line;
 pub use error::{Error, Result};
-pub use handshake::{End, EphemeralKey, Keys, PUBLIC_KEY_BYTES, Purpose};
+pub use handshake::{End, EphemeralKey, Instance, Keys, PUBLIC_KEY_BYTES, Purpose};
 pub use limit::Limit;
 pub use message::ChunkKeys;
 pub use message::tree::{SelectedPath, Selection, Target};

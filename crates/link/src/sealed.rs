@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
-use crate::handshake::{Keys, Sort};
+use crate::handshake::{Keys, Purpose};
 use crate::limit::Limit;
 
 /// Bytes of a record at most, sealed.
@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection with its keys.
 pub struct Connection {
-    pub(crate) sort: Sort,
+    pub(crate) purpose: Purpose,
     pub(crate) sender: Sender,
     pub(crate) receiver: Receiver,
 }
@@ -41,7 +41,7 @@ impl Connection {
     pub fn new(stream: Box<dyn Stream>, keys: Keys) -> Self {
         let (from, to) = tokio::io::split(stream);
         Self {
-            sort: keys.sort,
+            purpose: keys.purpose,
             sender: Sender {
                 io: to,
                 key: keys.send,

@@ -77,6 +77,7 @@ fn blake3_of(key: &[u8; 32], plain: &[u8]) -> Box<BlockId> {
 /// Two servers and what is between them.
 struct World {
     disk: ResourceId,
+    replica: BackupId,
     answering: Arc<One>,
     line: Line,
     tasks: Mutex<JoinSet<Result<()>>>,
@@ -93,6 +94,7 @@ impl World {
         let answering = One(resource, Arc::new(Named { disk, changes }));
         Self {
             disk: resource,
+            replica: BackupId::random(),
             answering: Arc::new(answering),
             line: Line::new(Duration::from_secs(30), progress.clone()),
             tasks: Mutex::default(),
@@ -104,7 +106,7 @@ impl World {
 
     /// Connects both ends by a wire that ends after so many bytes of answers.
     async fn connect(&self, until: u64, limits: Vec<Arc<Limit>>) {
-        let both = (Purpose::Replica(BackupId::random()), &b"secret"[..]);
+        let both = (Purpose::Replica(self.replica), &b"secret"[..]);
         let (asks, answers) = (EphemeralKey::generate(), EphemeralKey::generate());
         let (asks_public, answers_public) = (asks.public(), answers.public());
         let asking = asks.agree(End::Asking, &answers_public, both).unwrap();

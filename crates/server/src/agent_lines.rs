@@ -3,10 +3,12 @@
 
 use axum::response::Response;
 use cairn_api::agent::{AgentToken, AgentTokenResponse, CreateAgentTokenRequest};
-use cairn_api::agent_line::{EnrolAgentRequest, EnrolAgentResponse, Enrolment, PROTOCOL};
+use cairn_api::agent_line::{
+    EnrolAgentRequest, EnrolAgentResponse, Enrolment, INSTANCE_HEADER, PROTOCOL,
+};
 use cairn_core::{Caller, NewAgent};
-use cairn_link::Purpose;
 use cairn_link::enrolment::{self, TokenId};
+use cairn_link::{Instance, Purpose};
 use cairn_types::{AgentId, ProjectId};
 
 use crate::App;
@@ -71,10 +73,15 @@ pub(crate) async fn connect(app: &App, request: &Request) -> Result<Response> {
     let project: ProjectId = request.path("project_id")?;
     let id: AgentId = request.path("agent_id")?;
     let asked = Asked::by(request, PROTOCOL)?;
-    let secret = app.service.secret_of_agent(project, id).await?;
-    let agreed = asked.agree(Purpose::Agent(id), &secret[..])?;
+    let instance = bytes(
+        INSTANCE_HEADER,
+        request.header(INSTANCE_HEADER).unwrap_or_default(),
+    )?;
+    let agent = (id, Instance::new(instance));
+    let secret = app.service.secret_of_agent(project, agent).await?;
+    let agreed = asked.agree(Purpose::Agent(agent.0, agent.1), &secret[..])?;
     let service = app.service.clone();
     agreed.hand_on(app, move |connection| async move {
-        service.agent_connected(project, id, connection).await
+        service.agent_connected(project, agent, connection).await
     })
 }

@@ -5,6 +5,7 @@ use cairn_api::agent::{
     AddAgentPathRequest, AddAgentPathResponse, Agent, AgentPath, AgentResponse, AgentState,
     CheckAgentRequest, CheckAgentResponse, ListAgentsQuery, ListAgentsResponse,
     RegisterAgentRequest, RemoveAgentPathRequest, RemoveAgentPathResponse, UpdateAgentRequest,
+    kept_path,
 };
 use cairn_core::records::{Agent as AgentRecord, AgentFilter, AgentPath as PathRecord};
 use cairn_core::{AGENT_NORMAL, AgentView, Caller, NewAgent, PathToAdd};
@@ -85,14 +86,16 @@ pub(crate) async fn add_paths(
     let body: AddAgentPathRequest = request.json()?;
     let excluded = body.exclude_path.unwrap_or_default();
     let below = |path: &str| {
-        let of_it = excluded.iter().filter(|exclude| exclude.path_name == path);
+        let of_it = excluded
+            .iter()
+            .filter(|exclude| kept_path(&exclude.path_name) == path);
         of_it
             .flat_map(|exclude| exclude.exclude_path_name.clone())
             .collect()
     };
-    let paths = body.add_path.into_iter().map(|path| PathToAdd {
-        excluded: below(&path),
-        path,
+    let paths = body.add_path.iter().map(|path| PathToAdd {
+        excluded: below(kept_path(path)),
+        path: kept_path(path).to_owned(),
     });
     let paths = paths.collect();
     let answer = app.service.add_agent_paths(caller, id, paths).await?;
@@ -109,6 +112,8 @@ pub(crate) async fn remove_paths(
 ) -> Result<RemoveAgentPathResponse> {
     let id = id(request)?;
     let paths = request.json::<RemoveAgentPathRequest>()?.remove_path;
+    let paths = paths.iter().map(|path| kept_path(path).to_owned());
+    let paths = paths.collect();
     let answer = app.service.remove_agent_paths(caller, id, paths).await?;
     Ok(RemoveAgentPathResponse {
         removed: answer.changed,

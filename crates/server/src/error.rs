@@ -213,6 +213,7 @@ fn code_of(refusal: &Refusal) -> ErrorCode {
         Refusal::TooManyAgentTokens => ErrorCode::AgentTokenLimit,
         Refusal::AgentTokenUnknown => ErrorCode::AgentTokenUnknown,
         Refusal::AgentIdTaken { .. } => ErrorCode::AgentIdTaken,
+        Refusal::AgentElsewhere { .. } => ErrorCode::AgentElsewhere,
         Refusal::TargetNotFound => ErrorCode::NotificationTargetNotFound,
         Refusal::NotificationNotFound => ErrorCode::NotificationNotFound,
         Refusal::TooManyTargets { .. } => ErrorCode::NotificationTargetLimit,

@@ -98,11 +98,11 @@ impl Agreed {
     }
 }
 
-/// 32 bytes, as they are written.
+/// So many bytes, as they are written.
 ///
 /// Errors: `Invalid`, with the key that they stand under.
-pub(crate) fn bytes(key: &str, digits: &str) -> Result<[u8; 32]> {
-    let mut bytes = [0; 32];
+pub(crate) fn bytes<const COUNT: usize>(key: &str, digits: &str) -> Result<[u8; COUNT]> {
+    let mut bytes = [0; COUNT];
     match hex::decode_to_slice(digits, &mut bytes) {
         Ok(()) => Ok(bytes),
         Err(_) => Err(Failure::invalid(key)),

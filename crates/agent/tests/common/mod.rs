@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use cairn_agent::{FileHost, Rules, Scripts};
 use cairn_link::{
-    ChunkKeys, Connection, End, EphemeralKey, Host, HostEnd, Line, Purpose, SelectedPath,
+    ChunkKeys, Connection, End, EphemeralKey, Host, HostEnd, Instance, Line, Purpose, SelectedPath,
     Selection, Taken, Target,
 };
 use cairn_repo::{
@@ -177,6 +177,7 @@ pub fn host(rules: Rules) -> FileHost {
 pub struct Link {
     pub line: Line,
     host: Arc<HostEnd>,
+    agent: AgentId,
     keys: ChunkKeys,
     tasks: Mutex<JoinSet<()>>,
     /// Bytes that the agent has sent, and that it was sent.
@@ -198,6 +199,7 @@ impl Link {
         Arc::new(Self {
             line: Line::new(PATIENCE, Arc::new(Progress::default())),
             host: Arc::new(HostEnd::new(host)),
+            agent: AgentId::random(),
             keys: server.keys(),
             tasks: Mutex::default(),
             from_agent: Arc::default(),
@@ -216,8 +218,14 @@ impl Link {
 
     /// Connects both ends by a wire that ends after so many bytes from the agent.
     pub async fn connect(&self, until: u64) {
+        // A wire may end before anything is said.
+        let _ = self.connect_as(Instance::of(b"this"), until).await;
+    }
+
+    /// The same with another of the agents that have this one's identity.
+    pub async fn connect_as(&self, instance: Instance, until: u64) -> cairn_link::Result<()> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        let both = (Purpose::Agent(AgentId::random()), &b"secret"[..]);
+        let both = (Purpose::Agent(self.agent, instance), &b"secret"[..]);
         let (asks, answers) = (EphemeralKey::generate(), EphemeralKey::generate());
         let (asks_public, answers_public) = (asks.public(), answers.public());
         let asking = asks.agree(End::Asking, &answers_public, both).unwrap();
@@ -241,10 +249,8 @@ impl Link {
             });
         }
         let mut connection = Connection::new(Box::new(near), asking);
-        // A wire may end before anything is said.
-        if Line::prove(&mut connection).await.is_ok() {
-            let _ = self.line.attach(connection, &self.keys).await;
-        }
+        Line::prove(&mut connection).await?;
+        self.line.attach(connection, &self.keys).await
     }
 
     /// Makes a new connection whenever there is none; each ends after some bytes.

@@ -2,7 +2,7 @@ use cairn_types::{AgentId, BackupId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
-use crate::handshake::{End, EphemeralKey, Purpose};
+use crate::handshake::{End, EphemeralKey, Instance, Purpose};
 
 /// The keys of both ends, which believe in these purposes and secrets.
 fn keys(asking: (Purpose, &[u8]), answering: (Purpose, &[u8])) -> (Keys, Keys) {
@@ -57,14 +57,17 @@ async fn records_come_as_they_went() {
 }
 
 #[tokio::test]
-async fn who_has_another_secret_or_means_another_replica_reads_nothing() {
+async fn who_has_another_secret_or_means_something_else_reads_nothing() {
     let (id, other) = (BackupId::random(), BackupId::random());
     let (one, two) = (Purpose::Replica(id), Purpose::Replica(other));
-    let agent = Purpose::Agent(AgentId::from_uuid(uuid::Uuid::from_bytes(*id.as_bytes())));
+    let agent = AgentId::from_uuid(uuid::Uuid::from_bytes(*id.as_bytes()));
+    let [agent, elsewhere] =
+        [b"here", b"else"].map(|what| Purpose::Agent(agent, Instance::of(what)));
     for (asking, answering) in [
         ((one, &b"secret"[..]), (one, &b"other"[..])),
         ((one, b"secret"), (two, b"secret")),
         ((one, b"secret"), (agent, b"secret")),
+        ((agent, b"secret"), (elsewhere, b"secret")),
     ] {
         let (asking, answering) = keys(asking, answering);
         let bytes = written(asking, &RECORDS).await;
@@ -111,7 +114,7 @@ fn fixed_keys() -> Keys {
     Keys {
         send: fixed_key(),
         receive: fixed_key(),
-        sort: crate::handshake::Sort::Replica,
+        purpose: Purpose::Replica(BackupId::random()),
     }
 }
 
