@@ -95,10 +95,12 @@ def fixture_kept(tmp_path):
         yield server
 
 
-def restore_to(server, share, folder=None):
+def restore_to(server, share, folder=None, **details):
     body = {"resource_id": server.shares[share]["id"]}
     if folder is not None:
-        body["details"] = {"destination_path": folder}
+        details["destination_path"] = folder
+    if details:
+        body["details"] = details
     return server.call("POST", f"/backups/{server.backup['id']}/restore", {"restore": body})
 
 
@@ -132,6 +134,10 @@ def test_a_share_goes_to_another_share_and_into_a_folder(kept):
         answer = restore_to(kept, "spare", folder)
         if answer.status_code == 202:
             assert kept.finished(answer.json()["job_id"])["status"] == "failed"
+    answer = restore_to(kept, "spare", "new", source_path="docs/none")
+    log = kept.finished(answer.json()["job_id"])
+    assert log["status"] == "failed" and "File does not exist" in log["error_info"]["message"]
+    assert not (kept.spare / "new").exists()
     assert not (kept.spare.parent / "outside").exists()
     same(state(kept.spare), before)
     kept.cli("restore", kept.backup["name"], "--to", "spare", "--folder", "by cli", "--wait")

@@ -7,7 +7,7 @@
 
 use cairn_meta::{Backup, Tx, Vault};
 use cairn_source::{Protectable, ProtectableStatus};
-use cairn_types::tree::is_name;
+use cairn_types::tree::{is_name, read_name};
 use cairn_types::{
     AgentId, BackupId, BackupStatus, BackupStep, ByteCount, Kind, MemberStatus, OperationLogId,
     OperationType, ProjectId, ResourceId, ResourceType, VaultId,
@@ -86,9 +86,15 @@ impl Service {
     ) -> Result<OperationLogId> {
         let resource = self.restorable(caller, id, target).await?;
         let folder = target.folder.as_deref().unwrap_or_default();
-        check_path("restore.details.destination_path", folder)?;
+        check_path("restore.details.destination_path", folder.as_bytes())?;
         let path = target.path.as_deref().unwrap_or_default();
-        check_path("restore.details.source_path", path)?;
+        let key = "restore.details.source_path";
+        let named = read_name(path).ok_or_else(|| {
+            Refusal::Invalid(format!(
+                "{key}: a \\ in a name is written \\\\, a byte \\xNN"
+            ))
+        })?;
+        check_path(key, &named)?;
         let protectable = self.own_protectable(caller.project, resource).await?;
         let power = self.power(&protectable, target.power_on).await?;
         let held = match power {
@@ -402,9 +408,11 @@ fn map_files(
 }
 
 /// Files are named by a path that leads downwards only.
-fn check_path(key: &str, path: &str) -> Result<()> {
-    let mut names = path.split('/').filter(|name| !name.is_empty());
-    if names.all(|name| is_name(name.as_bytes())) {
+fn check_path(key: &str, path: &[u8]) -> Result<()> {
+    let mut names = path
+        .split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty());
+    if names.all(is_name) {
         return Ok(());
     }
     Err(Refusal::Invalid(format!("{key}: it leads upwards")).into())

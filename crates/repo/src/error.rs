@@ -101,7 +101,7 @@ pub enum Error {
         backup: BackupId,
     },
     /// A tree of files could not be read or written, other than one entry of it.
-    #[error("cannot {action} {path:?}")]
+    #[error("cannot {action} {}", shown(path))]
     Tree {
         /// What was being done.
         action: &'static str,
@@ -256,6 +256,14 @@ pub enum Error {
     /// A worker ended without an answer.
     #[error("a worker thread ended without an answer")]
     WorkerLost,
+}
+
+/// A path in a tree, as it is told of.
+fn shown(path: &str) -> String {
+    match path {
+        "" => "the top folder".to_owned(),
+        path => format!("{path:?}"),
+    }
 }
 
 impl Error {

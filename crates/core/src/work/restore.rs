@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cairn_link::Target;
 use cairn_repo::{RestoreTree, StoredBackup};
 use cairn_source::Inventory;
-use cairn_types::tree::{EntryKind, TreeReader, TreeWriter};
+use cairn_types::tree::{EntryKind, TreeWriter, read_name};
 use cairn_types::{
     AgentId, BackupId, BackupStep, FileProblems, MemberStatus, OperationLogId, Progress, Timestamp,
 };
@@ -130,11 +130,18 @@ impl Restore<'_> {
         mapping: &DiskMapping,
         progress: &Arc<Progress>,
     ) -> Result<()> {
+        // Nothing is made for what is not in the backup.
+        kind_of(source, mapping.backup, self.chosen()).await?;
         let (share, folder) = (mapping.volume, self.task.folder.clone());
         let open = move |inventory: &Inventory| inventory.open_share_writer(share, &folder);
         let target = Arc::new(self.worker.service.ask_inventory(open).await?);
         self.write_files(source, mapping.backup, target, progress)
             .await
+    }
+
+    /// What of the backup is restored, by its path.
+    fn chosen(&self) -> Vec<u8> {
+        read_name(&self.task.path).expect("it was checked when it was asked for")
     }
 
     /// Writes files by the line to an agent.
@@ -147,7 +154,7 @@ impl Restore<'_> {
         };
         let source = self.open(self.task.backup).await?;
         let path = match self.task.folder.as_str() {
-            "" => in_place(&source, self.task.backup, &self.task.path).await?,
+            "" => in_place(&source, self.task.backup, self.chosen()).await?,
             folder => format!("/{}", folder.trim_matches('/')),
         };
         host.over_line(progress, async |line| {
@@ -167,7 +174,7 @@ impl Restore<'_> {
     ) -> Result<()> {
         let job = RestoreTree {
             backup,
-            path: self.task.path.as_bytes().to_vec(),
+            path: self.chosen(),
             target,
             progress: Arc::clone(progress),
         };
@@ -266,29 +273,41 @@ pub(super) async fn has_turned_off(service: &Service, task: OperationLogId) -> b
 
 /// Where on its host a path of a backup was: what is in a directory goes there again, and anything
 /// else into the directory that it was in.
-async fn in_place(source: &StoredBackup, backup: BackupId, path: &str) -> Result<String> {
+async fn in_place(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Result<String> {
+    let kind = kind_of(source, backup, path.clone()).await?;
+    let above = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+    let folder = match kind {
+        EntryKind::Directory => &path[..],
+        _ => &path[..above],
+    };
+    match std::str::from_utf8(folder) {
+        Ok(folder) => Ok(format!("/{folder}")),
+        Err(_) => {
+            let text =
+                "restore.details.destination_path is needed where a folder's name is no text";
+            Err(Refusal::Invalid(text.to_owned()).into())
+        }
+    }
+}
+
+/// What a path of a backup is.
+///
+/// Errors: `NotFound` it is not in there.
+async fn kind_of(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Result<EntryKind> {
     let tree = source.open_tree(backup).await?;
-    let path = path.to_owned();
     let looking = tokio::task::spawn_blocking(move || {
-        let is_directory = kind_of(&*tree, &path)? == EntryKind::Directory;
-        let above = path.rsplit_once('/').map_or("", |(above, _)| above);
-        let chosen = if is_directory { &path } else { above };
-        Ok(format!("/{chosen}"))
+        let missing = |_| Error::from(Refusal::FileNotFound);
+        let names = path.split(|byte| *byte == b'/');
+        let mut names = names.filter(|name| !name.is_empty()).peekable();
+        let mut directory = tree.root().map_err(missing)?;
+        while let Some(name) = names.next() {
+            if names.peek().is_none() {
+                return Ok(directory.metadata_of(name).map_err(missing)?.kind);
+            }
+            directory = directory.directory(name).map_err(missing)?;
+        }
+        Ok(EntryKind::Directory)
     });
     let found = looking.await;
     found.map_err(|_| Error::Panicked { what: "a tree" })?
-}
-
-fn kind_of(tree: &dyn TreeReader, path: &str) -> Result<EntryKind> {
-    let missing = |_| Error::from(Refusal::FileNotFound);
-    let mut names = path.split('/').filter(|name| !name.is_empty()).peekable();
-    let mut directory = tree.root().map_err(missing)?;
-    while let Some(name) = names.next() {
-        if names.peek().is_none() {
-            let found = directory.metadata_of(name.as_bytes()).map_err(missing)?;
-            return Ok(found.kind);
-        }
-        directory = directory.directory(name.as_bytes()).map_err(missing)?;
-    }
-    Ok(EntryKind::Directory)
 }

@@ -165,6 +165,9 @@ impl Session {
         chosen: &Chosen,
         expected: bool,
     ) -> Result<TreeSummary> {
+        // Who may not write there at all is told so before anything is done.
+        let top = self.open(b"")?;
+        top.metadata().map_err(failed("open", b""))?;
         let mut planner = Planner {
             session: self,
             reader,
@@ -180,10 +183,7 @@ impl Session {
                 };
                 planner.directory(Arc::from(&b""[..]), list, 0)?;
             }
-            Chosen::Entry(named) => {
-                let root = self.open(b"")?;
-                planner.entry(&Arc::from(&b""[..]), &*root, named, 0)?;
-            }
+            Chosen::Entry(named) => planner.entry(&Arc::from(&b""[..]), &*top, named, 0)?,
         }
         planner.write_window()?;
         let summary = planner.summary;
