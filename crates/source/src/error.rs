@@ -4,6 +4,8 @@ use std::io;
 
 use cairn_types::{Kind, ResourceId};
 
+use crate::qmp::QmpError;
+
 /// Why a source could not do what it was asked. Texts name a volume by its
 /// path below the folder, never by its place on the host.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +148,7 @@ pub enum Error {
         server: String,
     },
     /// The disks of a running guest cannot be read through its QEMU.
-    #[error("cannot read the disks of {server} while it runs")]
+    #[error("cannot read the disks of {server} while it runs: {}", told(source))]
     Guest {
         /// The server's name.
         server: String,
@@ -252,6 +254,17 @@ pub enum Error {
     },
 }
 
+/// What tenants are told of why a guest cannot be asked: what QEMU and libvirt say in words of
+/// their own may tell of the host, and is for the log.
+fn told(source: &io::Error) -> String {
+    match source.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(QmpError::Refused { command, .. }) => format!("QEMU refused {command}"),
+        Some(error) => error.to_string(),
+        None if source.kind() == io::ErrorKind::TimedOut => "it does not answer".to_owned(),
+        None => source.kind().to_string(),
+    }
+}
+
 impl Error {
     /// What a caller should do about it; the only thing callers branch on.
     pub fn kind(&self) -> Kind {
@@ -302,5 +315,37 @@ fn io_kind(error: &io::Error) -> Kind {
         | io::ErrorKind::AlreadyExists
         | io::ErrorKind::NotADirectory => Kind::Invalid,
         _ => Kind::Transient,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_are_told_why_a_guest_cannot_be_read_and_nothing_of_the_host() {
+        let told = |source: io::Error| {
+            let server = "web-1".to_owned();
+            Error::Guest { server, source }.to_string()
+        };
+        let refused = QmpError::Refused {
+            command: "blockdev-add".to_owned(),
+            text: "Could not open '/srv/images/web.qcow2'".to_owned(),
+        };
+        let begin = "cannot read the disks of web-1 while it runs: ";
+        for (source, end) in [
+            (refused.into(), "QEMU refused blockdev-add"),
+            (
+                QmpError::Silent.into(),
+                "QEMU does not answer; somebody else may be connected to its socket",
+            ),
+            (io::ErrorKind::ConnectionReset.into(), "connection reset"),
+            (
+                io::Error::new(io::ErrorKind::TimedOut, "virsh, at /run/libvirt"),
+                "it does not answer",
+            ),
+        ] {
+            assert_eq!(told(source), format!("{begin}{end}"));
+        }
     }
 }

@@ -119,6 +119,9 @@ impl Image {
     }
 }
 
+/// How often an unmount is tried.
+const UNMOUNTS_MAX: usize = 1000;
+
 /// A file system in a file, mounted until it is dropped.
 pub struct Mounted {
     folder: TempDir,
@@ -159,6 +162,11 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let path = text(self.folder.path());
+        // What another test is about to start has its files open too until it runs: they are
+        // gone in a moment, and only then is the image what it is to be.
+        if (0..UNMOUNTS_MAX).any(|_| succeeds("umount", &[path])) {
+            return;
+        }
         // A frozen one cannot be unmounted; it is frozen only where the test failed.
         if !succeeds("umount", &[path]) {
             succeeds("fsfreeze", &["--unfreeze", path]);
