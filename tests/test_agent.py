@@ -290,6 +290,19 @@ def test_an_agent_that_forbids_restores_keeps_its_files(lab):
     assert not (agent.files / "docs/007").exists()
 
 
+def test_what_the_host_holds_back_of_a_path_is_told(lab):
+    server, agent = lab
+    agent.kill()
+    (agent.state / "agent.toml").write_text(f'allow_paths = ["{agent.files}/docs"]\n')
+    (agent.state / "agent.toml").chmod(0o600)
+    agent.start()
+    backup = server.back_up(server.vault)
+    assert list(listed(server, backup, str(agent.files))) == ["docs"]
+    reason = "left out: the host's agent does not allow what else is in this directory"
+    problem = f"{str(agent.files)[1:]}/*: {reason}"
+    assert backup["extend_info"]["file_problems"] == {"count": 1, "first": [problem]}
+
+
 @pytest.fixture(name="device")
 def fixture_device(tmp_path):
     """A block device of 8 MiB, of which the first and the last quarter are data."""

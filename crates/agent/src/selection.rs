@@ -44,6 +44,10 @@ const PSEUDO: [u64; 22] = [
     0x4349_5046, // smackfs
 ];
 
+/// The name under which a directory has the problem that more is in it than may be told of,
+/// whatever that is called.
+const HELD_BACK: &[u8] = b"*";
+
 /// The tree.
 pub struct SelectedTree {
     root: Folder,
@@ -55,6 +59,8 @@ pub struct SelectedTree {
 struct Way {
     below: BTreeMap<Vec<u8>, Arc<Way>>,
     added: Option<Arc<Added>>,
+    /// It is, or lies in, what was added and the host's rules allow only a part of.
+    in_part: Option<Arc<Added>>,
     /// It was added, and the host's rules do not allow it.
     denied: bool,
 }
@@ -84,8 +90,9 @@ impl SelectedTree {
         for selected in &selection.paths {
             let names = path_names(&selected.path)?;
             let inside = |limit: &Vec<&str>| names.starts_with(limit);
+            let added = Arc::new(Added::new(&names, selected)?);
             if allowed.is_empty() || allowed.iter().any(inside) {
-                top.add(&names, Some(Arc::new(Added::new(&names, selected)?)));
+                top.at(&names).added = Some(added);
                 continue;
             }
             let mut below = allowed.iter().filter(|limit| limit.starts_with(&names));
@@ -93,10 +100,13 @@ impl SelectedTree {
                 // Of a path that is allowed in part, that part.
                 Some(first) => {
                     for limit in std::iter::once(first).chain(below) {
-                        top.add(limit, Some(Arc::new(Added::new(limit, selected)?)));
+                        for length in names.len()..limit.len() {
+                            top.at(&limit[..length]).in_part = Some(added.clone());
+                        }
+                        top.at(limit).added = Some(added.clone());
                     }
                 }
-                None => top.add(&names, None),
+                None => top.at(&names).denied = true,
             }
         }
         let top = Arc::new(top.finish());
@@ -126,21 +136,18 @@ fn invalid(text: String) -> io::Error {
 struct Plan {
     below: BTreeMap<Vec<u8>, Plan>,
     added: Option<Arc<Added>>,
+    in_part: Option<Arc<Added>>,
     denied: bool,
 }
 
 impl Plan {
-    fn add(&mut self, names: &[&str], added: Option<Arc<Added>>) {
-        match names {
-            [] => {
-                self.denied |= added.is_none();
-                self.added = added.or(self.added.take());
-            }
-            [first, rest @ ..] => {
-                let below = self.below.entry(first.as_bytes().to_vec());
-                below.or_default().add(rest, added);
-            }
+    /// The place at the end of these names.
+    fn at(&mut self, names: &[&str]) -> &mut Self {
+        let mut at = self;
+        for name in names {
+            at = at.below.entry(name.as_bytes().to_vec()).or_default();
         }
+        at
     }
 
     fn finish(self) -> Way {
@@ -150,6 +157,8 @@ impl Plan {
                 .map(|(name, plan)| (name, Arc::new(plan.finish())))
                 .collect(),
             denied: self.denied && self.added.is_none(),
+            // What lies in it may have been added too, and is allowed then.
+            in_part: self.in_part.filter(|_| self.added.is_none()),
             added: self.added,
         }
     }
@@ -256,8 +265,27 @@ impl Selected {
         !self.closed && inside.is_some_and(|added| !added.excludes(&self.path_of(name), name))
     }
 
+    /// Whether it is allowed in part, and there is more in it than that and what is excluded.
+    fn holds_back(&self) -> bool {
+        let in_part = self.way.as_ref().and_then(|way| way.in_part.as_ref());
+        let kept = |name: &[u8], added: &Added| {
+            self.way_to(name).is_none() && !added.excludes(&self.path_of(name), name)
+        };
+        // What cannot be listed may hold anything.
+        in_part.is_some_and(|added| match self.inner.names() {
+            Ok(names) => names.iter().any(|name| kept(name, added)),
+            Err(_) => true,
+        })
+    }
+
     /// What is not selected is not there.
     fn must_show(&self, name: &[u8]) -> io::Result<()> {
+        let in_part = self.way.as_ref().is_some_and(|way| way.in_part.is_some());
+        if in_part && name == HELD_BACK && self.way_to(name).is_none() {
+            return Err(io::Error::other(
+                "the host's agent does not allow what else is in this directory",
+            ));
+        }
         if let Some(way) = self.way_to(name)
             && way.denied
             && way.below.is_empty()
@@ -314,6 +342,9 @@ impl DirectoryReader for Selected {
                     way.remove(name);
                 }
             }
+        }
+        if self.holds_back() {
+            way.insert(HELD_BACK);
         }
         for name in way {
             names.push(name).map_err(io::Error::other)?;

@@ -149,7 +149,10 @@ fn what_is_not_allowed_is_not_told_of() {
     let allowed = [lab.path("a/b")];
     let denied = "c: the host's agent does not allow it";
     let both = lab.selected(&[("a", &[]), ("c", &[])]);
-    assert_eq!(lab.shown(&both, &allowed), ["a", "a/b", "a/b/two", denied]);
+    let held_back = "the host's agent does not allow what else is in this directory";
+    let in_a = format!("a/*: {held_back}");
+    let shown = ["a", &in_a, "a/b", "a/b/two", denied];
+    assert_eq!(lab.shown(&both, &allowed), shown);
     // Nor is it found by whoever asks for it by name.
     let root = Folder::open(Path::new("/"), FolderOptions::default()).unwrap();
     let tree = SelectedTree::new(root, &both, &allowed).unwrap();
@@ -161,6 +164,33 @@ fn what_is_not_allowed_is_not_told_of() {
     let a = directory.directory(b"a").unwrap();
     assert!(a.file(b"one").is_err() && a.metadata_of(b"one").is_err());
     assert!(a.directory(b"b").unwrap().file(b"two").is_ok());
+}
+
+/// Else nobody would know that what was added is in no backup.
+#[test]
+fn what_is_held_back_of_a_path_is_a_problem_without_its_name() {
+    let lab = Lab::new();
+    for path in ["a/b/c/file", "a/b/c/out.tmp", "a/b/secret", "a/out.tmp"] {
+        lab.put(path);
+    }
+    let held_back = "the host's agent does not allow what else is in this directory";
+    let in_b = format!("a/b/*: {held_back}");
+    let shown = |exclude: &[&str]| {
+        let added = lab.selected(&[("a", exclude)]);
+        lab.shown(&added, &[lab.path("a/b/c"), lab.path("a/b/gone")])
+    };
+    let gone = "a/b/gone: the host has no such path";
+    let (c, file) = ("a/b/c", "a/b/c/file");
+    // What is excluded is not held back, and an exclusion is of what was added.
+    assert_eq!(shown(&["*.tmp"]), ["a", "a/b", &in_b, c, file, gone]);
+    let in_a = format!("a/*: {held_back}");
+    let exclude = ["b/c/out.tmp", "b/secret"];
+    assert_eq!(shown(&exclude), ["a", &in_a, "a/b", c, file, gone]);
+    // Nor is what was not added, or allowed by a path of its own.
+    let added = lab.selected(&[("a/b", &["secret"]), ("a/out.tmp", &[])]);
+    let allowed = [lab.path("a/b/c"), lab.path("a/out.tmp")];
+    let all = ["a", "a/b", c, file, "a/b/c/out.tmp", "a/out.tmp"];
+    assert_eq!(lab.shown(&added, &allowed), all);
 }
 
 #[test]
