@@ -144,6 +144,35 @@ def test_a_share_goes_to_another_share_and_into_a_folder(kept):
     same(state(kept.spare / "by cli"), kept.before)
 
 
+def test_a_server_that_may_make_no_device_restores_the_rest(kept):
+    for name, device in {"kept": (1, 3), "lost": (1, 5)}.items():
+        os.mknod(kept.home / name, stat.S_IFCHR | 0o600, os.makedev(*device))
+    os.chown(kept.home / "empty", 1234, 1234)
+    kept.before = state(kept.home, {"cache"})
+    kept.backup = kept.back_up(kept.vault)
+    assert kept.stop() == 0
+    # As any user but root.
+    kept.wrapper = ("setpriv", "--bounding-set", "-mknod,-chown")
+    kept.start()
+    (kept.home / "lost").unlink()
+    owner = "empty: not as it was: its owner could not be set"
+    left_out = "left out: the system does not let it be made there"
+    for share, problems in (
+        # The device that is there is the one that was saved.
+        ("home", [owner, f"lost: {left_out}"]),
+        ("spare", [owner, f"kept: {left_out}", f"lost: {left_out}"]),
+    ):
+        job = restore_to(kept, share).json()["job_id"]
+        log = kept.finished(job)
+        assert log["status"] == "success", log
+        told = log["extra_info"]["restore"]["file_problems"]
+        assert told == {"count": len(problems), "first": problems}
+        assert problems[-1] in kept.cli("task", "show", job).stdout
+        found = state(getattr(kept, share), {"cache"})
+        left = [problem.split(":")[0] for problem in problems]
+        same(found | {path: kept.before[path] for path in left}, kept.before)
+
+
 def test_only_what_changed_is_stored_again(kept):
     (kept.home / "docs/000").write_bytes(b"other bytes, but of this day")
     size = sum((kept.data / "repository" / name).stat().st_size for name in kept.objects())

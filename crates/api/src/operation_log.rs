@@ -226,7 +226,7 @@ pub struct OperationRestore {
     pub target_resource_id: ResourceId,
     /// That resource's name.
     pub target_resource_name: String,
-    /// Cairn: which files were not restored as they were: without owner, mode, times or attributes.
+    /// Cairn: which files were not restored as they were: without owner, mode, times or attributes, or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_problems: Option<FileProblems>,
 }

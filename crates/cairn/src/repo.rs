@@ -366,7 +366,10 @@ async fn restore_tree(
     );
     match restored.problems {
         0 => Ok(()),
-        found => bail!("{} could not be given all that they had", entries(found)),
+        found => bail!(
+            "{} could not be restored with all that they had",
+            entries(found)
+        ),
     }
 }
 

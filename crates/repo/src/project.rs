@@ -209,7 +209,7 @@ impl Project {
     /// of it has been read back there and is what was saved. What was there
     /// stays, unless the tree has another entry of that name. Returns what was
     /// restored; its problems are entries whose owner, mode, times or attributes
-    /// could not be set.
+    /// could not be set, and devices, pipes and sockets that could not be made.
     ///
     /// Errors: `NotFound` the backup, or the path in it; `Invalid` it is no tree;
     /// `Corrupt`; the target's own; `Cancelled`.

@@ -209,3 +209,32 @@ fn a_folder_below_a_share_is_made() {
     own.create_file(b"f", 3).unwrap();
     assert!(lab.path("files/back/from yesterday/f").exists());
 }
+
+#[test]
+fn a_device_that_is_there_is_not_made_anew() {
+    let lab = Lab::new();
+    let (files, node) = (lab.path("files"), lab.path("files/null"));
+    fs::create_dir_all(&files).unwrap();
+    let made = std::process::Command::new("mknod")
+        .arg(&node)
+        .args(["c", "1", "3"])
+        .status();
+    if !made.unwrap().success() {
+        return; // Only root may make one.
+    }
+    let folder = Folder::open(&files, FolderOptions::default()).unwrap();
+    let own = TreeWriter::directory(&folder, b"").unwrap();
+    let saved = own.metadata_of(b"null").unwrap();
+    own.create_special(b"null", &saved).unwrap();
+    assert_eq!(own.metadata_of(b"null").unwrap().inode, saved.inode);
+    // One that has another name may be somewhere else too.
+    fs::hard_link(&node, lab.path("elsewhere")).unwrap();
+    own.create_special(b"null", &saved).unwrap();
+    assert_ne!(own.metadata_of(b"null").unwrap().inode, saved.inode);
+    let other = cairn_types::tree::Metadata {
+        device: (1, 5),
+        ..saved
+    };
+    own.create_special(b"null", &other).unwrap();
+    assert_eq!(own.metadata_of(b"null").unwrap().device, (1, 5));
+}

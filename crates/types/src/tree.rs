@@ -317,14 +317,15 @@ pub trait DirectoryWriter: DirectoryReader {
     /// Makes a symbolic link.
     fn create_symlink(&self, name: &[u8], target: &[u8]) -> io::Result<()>;
 
-    /// Makes a pipe, a socket's name or a device.
+    /// Makes a pipe, a socket's name or a device. Where the user or the file system does not allow
+    /// it, there is none afterwards.
     fn create_special(&self, name: &[u8], metadata: &Metadata) -> io::Result<()>;
 
     /// Makes another name of a file that is in the tree, by that one's path.
     fn create_link(&self, name: &[u8], path: &[u8]) -> io::Result<()>;
 
     /// Sets owner, mode, extended attributes and the time of modification of an
-    /// entry that is neither a file nor a directory. What the user or the file
+    /// entry that is neither a file nor a directory, if it could be made. What the user or the file
     /// system does not allow to be set stays as it is.
     fn set(&self, name: &[u8], metadata: &Metadata, xattrs: &[Xattr]) -> io::Result<()>;
 

@@ -185,7 +185,7 @@ impl Restore<'_> {
                 backup.id = %backup,
                 entries = count,
                 first = first.first(),
-                "Entries were restored without their owner, mode, times or attributes."
+                "Entries were not restored as they were."
             );
         }
         self.record_problems(problems).await

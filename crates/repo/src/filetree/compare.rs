@@ -1,6 +1,7 @@
 //! Reading a restored tree back: every byte must be the one that was saved.
 //! What is not as it was of an entry's owner, mode, times and attributes is
-//! noted: a user or a file system may not be able to keep them.
+//! noted: a user or a file system may not be able to keep them. So is a device,
+//! a pipe or a socket that is not there: they may not let it be made.
 //!
 //! Directories get theirs here, each behind all that is in it.
 
@@ -19,6 +20,7 @@ use crate::filetree::entry::{Held, NodeRef, Piece, Record};
 use crate::filetree::list::ListKind;
 use crate::filetree::queue::Queue;
 use crate::filetree::restore::{Chosen, Session, failed, join};
+use crate::filetree::summary::ProblemKind;
 use crate::filetree::walk::{Named, branch, leaf, piece_leaf};
 use crate::filetree::write::{DISTANT_WORKERS, text};
 use crate::read::ChunkReader;
@@ -163,7 +165,17 @@ impl Worker<'_> {
         let (name, record) = (&*named.name, &named.record);
         let path = join(directory, name);
         let read = failed("read back", &path);
-        let mut found = reader.metadata_of(name).map_err(&read)?;
+        let mut found = match reader.metadata_of(name) {
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound
+                    && matches!(record.held, Held::Nothing) =>
+            {
+                let reason = "the system does not let it be made there";
+                self.session.note(&path, ProblemKind::NotMade, reason);
+                return Ok(());
+            }
+            found => found.map_err(&read)?,
+        };
         // What was in a device went back into it; what else it is, is not the backup's.
         let kinds = (record.metadata.kind, found.kind);
         let is_in_device = kinds == (EntryKind::File, EntryKind::BlockDevice);
@@ -225,7 +237,7 @@ impl Worker<'_> {
         } else {
             return;
         };
-        self.session.note_not_set(path, reason);
+        self.session.note(path, ProblemKind::NotSet, reason);
     }
 
     fn content(&mut self, path: &[u8], file: &dyn FileReader, record: &Record) -> Result<()> {

@@ -196,10 +196,9 @@ impl Session {
         self.target.directory(path).map_err(failed("open", path))
     }
 
-    /// Notes what of an entry could not be set.
-    pub fn note_not_set(&self, path: &[u8], reason: &str) {
-        let mut problems = lock(&self.problems);
-        problems.add(path.to_vec(), ProblemKind::Attributes, reason.to_owned());
+    /// Notes an entry that is not as it was.
+    pub fn note(&self, path: &[u8], kind: ProblemKind, reason: &str) {
+        lock(&self.problems).add(path.to_vec(), kind, reason.to_owned());
     }
 }
 

@@ -30,7 +30,7 @@ pub struct TreeSummary {
     pub listed: Vec<Problem>,
 }
 
-/// Something of a tree that could not be saved as it was.
+/// Something of a tree that could not be saved, or restored, as it was.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Problem {
     /// The entry, from the tree's own directory on.
@@ -41,7 +41,7 @@ pub struct Problem {
     pub reason: String,
 }
 
-/// What became of an entry that could not be saved as it was.
+/// What became of an entry that could not be saved, or restored, as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemKind {
     /// It could not be read and is not in the backup.
@@ -52,6 +52,10 @@ pub enum ProblemKind {
     TooDeep,
     /// It is in the backup without its extended attributes.
     Attributes,
+    /// It could not be made where it was to be restored.
+    NotMade,
+    /// It was restored, and something of what it had could not be set.
+    NotSet,
 }
 
 impl fmt::Display for Problem {
@@ -67,6 +71,7 @@ impl fmt::Display for Problem {
 }
 
 impl ProblemKind {
+    /// Those of a backup; what becomes of a restore is not kept in one.
     const ALL: [Self; 4] = [
         Self::Unreadable,
         Self::Changed,
@@ -80,9 +85,10 @@ impl ProblemKind {
 
     fn words(self) -> &'static str {
         match self {
-            Self::Unreadable | Self::TooDeep => "left out",
+            Self::Unreadable | Self::TooDeep | Self::NotMade => "left out",
             Self::Changed => "mixed",
             Self::Attributes => "without its attributes",
+            Self::NotSet => "not as it was",
         }
     }
 }

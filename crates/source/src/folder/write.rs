@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cairn_types::tree::{
     DirectoryReader, DirectoryWriter, EntryKind, FileTime, FileWriter, Metadata, Xattr,
 };
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
+use rustix::fs::{self, AtFlags, Dev, FileType, Mode, OFlags, Timespec, Timestamps, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 
@@ -52,6 +52,16 @@ impl Open {
             }
             created => created,
         }
+    }
+
+    /// Whether an entry is this device, and has no other name, which may lie anywhere.
+    fn is_node(&self, name: &[u8], node: (FileType, Dev)) -> bool {
+        let found = fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW);
+        found.is_ok_and(|found| {
+            let found_node = (FileType::from_raw_mode(found.st_mode), found.st_rdev);
+            let is_device = node.0.is_char_device() || node.0.is_block_device();
+            is_device && found_node == node && found.st_nlink == 1
+        })
     }
 
     /// Creates a file, unless a device would have to go for it: whoever restores what was
@@ -128,7 +138,14 @@ impl DirectoryWriter for Open {
         };
         let device = fs::makedev(metadata.device.0, metadata.device.1);
         let mode = Mode::RUSR | Mode::WUSR;
-        Ok(self.replace(name, || fs::mknodat(&self.fd, name, kind, mode, device))?)
+        let create = || match fs::mknodat(&self.fd, name, kind, mode, device) {
+            // It need not go for another one, which perhaps could not be made.
+            Err(Errno::EXIST) if self.is_node(name, (kind, device)) => Ok(()),
+            // Only root may make a device, and not every file system takes what is no file.
+            Err(Errno::PERM) => Ok(()),
+            made => made,
+        };
+        Ok(self.replace(name, create)?)
     }
 
     fn create_link(&self, name: &[u8], path: &[u8]) -> io::Result<()> {
@@ -148,7 +165,11 @@ impl DirectoryWriter for Open {
         let path = self.path_of(name);
         let (uid, gid) = owner(metadata);
         let flags = AtFlags::SYMLINK_NOFOLLOW;
-        let is_owned = allowed(fs::chownat(&self.fd, name, uid, gid, flags))?;
+        let is_owned = match fs::chownat(&self.fd, name, uid, gid, flags) {
+            // It could not be made: whoever reads back will see.
+            Err(Errno::NOENT) => return Ok(()),
+            set => allowed(set)?,
+        };
         let list = |names: &mut [u8]| fs::llistxattr(&path[..], names);
         for name in left_over(list, xattrs) {
             allowed(fs::lremovexattr(&path[..], &name[..]))?;
