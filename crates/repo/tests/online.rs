@@ -61,27 +61,37 @@ impl Scene {
     /// Runs a collection that is held up at a call, and something else
     /// meanwhile. False if there is no such call.
     async fn beside(&self, call: u64, work: impl Future<Output = ()>) -> bool {
-        self.store.pause_at(call);
-        let mut collecting = collecting(&self.world);
-        tokio::select! {
-            ended = &mut collecting => {
-                ended.unwrap();
-                return false;
-            }
-            () = self.store.reached() => {}
-        }
-        if self.store.calls()[call as usize].contains("log/") {
-            // Whoever acknowledges waits for his turn at the log.
-            self.store.release();
-            let (collected, ()) = tokio::join!(collecting, work);
-            collected.unwrap();
-        } else {
-            work.await;
-            self.store.release();
-            collecting.await.unwrap();
-        }
-        true
+        let beside = held_up(&self.store, call, collecting(&self.world), work).await;
+        let more = beside.is_ok();
+        beside
+            .map_or_else(|alone| alone, |(collected, ())| collected)
+            .unwrap();
+        more
     }
+}
+
+/// Runs something that is held up at a call, and something else meanwhile. If there is no such
+/// call, only what came of the first, alone.
+async fn held_up<H, W>(
+    store: &PausedStore,
+    call: u64,
+    held: impl Future<Output = H>,
+    work: impl Future<Output = W>,
+) -> Result<(H, W), H> {
+    store.pause_at(call);
+    let mut held = Box::pin(held);
+    tokio::select! {
+        ended = &mut held => return Err(ended),
+        () = store.reached() => {}
+    }
+    if store.calls()[call as usize].contains("log/") {
+        // Whoever acknowledges waits for his turn at the log.
+        store.release();
+        return Ok(tokio::join!(held, work));
+    }
+    let worked = work.await;
+    store.release();
+    Ok((held.await, worked))
 }
 
 /// Two steps of the four, in either order; the other two are the collection's
@@ -409,25 +419,14 @@ async fn a_collection_leaves_the_packs_that_a_backup_is_about_to_name() {
             world.write(&disk).await.unwrap();
         }
         let disk = Arc::new(MemoryDisk::with(&noise(SMALL_PACKS, BLOCK)));
-        store.pause_at(call);
-        let mut writing = Box::pin(world.write(&disk));
-        let ended = tokio::select! {
-            ended = &mut writing => Some(ended),
-            () = store.reached() => None,
-        };
-        if let Some(ended) = ended {
-            ended.unwrap();
-            assert!(call > 5);
-            return;
-        }
-        let at_log = store.calls()[call as usize].contains("log/");
-        let (written, collected) = if at_log {
-            store.release();
-            tokio::join!(writing, collecting(&world))
-        } else {
-            let collected = collecting(&world).await;
-            store.release();
-            (writing.await, collected)
+        let beside = held_up(&store, call, world.write(&disk), collecting(&world)).await;
+        let (written, collected) = match beside {
+            Ok(beside) => beside,
+            Err(alone) => {
+                alone.unwrap();
+                assert!(call > 5);
+                return;
+            }
         };
         assert!(collected.unwrap().packs_rewritten > 0, "at {call}");
         world.must_be_whole(&format!("at {call}")).await;
