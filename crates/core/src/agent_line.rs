@@ -143,11 +143,11 @@ impl Service {
         }
     }
 
-    /// What an agent proves by who it is.
+    /// Lets an instance of an agent come, and returns what it proves by who it is.
     ///
     /// Errors: `NotFound` it has not enrolled, or was removed; `Conflict` another instance of it
     /// is connected.
-    pub async fn secret_of_agent(
+    pub async fn admit_agent(
         &self,
         project: ProjectId,
         (id, instance): (AgentId, Instance),

@@ -348,6 +348,16 @@ pub(crate) fn unreadable(error: io::Error) -> Error {
 /// A directory, and a name in it; none for the tree's own.
 type Place<'p> = (Arc<dyn DirectoryReader>, Option<&'p [u8]>);
 
+/// What is at a path of a stored tree.
+///
+/// Errors: `NotFound` nothing is.
+pub(crate) fn kind(tree: &dyn TreeReader, path: &[u8]) -> Result<EntryKind> {
+    Ok(match parent(tree, path)? {
+        (folder, Some(name)) => folder.metadata_of(name).map_err(missing)?.kind,
+        (_, None) => EntryKind::Directory,
+    })
+}
+
 /// The directory at a path of a stored tree.
 pub(crate) fn directory(tree: &dyn TreeReader, path: &[u8]) -> Result<Arc<dyn DirectoryReader>> {
     let (folder, name) = parent(tree, path)?;

@@ -77,11 +77,13 @@ pub(crate) async fn connect(app: &App, request: &Request) -> Result<Response> {
         INSTANCE_HEADER,
         request.header(INSTANCE_HEADER).unwrap_or_default(),
     )?;
-    let agent = (id, Instance::new(instance));
-    let secret = app.service.secret_of_agent(project, agent).await?;
-    let agreed = asked.agree(Purpose::Agent(agent.0, agent.1), &secret[..])?;
+    let instance = Instance::new(instance);
+    let secret = app.service.admit_agent(project, (id, instance)).await?;
+    let agreed = asked.agree(Purpose::Agent(id, instance), &secret[..])?;
     let service = app.service.clone();
     agreed.hand_on(app, move |connection| async move {
-        service.agent_connected(project, agent, connection).await
+        service
+            .agent_connected(project, (id, instance), connection)
+            .await
     })
 }

@@ -13,8 +13,9 @@ use cairn_types::{
 
 use super::host::Host;
 use super::{RestoreTask, Worker};
+use crate::files;
 use crate::restore::{DiskMapping, Power, is_from_elsewhere};
-use crate::{Error, OperationDetail, Refusal, Result, Service};
+use crate::{OperationDetail, Refusal, Result, Service};
 
 pub(super) const KIND: &str = "restore";
 /// What whoever reads of a failed restore must know of the disks, or of the files.
@@ -295,19 +296,5 @@ async fn in_place(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Res
 /// Errors: `NotFound` it is not in there.
 async fn kind_of(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Result<EntryKind> {
     let tree = source.open_tree(backup).await?;
-    let looking = tokio::task::spawn_blocking(move || {
-        let missing = |_| Error::from(Refusal::FileNotFound);
-        let names = path.split(|byte| *byte == b'/');
-        let mut names = names.filter(|name| !name.is_empty()).peekable();
-        let mut directory = tree.root().map_err(missing)?;
-        while let Some(name) = names.next() {
-            if names.peek().is_none() {
-                return Ok(directory.metadata_of(name).map_err(missing)?.kind);
-            }
-            directory = directory.directory(name).map_err(missing)?;
-        }
-        Ok(EntryKind::Directory)
-    });
-    let found = looking.await;
-    found.map_err(|_| Error::Panicked { what: "a tree" })?
+    files::blocking(move || files::kind(&*tree, &path)).await
 }
