@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import signal
 import stat
 import struct
@@ -147,6 +148,37 @@ def test_a_disk_comes_as_it_is(stage, name, tmp_path):
     assert os.listdir(tmp_path) == ["copy.img"]
     # What is zero takes no space here either.
     assert target.stat().st_blocks <= source.stat().st_blocks + 256
+
+
+def test_the_holes_of_a_disk_are_not_sent(stage, tmp_path):
+    target = tmp_path / "copy.img"
+    # A hundred times as many zeros as could be sent while the test waits.
+    done = download(stage, "sparse.qcow2", target)
+    assert done["size_bytes"] == target.stat().st_size == 4 << 40
+    assert target.stat().st_blocks * 512 < 8 * MIB
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", stage.images / "sparse.qcow2", target)
+    # The runs of data one after another; with one of another backup in hand, from the start.
+    path, at, runs = content(stage, "sparse.qcow2", "format=raw&skip_holes=true"), 0, []
+    while at < 4 << 40:
+        answer = stage.call("GET", path, headers={"Range": f"bytes={at}-"})
+        assert answer.status_code == 206, answer.text
+        told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers["content-range"]).groups()
+        start, end, size = map(int, told)
+        assert start >= at and size == 4 << 40 and len(answer.content) == end + 1 - start <= MIB
+        runs.append((start, set(answer.content) - {0}))
+        at = end + 1
+    assert [found for _, found in runs] == [{1}, {2}, {3}] and [runs[0][0], runs[1][0]] == [0, 1 << 40]
+    other = stage.call("GET", path, headers={"Range": f"bytes={2 << 40}-", "If-Range": '"other"'})
+    assert other.headers["content-range"].startswith("bytes 0-")
+    assert stage.call("GET", path.replace("raw", "qcow2")).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["copy.vmdk", "copy.VHDX", "copy.tar.gz"])
+def test_no_file_is_called_what_it_is_not(stage, name, tmp_path):
+    done = stage.cli("backup", "download", stage.ids["odd.img"], "--to", tmp_path / name, check=False)
+    assert done.returncode == 2 and "not downloaded as" in done.stderr, done.stderr
+    assert not os.listdir(tmp_path)
+    assert download(stage, "odd.img", tmp_path / name, "--format", "raw")["format"] == "raw"
 
 
 @pytest.mark.parametrize("name", [*SIZES, "sparse.qcow2"])

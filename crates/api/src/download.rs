@@ -16,6 +16,9 @@ query! {
             /// With `tar`: the directory. On a disk with partitions it begins with one, as `/p2/etc`. The uppermost
             /// directory, if unset.
             path: PathText,
+            /// With `raw`: the answer is the next run of data in the range, and tells by `Content-Range` which that is. It
+            /// ends before a hole of 4 MiB or more. Where nothing but zeros was found it is the last byte looked at.
+            skip_holes: bool,
         }
         many {}
     }
@@ -25,6 +28,9 @@ impl Validate for DownloadBackupQuery {
     fn validate(&self) -> Result<(), Invalid> {
         require(self.format.is_some(), "format", "It is missing.")?;
         let is_archive = self.format == Some(DownloadFormat::Tar);
+        let skips = self.skip_holes == Some(true);
+        let is_raw = self.format == Some(DownloadFormat::Raw);
+        require(!skips || is_raw, "skip_holes", "Only a raw disk has holes.")?;
         let rule = "Only an archive is made of a directory.";
         require(self.path.is_none() || is_archive, "path", rule)?;
         check_name("path", self.path.as_ref())
@@ -42,6 +48,8 @@ mod tests {
             "format=qcow2",
             "format=tar",
             "format=tar&path=/etc",
+            "format=raw&skip_holes=true",
+            "format=tar&skip_holes=false",
         ] {
             assert!(DownloadBackupQuery::parse(right).is_ok(), "{right}");
         }
@@ -50,6 +58,8 @@ mod tests {
             "format=zip",
             "path=/etc",
             "format=raw&path=/",
+            "format=qcow2&skip_holes=true",
+            "format=raw&skip_holes=1",
             "format=tar&path=%5Cq",
             "format=raw&format=tar",
         ] {

@@ -177,6 +177,7 @@ async fn save(
     let query = DownloadBackupQuery {
         format: Some(format),
         path: None,
+        skip_holes: None,
     };
     let wished = Wish {
         client,

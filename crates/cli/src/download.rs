@@ -22,6 +22,11 @@ use crate::{Error, find};
 const STANDARD_OUTPUT: &str = "-";
 /// A run of so many zeros, from a multiple of it on, is not written: it is a hole.
 const HOLE_BYTES: usize = 4096;
+/// What names of files end in that are neither raw nor qcow2 nor tar.
+const OTHER_FORMATS: [&str; 14] = [
+    "bz2", "gz", "iso", "ova", "qcow", "qed", "tgz", "vdi", "vhd", "vhdx", "vmdk", "xz", "zip",
+    "zst",
+];
 /// What the name of a file ends in that is not whole yet.
 const PART: &str = ".part";
 
@@ -70,7 +75,7 @@ pub(crate) async fn download(
     printer: &mut Printer,
 ) -> Result<(), Error> {
     let backup = find::backup(client, &wish.backup).await?;
-    let format = format(wish, &backup);
+    let format = format(wish, &backup)?;
     let id = crate::export::disk_of(&backup)?;
     let wished = Wish {
         client,
@@ -78,12 +83,13 @@ pub(crate) async fn download(
         query: DownloadBackupQuery {
             format: Some(format),
             path: wish.path.clone().map(Written),
+            skip_holes: None,
         },
     };
     if wish.to == Path::new(STANDARD_OUTPUT) {
         let mut transfer = Transfer::begin(wished, None).await?;
         let mut out = io::stdout().lock();
-        while let Some(piece) = transfer.next().await? {
+        while let Some((_, piece)) = transfer.next().await? {
             out.write_all(piece.as_ref())?;
         }
         return Ok(out.flush()?);
@@ -107,7 +113,10 @@ pub(crate) async fn download(
 }
 
 /// Downloads to a file, which is there once it is whole; goes on with what an earlier call has left.
-pub(crate) async fn to_file(wished: Wish<'_>, target: &Path) -> Result<Saved, Error> {
+pub(crate) async fn to_file(mut wished: Wish<'_>, target: &Path) -> Result<Saved, Error> {
+    // A file has holes of its own.
+    let is_raw = wished.query.format == Some(DownloadFormat::Raw);
+    wished.query.skip_holes = is_raw.then_some(true);
     let place = Place::new(target, &wished)?;
     let found = place.find()?;
     let had = found
@@ -115,14 +124,16 @@ pub(crate) async fn to_file(wished: Wish<'_>, target: &Path) -> Result<Saved, Er
         .map(|found| (found.bytes, found.tag.as_str()));
     let mut transfer = Transfer::begin(wished, had.filter(|(bytes, _)| *bytes > 0)).await?;
     let mut part = place.open(&transfer.tag)?;
-    if let Some(found) = found.filter(|found| found.tag != transfer.tag) {
-        // It is a part of what is no more.
-        std::fs::remove_file(found.path)?;
-    }
-    let had_bytes = transfer.at;
-    part.at = had_bytes;
-    while let Some(piece) = transfer.next().await? {
-        part.write(piece.as_ref())?;
+    let had_bytes = match found {
+        Some(found) if found.tag != transfer.tag => {
+            // It is a part of what is no more.
+            std::fs::remove_file(found.path)?;
+            0
+        }
+        found => found.map_or(0, |found| found.bytes),
+    };
+    while let Some((offset, piece)) = transfer.next().await? {
+        part.write(offset, piece.as_ref())?;
     }
     part.finish(transfer.size_bytes, target)?;
     Ok(Saved {
@@ -132,12 +143,23 @@ pub(crate) async fn to_file(wished: Wish<'_>, target: &Path) -> Result<Saved, Er
 }
 
 /// The format that is meant.
-fn format(wish: &DownloadBackup, backup: &Backup) -> DownloadFormat {
+///
+/// Errors: the file's name says one that there is not.
+fn format(wish: &DownloadBackup, backup: &Backup) -> Result<DownloadFormat, Error> {
+    if let Some(format) = wish.format {
+        return Ok(format);
+    }
     let end = wish.to.extension().and_then(|end| end.to_str());
-    let told = match end.unwrap_or_default() {
+    let told = match end.unwrap_or_default().to_ascii_lowercase().as_str() {
         "img" | "raw" => Some(DownloadFormat::Raw),
         "qcow2" => Some(DownloadFormat::Qcow2),
         "tar" => Some(DownloadFormat::Tar),
+        other if OTHER_FORMATS.contains(&other) => {
+            let why = format!(
+                "a backup is not downloaded as {other}: name another file, or give --format"
+            );
+            return Err(Error::Usage(why));
+        }
         _ => None,
     };
     let files = [ResourceType::Turbo, ResourceType::NativeServer];
@@ -145,7 +167,7 @@ fn format(wish: &DownloadBackup, backup: &Backup) -> DownloadFormat {
         true => DownloadFormat::Tar,
         false => DownloadFormat::Raw,
     };
-    wish.format.or(told).unwrap_or(usual)
+    Ok(told.unwrap_or(usual))
 }
 
 /// Where the parts of a download are kept until it is whole: beside the file, under names that say
@@ -225,7 +247,7 @@ impl Place {
             let path = path.display();
             Error::Usage(format!("another download is at work on {path}"))
         })?;
-        Ok(Part { path, file, at: 0 })
+        Ok(Part { path, file })
     }
 }
 
@@ -233,29 +255,28 @@ impl Place {
 struct Part {
     path: PathBuf,
     file: File,
-    at: u64,
 }
 
 impl Part {
     /// Writes what comes next, and leaves out what is zero.
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        let mut rest = piece;
+    fn write(&mut self, offset: u64, piece: &[u8]) -> io::Result<()> {
+        let (mut at, mut rest) = (offset, piece);
         while !rest.is_empty() {
-            let to_border = HOLE_BYTES - (self.at % HOLE_BYTES as u64) as usize;
+            let to_border = HOLE_BYTES - (at % HOLE_BYTES as u64) as usize;
             let (now, later) = rest.split_at(to_border.min(rest.len()));
             if now.iter().any(|byte| *byte != 0) {
                 let run = data_run(rest, to_border);
-                self.file.write_all_at(&rest[..run], self.at)?;
-                self.at += run as u64;
+                self.file.write_all_at(&rest[..run], at)?;
+                at += run as u64;
                 rest = &rest[run..];
             } else {
-                self.at += now.len() as u64;
+                at += now.len() as u64;
                 rest = later;
             }
         }
         // What is left out counts as there.
-        match self.file.metadata()?.len() < self.at {
-            true => self.file.set_len(self.at),
+        match self.file.metadata()?.len() < at {
+            true => self.file.set_len(at),
             false => Ok(()),
         }
     }
@@ -305,10 +326,12 @@ mod tests {
         for length in [1_usize, 100, 4096, 5000, 100_000] {
             let path = folder.path().join("part");
             let file = File::create(&path).unwrap();
-            let mut part = Part { path, file, at: 0 };
+            let mut part = Part { path, file };
+            let mut at = 0;
             for piece in whole.chunks(length) {
-                part.write(piece).unwrap();
-                assert_eq!(part.file.metadata().unwrap().len(), part.at, "{length}");
+                part.write(at, piece).unwrap();
+                at += piece.len() as u64;
+                assert_eq!(part.file.metadata().unwrap().len(), at, "{length}");
             }
             let target = folder.path().join("whole");
             part.finish(whole.len() as u64, &target).unwrap();

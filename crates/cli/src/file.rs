@@ -167,6 +167,7 @@ async fn directory(
     let query = DownloadBackupQuery {
         format: Some(DownloadFormat::Tar),
         path: Some(Written(wish.path.clone())),
+        skip_holes: None,
     };
     let wished = Wish {
         client,

@@ -28,6 +28,16 @@ pub(crate) struct Wish<'c> {
     pub query: DownloadBackupQuery,
 }
 
+impl Wish<'_> {
+    /// Whether an answer goes on at a place.
+    fn is_next(&self, at: u64, answer: &Download) -> bool {
+        match self.query.skip_holes {
+            Some(true) => answer.range.start >= at,
+            _ => answer.range.start == at,
+        }
+    }
+}
+
 /// A download under way.
 pub(crate) struct Transfer<'c> {
     wish: Wish<'c>,
@@ -50,41 +60,51 @@ impl<'c> Transfer<'c> {
         let go_on = had.map(|(bytes, tag)| (bytes.saturating_sub(1), tag));
         let mut misses = 0;
         let answer = connect(&wish, go_on, &mut misses).await?;
+        // Who has a part of something else gets all of this.
+        let same = go_on.filter(|(_, tag)| *tag == answer.tag);
+        if !wish.is_next(same.map_or(0, |(at, _)| at), &answer) {
+            return Err(Error::OtherBytes);
+        }
         Ok(Self {
-            bar: bar(answer.size_bytes, answer.start),
+            bar: bar(answer.size_bytes, answer.range.start),
             wish,
             tag: answer.tag.clone(),
             size_bytes: answer.size_bytes,
-            at: answer.start,
+            at: answer.range.start,
             answer: Some(answer),
             misses,
         })
     }
 
-    /// The next bytes; nothing at the end.
-    pub async fn next(&mut self) -> Result<Option<impl AsRef<[u8]> + Send + use<>>, Error> {
+    /// The next bytes, with their place; nothing at the end. Where holes are skipped, all between
+    /// two of them is zero.
+    pub async fn next(&mut self) -> Result<Option<(u64, impl AsRef<[u8]> + Send + use<>)>, Error> {
         while self.at < self.size_bytes {
             let answer = match &mut self.answer {
                 Some(answer) => answer,
                 none => {
                     let go_on = Some((self.at, self.tag.as_str()));
                     let answer = connect(&self.wish, go_on, &mut self.misses).await?;
-                    if (answer.start, &answer.tag) != (self.at, &self.tag) {
+                    if answer.tag != self.tag || !self.wish.is_next(self.at, &answer) {
                         return Err(Error::OtherBytes);
                     }
+                    self.at = answer.range.start;
                     none.insert(answer)
                 }
             };
             match answer.next().await {
                 Ok(Some(bytes)) => {
                     self.misses = 0;
+                    let offset = self.at;
                     self.at += bytes.len() as u64;
                     self.bar.set_position(self.at);
-                    if self.at > self.size_bytes {
+                    if self.at > answer.range.end {
                         return Err(Error::OtherBytes);
                     }
-                    return Ok(Some(bytes));
+                    return Ok(Some((offset, bytes)));
                 }
+                // What comes next is behind a hole.
+                Ok(None) if self.at == answer.range.end => {}
                 Ok(None) => miss(&mut self.misses, None).await?,
                 Err(error) => miss(&mut self.misses, Some(error)).await?,
             }

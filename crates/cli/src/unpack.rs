@@ -50,7 +50,7 @@ pub(crate) async fn unpack(mut transfer: Transfer<'_>, target: &Path) -> Result<
         write(pieces, root)
     });
     let received = async {
-        while let Some(piece) = transfer.next().await? {
+        while let Some((_, piece)) = transfer.next().await? {
             // Who does not take it any more has failed, and says why.
             if sender.send(piece.as_ref().into()).await.is_err() {
                 break;

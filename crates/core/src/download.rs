@@ -35,6 +35,10 @@ pub const PIECE_BYTES: u64 = 1 << 20;
 const MEASURED_MAX: usize = 4;
 /// How long somebody waits for a layout before being told to ask again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A hole of so many bytes ends a run of data: to ask for what is behind it takes less than its zeros.
+const HOLE_BYTES: u64 = 4 << 20;
+/// Extents that are looked at for one run.
+const EXTENTS_MAX: usize = 1 << 16;
 /// Bytes of a tag's digest.
 const TAG_BYTES: usize = 16;
 
@@ -83,6 +87,37 @@ impl Download {
             stream: None,
         }
     }
+
+    /// The next run of data in a range of a raw disk: before it all is zero. It ends before a hole of
+    /// 4 MiB or more, or earlier. Where there is nothing but zeros it is the last byte that was looked
+    /// at. All of the range, where the download is no raw disk.
+    ///
+    /// Errors: `Corrupt` damage.
+    pub async fn next_run(&self, range: Range<u64>) -> Result<Range<u64>> {
+        let Content::Raw(disk) = &self.content else {
+            return Ok(range);
+        };
+        let disk = Arc::clone(disk);
+        blocking(move || next_run(&*disk, range)).await
+    }
+}
+
+fn next_run(disk: &dyn DiskReader, range: Range<u64>) -> Result<Range<u64>> {
+    let (mut at, mut run) = (range.start, None::<Range<u64>>);
+    for _ in 0..EXTENTS_MAX {
+        if at >= range.end {
+            break;
+        }
+        let extent = disk.extent_at(at).map_err(unreadable_disk)?;
+        let end = extent.end().min(range.end);
+        match &mut run {
+            run if extent.data => run.get_or_insert(at..end).end = end,
+            Some(run) if end - run.end >= HOLE_BYTES => break,
+            _ => {}
+        }
+        at = end;
+    }
+    Ok(run.unwrap_or(at.saturating_sub(1)..at))
 }
 
 impl Pieces {
@@ -370,6 +405,8 @@ fn file_name(resource: &str, format: DownloadFormat) -> String {
 
 #[cfg(test)]
 mod tests {
+    use cairn_testkit::MemoryDisk;
+
     use super::*;
 
     #[test]
@@ -385,6 +422,23 @@ mod tests {
             assert_eq!(one.len(), 2 * TAG_BYTES);
             assert!(!tags[..number].contains(one));
         }
+    }
+
+    #[test]
+    fn a_run_ends_before_a_hole_that_is_worth_it() {
+        const MIB: u64 = 1 << 20;
+        let disk = MemoryDisk::new(64 * MIB);
+        for (offset, length) in [(10 * MIB, MIB), (14 * MIB, 4096), (30 * MIB, MIB)] {
+            disk.write(offset, &vec![7; length as usize]);
+        }
+        let run = |range: Range<u64>| next_run(&disk, range).unwrap();
+        let end = 14 * MIB + 4096;
+        assert_eq!(run(0..64 * MIB), 10 * MIB..end);
+        assert_eq!(run(11 * MIB..64 * MIB), 14 * MIB..end);
+        assert_eq!(run(end..64 * MIB), 30 * MIB..31 * MIB);
+        assert_eq!(run(30 * MIB + 1..30 * MIB + 6), 30 * MIB + 1..30 * MIB + 6);
+        assert_eq!(run(31 * MIB..64 * MIB), 64 * MIB - 1..64 * MIB);
+        assert_eq!(run(5..6), 5..6);
     }
 
     #[test]

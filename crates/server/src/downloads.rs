@@ -36,6 +36,10 @@ pub(crate) async fn download(app: &App, caller: &Caller, request: &Request) -> R
         Some(other) if other != tag => None,
         _ => files::wanted(request, size)?,
     };
+    let wanted = match query.skip_holes {
+        Some(true) if size > 0 => Some(download.next_run(wanted.unwrap_or(0..size)).await?),
+        _ => wanted,
+    };
     let sent = wanted.clone().unwrap_or(0..size);
     let name = disposition(&download.file_name);
     let mut response = files::answer(size, wanted, body(&download, sent, place));

@@ -1,5 +1,6 @@
 //! Downloads: answers that are read as they come.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,9 +18,10 @@ pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct Download {
     /// Tells these bytes from all others.
     pub tag: String,
-    /// Where it has begun; at the start, if the bytes are others than those that were asked for.
-    pub start: u64,
-    /// How long it is, what stands before its start included.
+    /// Which bytes come: from the start on, if they are others than those that were asked for; fewer
+    /// than were asked for, if holes are skipped.
+    pub range: Range<u64>,
+    /// How long it is with all that does not come.
     pub size_bytes: u64,
     client: Client,
     answer: reqwest::Response,
@@ -58,10 +60,10 @@ impl Client {
             return Err(Error::NoDownload);
         }
         let told = read_headers(answer.status(), answer.headers());
-        let (tag, start, size_bytes) = told.ok_or(Error::NoDownload)?;
+        let (tag, range, size_bytes) = told.ok_or(Error::NoDownload)?;
         Ok(Download {
             tag,
-            start,
+            range,
             size_bytes,
             client: self.clone(),
             answer,
@@ -69,17 +71,21 @@ impl Client {
     }
 }
 
-/// The tag, where the bytes begin, and how many there are in all.
-fn read_headers(status: StatusCode, headers: &HeaderMap) -> Option<(String, u64, u64)> {
+/// The tag, which bytes come, and how many there are in all.
+fn read_headers(status: StatusCode, headers: &HeaderMap) -> Option<(String, Range<u64>, u64)> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let tag = text(header::ETAG)?.to_owned();
     if status != StatusCode::PARTIAL_CONTENT {
-        return Some((tag, 0, text(header::CONTENT_LENGTH)?.parse().ok()?));
+        let size_bytes = text(header::CONTENT_LENGTH)?.parse().ok()?;
+        return Some((tag, 0..size_bytes, size_bytes));
     }
     let range = text(header::CONTENT_RANGE)?.strip_prefix("bytes ")?;
     let (range, size_bytes) = range.split_once('/')?;
-    let (start, _) = range.split_once('-')?;
-    Some((tag, start.parse().ok()?, size_bytes.parse().ok()?))
+    let (first, last) = range.split_once('-')?;
+    let range = first.parse().ok()?..last.parse::<u64>().ok()?.checked_add(1)?;
+    let size_bytes = size_bytes.parse().ok()?;
+    let is_part = range.start < range.end && range.end <= size_bytes;
+    is_part.then_some((tag, range, size_bytes))
 }
 
 #[cfg(test)]
@@ -97,10 +103,12 @@ mod tests {
         };
         let tag = ("etag", "\"a\"");
         let whole = read(200, &[tag, ("content-length", "9")]);
-        assert_eq!(whole, Some(("\"a\"".to_owned(), 0, 9)));
+        assert_eq!(whole, Some(("\"a\"".to_owned(), 0..9, 9)));
         let part = read(206, &[tag, ("content-range", "bytes 5-8/9")]);
-        assert_eq!(part, Some(("\"a\"".to_owned(), 5, 9)));
+        assert_eq!(part, Some(("\"a\"".to_owned(), 5..9, 9)));
         assert_eq!(read(200, &[("content-length", "9")]), None);
-        assert_eq!(read(206, &[tag, ("content-range", "bytes 5-8/*")]), None);
+        for wrong in ["bytes 5-8/*", "bytes 5-9/9", "bytes 5-4/9"] {
+            assert_eq!(read(206, &[tag, ("content-range", wrong)]), None, "{wrong}");
+        }
     }
 }
