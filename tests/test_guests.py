@@ -246,8 +246,12 @@ def test_a_guest_that_runs_is_turned_off_for_its_restore(stage, guest):
     held = records(stage, children[DISKS[1]], "/records")
     written = guest.written_bytes()
     wait_for("the guest's next write", lambda: guest.written_bytes() > written)
+    shown = [server["status"] for server in stage.protectables("server").values()]
+    assert shown == ["ACTIVE"]
     stage.cli("restore", backup["id"], "--power-on", "false", "--wait")
     guest.process.wait(PATIENCE_S)
+    shown = [server["status"] for server in stage.protectables("server").values()]
+    assert shown == ["SHUTOFF"]
     again = Guest(stage.folder, blockdevs(stage.folder)).ready()
     wait_for("a record after the last of the backup", lambda: again.flushed() > held)
     again.kill()

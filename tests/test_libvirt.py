@@ -119,7 +119,7 @@ def content(server, backup, folder):
 
 def test_a_domain_is_found_backed_up_by_its_changes_and_restored(stage, libvirt, tmp_path):
     servers = stage.protectables("server")
-    assert list(servers) == ["web-1"]
+    assert list(servers) == ["web-1"] and servers["web-1"]["status"] == "ACTIVE"
     assert servers["web-1"]["id"] == str(uuid.uuid5(uuid.NAMESPACE_DNS, "web-1"))
     assert sorted(stage.protectables()) == ["web-1/sda", "web-1/sdb"]
     vault = stage.create_vault("domains", "server", servers.values())

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use cairn_meta::{ResourceExtraInfo, Tag, Tx, Vault};
-use cairn_source::{Protectable, ProtectableStatus};
+use cairn_source::Protectable;
 use cairn_types::BYTES_PER_GB;
 use serde::Deserialize;
 
@@ -47,7 +47,7 @@ impl Service {
         let mut free = capacity.saturating_sub(allocated);
         for found in resources {
             let fits = vault.object_type.accepts(found.resource_type)
-                && found.status == ProtectableStatus::Available
+                && found.status.is_usable()
                 && !known.contains(&found.id)
                 && rules.take(found);
             if !fits || tx.binding(found.id).await?.is_some() {

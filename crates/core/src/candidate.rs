@@ -2,7 +2,7 @@
 //! `vault` asks, when a vault is made and when resources are added.
 
 use cairn_meta::{BoundResource, ResourceExtraInfo, Tx, Vault};
-use cairn_source::{Protectable, ProtectableStatus};
+use cairn_source::Protectable;
 use cairn_types::{ObjectType, ProtectStatus, ResourceId, ResourceType};
 
 use crate::{Caller, Refusal, Result, Service};
@@ -80,7 +80,7 @@ impl Service {
             if protectable.resource_type != wish.resource_type {
                 return Err(Refusal::ResourceTypeMismatch.into());
             }
-            if protectable.status != ProtectableStatus::Available {
+            if !protectable.status.is_usable() {
                 return Err(Refusal::NotProtectable {
                     id: wish.id,
                     resource_type: wish.resource_type,

@@ -6,7 +6,7 @@
 //! it fits on.
 
 use cairn_meta::{Backup, Tx, Vault};
-use cairn_source::{Protectable, ProtectableStatus};
+use cairn_source::Protectable;
 use cairn_types::tree::{is_name, read_name};
 use cairn_types::{
     AgentId, BackupId, BackupStatus, BackupStep, ByteCount, Kind, MemberStatus, OperationLogId,
@@ -183,7 +183,7 @@ impl Service {
             .filter(|found| found.resource_type == ResourceType::Volume);
         let disks = own.chain(&protectable.children);
         let mut held = Vec::new();
-        for disk in disks.filter(|disk| disk.status == ProtectableStatus::Available) {
+        for disk in disks.filter(|disk| disk.status.is_usable()) {
             let id = disk.id;
             let checked = self
                 .ask_inventory(move |inventory| inventory.check_writable(id))
@@ -397,7 +397,7 @@ fn map_files(
     if !has_files(share.resource_type) || !wishes.is_empty() {
         return Err(Refusal::UnknownMapping.into());
     }
-    if share.status != ProtectableStatus::Available {
+    if !share.status.is_usable() {
         let (id, state) = (share.id, share.status.to_string());
         return Err(Refusal::DiskState { id, state }.into());
     }
@@ -456,12 +456,9 @@ fn map_server(
 }
 
 fn check_disk(backup: &Backup, disk: &Protectable) -> Result<()> {
-    match disk.status {
-        ProtectableStatus::Available => {}
-        state => {
-            let state = state.to_string();
-            return Err(Refusal::DiskState { id: disk.id, state }.into());
-        }
+    if !disk.status.is_usable() {
+        let (id, state) = (disk.id, disk.status.to_string());
+        return Err(Refusal::DiskState { id, state }.into());
     }
     if disk.size_bytes < backup.size_bytes {
         let target = ByteCount(disk.size_bytes);

@@ -506,11 +506,12 @@ fn named(resources: Vec<(ResourceId, ResourceType, String)>) -> Vec<Resource> {
 }
 
 /// The state of a protectable in the words of the service it stands for: a
-/// disk that can be restored is `available`, a server at rest is `SHUTOFF`.
+/// disk that can be restored is `available`, a server `ACTIVE` or `SHUTOFF`.
 pub(crate) fn status_word(status: ProtectableStatus, resource_type: ResourceType) -> &'static str {
     match (status, resource_type) {
+        (ProtectableStatus::Running, ResourceType::Server) => "ACTIVE",
         (ProtectableStatus::Available, ResourceType::Server) => "SHUTOFF",
-        (ProtectableStatus::Available, _) => "available",
+        (status, _) if status.is_usable() => "available",
         (_, ResourceType::Server) => "ERROR",
         (_, _) => "error",
     }
@@ -526,7 +527,7 @@ pub(crate) fn protectable(view: &ProtectableView) -> Result<WireProtectable> {
             ErrorCode::ResourceInOtherVault,
             "It is bound to a vault.",
         ),
-        (None, ProtectableStatus::Available) => {
+        (None, status) if status.is_usable() => {
             return Ok(wire_protectable(found, free()));
         }
         (None, _) => (

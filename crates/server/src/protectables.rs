@@ -50,6 +50,7 @@ pub(crate) async fn list(
 fn states_called(word: &str, resource_type: ResourceType) -> Vec<ProtectableStatus> {
     let mut states = vec![
         ProtectableStatus::Available,
+        ProtectableStatus::Running,
         ProtectableStatus::Unusable,
         ProtectableStatus::Missing,
     ];

@@ -1,6 +1,6 @@
 //! What the configured folders hold, and how it is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_types::disk::{DiskReader, DiskWriter};
@@ -11,7 +11,7 @@ use crate::config::{self, ImagesConfig, ServerConfig, ShareConfig, SourceConfig,
 use crate::folder::Folder;
 use crate::guest::{self, Consistency, Guests, Level, Opened, PoweredOff, ServerReaders, Wanted};
 use crate::libvirt::{FoundDisk, Host};
-use crate::lock::Access;
+use crate::lock::{self, Access};
 use crate::machine::DEFINITION_BYTES_MAX;
 use crate::protectable::{
     ImageFormat, Protectable, ProtectableStatus, server_id, share_id, volume_id,
@@ -519,6 +519,13 @@ fn volume(source: &ImagesConfig, found: Found) -> Protectable {
     }
 }
 
+/// Whether somebody has an image open to write to it.
+fn is_in_use(image: &Path) -> bool {
+    let found = raw::open_data(image).and_then(|image| lock::is_written(&image));
+    // Whether it can be read at all was looked at before.
+    found.unwrap_or(false)
+}
+
 /// A server with its disks; marks the first of them as the system disk, among `volumes` too.
 fn server(
     source: &ImagesConfig,
@@ -560,7 +567,14 @@ fn server(
         project: source.project,
         children,
         system_disk: false,
-        status: worst.expect("a server has at least one disk"),
+        status: worst
+            .expect("a server has at least one disk")
+            .of_server(|| {
+                config
+                    .disks
+                    .iter()
+                    .any(|disk| is_in_use(&source.path.join(disk)))
+            }),
         format: None,
         tags: source
             .tags

@@ -355,7 +355,9 @@ impl Host {
             children,
             system_disk: false,
             // One without disks has nothing to protect.
-            status: worst.unwrap_or(ProtectableStatus::Unusable),
+            status: worst
+                .unwrap_or(ProtectableStatus::Unusable)
+                .of_server(|| domain.is_active),
             format: None,
             tags: self.config.tags.clone(),
         }

@@ -101,6 +101,11 @@ fn try_lock(file: &File, access: Access) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Whether somebody has an image open to write to it, as a guest that runs does. It is not locked for that.
+pub(crate) fn is_written(image: &File) -> io::Result<bool> {
+    sys::is_byte_locked(image, USED_BASE + WRITE)
+}
+
 fn is_unsupported(error: &io::Error) -> bool {
     let code = error.raw_os_error();
     [libc::ENOLCK, libc::EOPNOTSUPP, libc::EINVAL]
@@ -134,7 +139,9 @@ mod tests {
         let writer = lock(&image, Access::Write).expect("it is free again");
         assert!(lock(&image, Access::Read).is_none());
         assert!(lock(&image, Access::Write).is_none());
+        assert!(is_written(&open(&image)).unwrap());
         drop(writer);
+        assert!(!is_written(&open(&image)).unwrap());
         assert!(lock(&image, Access::Read).is_some());
     }
 

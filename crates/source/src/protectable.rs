@@ -42,16 +42,34 @@ pub struct Protectable {
 pub enum ProtectableStatus {
     /// It is there and looks as it should.
     Available,
+    /// The same, of a server whose guest runs.
+    Running,
     /// Its file is there but is not an image that can be opened.
     Unusable,
     /// Its file is not there.
     Missing,
 }
 
+impl ProtectableStatus {
+    /// Whether it looks as it should.
+    pub const fn is_usable(self) -> bool {
+        matches!(self, Self::Available | Self::Running)
+    }
+
+    /// That of a server whose disks, taken together, have this one.
+    pub(crate) fn of_server(self, runs: impl FnOnce() -> bool) -> Self {
+        match self {
+            Self::Available if runs() => Self::Running,
+            other => other,
+        }
+    }
+}
+
 impl std::fmt::Display for ProtectableStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Available => "available",
+            Self::Running => "running",
             Self::Unusable => "unusable",
             Self::Missing => "missing",
         })
