@@ -123,7 +123,7 @@ pub(crate) async fn to_file(mut wished: Wish<'_>, target: &Path) -> Result<Saved
         .as_ref()
         .map(|found| (found.bytes, found.tag.as_str()));
     let mut transfer = Transfer::begin(wished, had.filter(|(bytes, _)| *bytes > 0)).await?;
-    let mut part = place.open(&transfer.tag)?;
+    let part = place.open(&transfer.tag)?;
     let had_bytes = match found {
         Some(found) if found.tag != transfer.tag => {
             // It is a part of what is no more.
@@ -259,7 +259,7 @@ struct Part {
 
 impl Part {
     /// Writes what comes next, and leaves out what is zero.
-    fn write(&mut self, offset: u64, piece: &[u8]) -> io::Result<()> {
+    fn write(&self, offset: u64, piece: &[u8]) -> io::Result<()> {
         let (mut at, mut rest) = (offset, piece);
         while !rest.is_empty() {
             let to_border = HOLE_BYTES - (at % HOLE_BYTES as u64) as usize;
@@ -326,7 +326,7 @@ mod tests {
         for length in [1_usize, 100, 4096, 5000, 100_000] {
             let path = folder.path().join("part");
             let file = File::create(&path).unwrap();
-            let mut part = Part { path, file };
+            let part = Part { path, file };
             let mut at = 0;
             for piece in whole.chunks(length) {
                 part.write(at, piece).unwrap();
