@@ -197,6 +197,19 @@ def test_a_command_that_was_killed_is_gone_on_with(stage, libvirt, folder, tmp_p
         assert not (folder / "again").exists() and domains(libvirt) == before
     [part] = folder.iterdir()
 
+    # While one is at work, another is told at once; so it is where somebody else might have put something.
+    seen = had()
+    with subprocess.Popen(words, env=environment(stage), umask=0, stdout=subprocess.DEVNULL) as process:
+        wait_for("some bytes", lambda: had() > seen + MIB)
+        process.send_signal(signal.SIGSTOP)
+        second = run(*words, check=False, env=environment(stage))
+        process.kill()
+    assert second.returncode == 1 and "another command is at work" in second.stderr
+    part.chmod(0o777)
+    refused = run(*words, check=False, env=environment(stage))
+    assert refused.returncode == 2 and "not yours alone" in refused.stderr
+    part.chmod(0o755)
+
     # Once libvirt has the definition, and the command does not know it yet.
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -206,10 +219,23 @@ def test_a_command_that_was_killed_is_gone_on_with(stage, libvirt, folder, tmp_p
         encoding="utf-8",
     )
     virsh.chmod(0o755)
-    killing = {**environment(stage), "PATH": f"{programs}:{os.environ['PATH']}"}
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    killing = {**environment(stage), "PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(temporary)}
     killed = run(*words, check=False, env=killing, umask=0)
     assert killed.returncode == -signal.SIGKILL
     assert not (folder / "again").exists() and domains(libvirt) == sorted([*before, "again"])
+    assert os.listdir(temporary) == []
+
+    # What has the name of a disk and is none is not taken for one.
+    disk = part / "vda.img"
+    disk.unlink(missing_ok=True)
+    disk.symlink_to(tmp_path / "foreign")
+    refused = run(*words, check=False, env=environment(stage), umask=0)
+    assert refused.returncode == 2 and "no regular file" in refused.stderr
+    assert not (tmp_path / "foreign").exists()
+    disk.unlink()
+    disk.write_bytes(b"cut short")
 
     # Another backup's, or another folder's, is not what goes on.
     refused = make(stage, libvirt, stage.made["guest-1"], folder, "--name", "again", check=False)
@@ -245,6 +271,7 @@ def test_a_plain_machine(stage, libvirt, folder, tmp_path):
     [
         (("--memory", "64"), 2, "add --plain"),
         (("--name", "../x"), 2, "cannot be called"),
+        (("--plain", "--cpus", "5000"), 1, "libvirt refused define"),
         (("--connect", "qemu:///session?socket=/nowhere"), 1, "libvirt at"),
     ],
 )
@@ -252,6 +279,21 @@ def test_what_cannot_be_is_refused_before_anything_is_made(stage, libvirt, folde
     refused = make(stage, libvirt, stage.made["idle-1"], folder, *options, check=False)
     assert refused.returncode == code and why in refused.stderr, refused.stderr
     assert os.listdir(folder) == []
+
+
+def test_a_machine_that_does_not_start_stays_defined(stage, libvirt, folder, tmp_path):
+    virsh = tmp_path / "virsh"
+    virsh.write_text(
+        f'#!/bin/sh\ncase " $* " in *" start "*) echo no memory >&2; exit 1;; esac\nexec {shutil.which("virsh")} "$@"\n',
+        encoding="utf-8",
+    )
+    virsh.chmod(0o755)
+    words = command(libvirt, stage.made["idle-1"], folder, "--name", "still", "--start")
+    path = {**environment(stage), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    failed = run(*words, check=False, env=path, umask=0)
+    assert failed.returncode == 1 and "still is defined, and stays so" in failed.stderr
+    assert "no memory" in failed.stderr and libvirt.state("still") == "shut off"
+    libvirt.virsh("undefine", "still")
 
 
 def test_a_disk_alone_becomes_no_machine(stage, libvirt, folder):

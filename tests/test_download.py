@@ -415,6 +415,59 @@ def test_another_project_gets_nothing(stage):
     assert answer.status_code in (401, 403, 404), answer.text
 
 
+def test_what_a_guest_has_damaged_is_left_out_and_named(tmp_path):
+    tree, image = tmp_path / "tree", tmp_path / "images/disk.img"
+    for number in range(300):
+        (tree / f"d{number % 10}").mkdir(parents=True, exist_ok=True)
+        (tree / f"d{number % 10}/{number:03}").write_bytes(bytes([number % 251]) * (number * 97))
+    image.parent.mkdir()
+    with open(image, "wb") as file:
+        file.truncate(32 * MIB)
+    run("/usr/sbin/mkfs.ext4", "-O", "metadata_csum", "-d", tree, "-q", "-F", image)
+    # A file, a directory, and the names in another.
+    lost = ["d3/123", "d4", "d5/"]
+    for name in lost:
+        found = run("/usr/sbin/debugfs", "-R", f"imap /{name.rstrip('/')}", image).stdout
+        block, offset = re.search(r"located at block (\d+), offset (0x[0-9a-f]+)", found).groups()
+        size = int(re.search(r"Block size:\s+(\d+)", run("/usr/sbin/dumpe2fs", "-h", image).stdout)[1])
+        at = int(block) * size + int(offset, 16) + 0x10
+        if name.endswith("/"):
+            [first] = run("/usr/sbin/debugfs", "-R", f"bmap /{name.rstrip('/')} 0", image).stdout.split()
+            at = int(first) * size + 12
+        with open(image, "r+b") as file:
+            file.seek(at)
+            old = file.read(1)
+            file.seek(at)
+            file.write(bytes([old[0] ^ 0x55]))
+    with Server(tmp_path, CONFIG.split("[[source.server]]", maxsplit=1)[0]) as server:
+        vault = server.create_vault("v", "disk", server.protectables().values())
+        backup = server.back_up(vault)["id"]
+        done = server.cli("backup", "fetch", backup, "/", "--to", tmp_path / "whole", check=False)
+        assert done.returncode == 5, done.stderr
+        assert "3 entries could not be read" in done.stderr
+        for name in ("d3/123", "d4", "d5"):
+            assert f'"{name}": ' in done.stderr
+        kept = {path.relative_to(tree) for path in tree.rglob("*") if path.relative_to(tree).parts[0] not in ("d4", "d5")}
+        kept = {str(path) for path in kept} - {"d3/123"} | {"d5", "lost+found"}
+        assert {str(path.relative_to(tmp_path / "whole")) for path in (tmp_path / "whole").rglob("*")} == kept
+        for path in (tmp_path / "whole").rglob("*"):
+            if path.is_file():
+                assert path.read_bytes() == (tree / path.relative_to(tmp_path / "whole")).read_bytes()
+        for words in (["--to", tmp_path / "all.tar"], ["--format", "tar", "--to", "-"]):
+            archive = run(
+                CAIRN, "backup", "download", backup, *words, check=False, text=False,
+                env={**os.environ, "CAIRN_CREDENTIALS": str(server.credentials_file)},
+            )
+            assert archive.returncode == 5 and b'"d3/123": left out: ' in archive.stderr
+        listed = run("tar", "-tf", tmp_path / "all.tar").stdout.split()
+        assert {name.removeprefix("./").rstrip("/") for name in listed} - {""} == kept
+        assert archive.stdout == (tmp_path / "all.tar").read_bytes()
+        # Nothing is missing from what is whole, and what is damaged itself is no directory.
+        server.cli("backup", "fetch", backup, "/d1", "--to", tmp_path / "d1")
+        refused = server.cli("backup", "fetch", backup, "/d4", "--to", tmp_path / "d4", check=False)
+        assert refused.returncode == 1 and "damaged" in refused.stderr
+
+
 def test_damage_breaks_the_download_off(tmp_path):
     """Last, and on a server of its own: it is beyond repair then."""
     images = tmp_path / "images"

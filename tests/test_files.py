@@ -144,6 +144,29 @@ def test_a_fetch_goes_on_where_it_was_interrupted(stage, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["big", "big2"]
 
 
+def test_a_file_with_holes_is_fetched_with_holes(stage, tmp_path):
+    stage.cli("backup", "fetch", stage.ids["home"], "/etc/sparse", "--to", tmp_path / "sparse")
+    assert (tmp_path / "sparse").stat().st_blocks * 512 < MIB
+
+
+@pytest.mark.parametrize("verb", [("fetch", "/etc/passwd"), ("download",)])
+def test_what_is_there_and_no_file_is_not_replaced(stage, tmp_path, verb):
+    (tmp_path / "kept").write_bytes(b"kept")
+    (tmp_path / "link").symlink_to("kept")
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(os.listdir(tmp_path))
+    name = "home" if verb[0] == "fetch" else "noise.img"
+    for target in ("link", "pipe", "new/", "kept/x"):
+        path = f"{tmp_path}/{target}"
+        refused = stage.cli("backup", verb[0], stage.ids[name], *verb[1:], "--to", path, check=False)
+        assert refused.returncode != 0 and path in refused.stderr, refused.stderr
+    assert sorted(os.listdir(tmp_path)) == before and (tmp_path / "link").is_symlink()
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode) and (tmp_path / "kept").read_bytes() == b"kept"
+    long = tmp_path / ("n" * 255)
+    stage.cli("backup", verb[0], stage.ids[name], *verb[1:], "--to", long)
+    assert long.stat().st_size > 0
+
+
 def test_a_range_is_answered_as_http_says(stage):
     path = f"/backups/{stage.ids['whole.img']}/files/content?path=/etc/big"
     wanted = (stage.tree / "etc/big").read_bytes()

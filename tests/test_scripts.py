@@ -158,7 +158,6 @@ def test_an_agent_that_is_killed_in_between_has_applications_go_on(stage, applic
     checkpoint = stage.start_backup(vault)
     wait_for("the script", lambda: application.has_run("b_freeze.sh"))
     application.agent.kill()
-    gate.write_text("")
     [backup] = stage.backups(f"checkpoint_id={checkpoint}")
     backup = stage.settled_backup(backup["id"], "available")
     status, why = outcome(backup)
@@ -166,6 +165,8 @@ def test_an_agent_that_is_killed_in_between_has_applications_go_on(stage, applic
     application.ran()
     application.agent.start()
     wait_for("the unfreeze scripts", lambda: application.has_run("a_unfreeze.sh"))
+    with pytest.raises(OSError, match="No such device"):
+        os.open(gate, os.O_WRONLY | os.O_NONBLOCK)  # Nobody waits there to freeze late.
     # Away, it is said to be: maybe only when its last connection is known to have ended.
     application.agent.kill()
     wait_for("that it is away", lambda: "not connected" in outcome(stage.back_up(vault))[1])

@@ -105,13 +105,16 @@ def restore_to(server, share, folder=None, **details):
 
 
 def test_a_share_comes_back_in_place(kept):
+    entries = [os.lstat(kept.home / path) for path in kept.before]
+    size = sum(entry.st_size for entry in entries if stat.S_ISREG(entry.st_mode))
     for path in ("docs/007", "docs/large", "sparse", "pipe"):
         (kept.home / path).unlink()
     (kept.home / "docs/008").write_bytes(b"wrecked")
     (kept.home / "docs/009").unlink()
     (kept.home / "docs/009").symlink_to("/etc/passwd")
     (kept.home / "new").write_bytes(b"made since")
-    kept.restore(kept.backup)
+    told = kept.restore(kept.backup)["extra_info"]["common"]
+    assert told["bytes_done"] == told["bytes_total"] == size, "no byte counts twice"
     assert (kept.home / "new").read_bytes() == b"made since"
     (kept.home / "new").unlink()
     os.utime(kept.home, ns=(0, kept.before["."][3]))
@@ -142,6 +145,18 @@ def test_a_share_goes_to_another_share_and_into_a_folder(kept):
     same(state(kept.spare), before)
     kept.cli("restore", kept.backup["name"], "--to", "spare", "--folder", "by cli", "--wait")
     same(state(kept.spare / "by cli"), kept.before)
+
+
+def test_a_restore_that_fails_tells_what_it_has_replaced(kept):
+    (kept.spare / "docs").mkdir()
+    (kept.spare / "docs/link").write_bytes(b"old")
+    (kept.spare / "socket").mkdir()
+    log = kept.finished(restore_to(kept, "spare").json()["job_id"])
+    message = log["error_info"]["message"]
+    assert log["status"] == "failed" and 'cannot create "socket": Is a directory' in message, log
+    # docs/deep, what is in it, docs/link and the pipe; no file was begun.
+    assert "made or replaced: 4; what it was restored to may hold a part" in message, message
+    assert (kept.spare / "docs/link").is_symlink()
 
 
 def test_a_server_that_may_make_no_device_restores_the_rest(kept):
@@ -199,6 +214,12 @@ def test_a_repository_gives_files_back_without_a_server(kept, tmp_path):
         CAIRN, "repo", "restore", backup, part, "--path", "docs/none", *kept.repository(), check=False
     )
     assert missing.returncode == 1 and "none" in missing.stderr
+    # A folder that was made for nothing goes again; one that was there stays.
+    (tmp_path / "empty").mkdir()
+    for target in (tmp_path / "new/new", tmp_path / "empty/new"):
+        words = (CAIRN, "repo", "restore", backup, target, "--path", "docs/none", *kept.repository())
+        assert run(*words, check=False).returncode == 1
+    assert not (tmp_path / "new").exists() and os.listdir(tmp_path / "empty") == []
     key = kept.data / "master.key"
     command = [sys.executable, READER, "restore", kept.data / "repository", key, backup, read]
     run(*command)

@@ -62,6 +62,8 @@ class Scene:
         assert member.status == "pending"
         offered = self.receiver.list_backups(own_type="shared", member_status="pending").backups
         assert [one.id for one in offered] == [backup.id]
+        # How it is made up is for whoever has accepted it.
+        refused("2005", self.receiver.show_metadata, backup_id=backup.id)
         vault = self.vault(self.receiver, kind)
         accepted = {"status": "accepted", "vault_id": vault.id}
         answer = self.receiver.update_member_status(

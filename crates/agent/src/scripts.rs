@@ -1,23 +1,23 @@
 //! Scripts of the host's owner that bring applications to rest for the moment of a backup, and
 //! have them go on: `NAME_freeze.sh` and `NAME_unfreeze.sh`, in the place and with the
 //! arguments that agents of CBR give theirs.
+//! A script that runs is `process`.
 //! Source: CBR, "Verifying the Application-Consistent Backup (Linux)" and "Protecting other
 //! applications by custom scripts".
+
+mod process;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cairn_link::Held;
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags, Signal};
 
 use crate::state::replace;
+use process::Running;
 
 /// Where they are, in the agent's folder.
 const FOLDER: &str = "bin/thirdparty/ebk_user";
@@ -32,8 +32,11 @@ const RESULTS: &str = "tmp";
 const MARK: &str = "at_rest";
 /// Scripts at most.
 const SCRIPTS_MAX: usize = 64;
-/// How long all that freeze may take together, and all that unfreeze.
-const LIMIT: Duration = Duration::from_secs(25);
+/// How long all that freeze may take together.
+const FREEZE_LIMIT: Duration = Duration::from_secs(25);
+/// How long all that unfreeze may take together, and then those that have failed: less than the
+/// server waits for what becomes of them.
+const UNFREEZE_LIMITS: [Duration; 2] = [Duration::from_secs(25), Duration::from_secs(3)];
 /// Bytes of what a script says that are told.
 const SAID_MAX: u64 = 512;
 
@@ -54,6 +57,8 @@ Log() {
 pub struct Scripts {
     /// The agent's folder.
     root: PathBuf,
+    /// Of each round of those that unfreeze.
+    unfreeze_limits: [Duration; 2],
     at_rest: Mutex<bool>,
     /// Raised when nothing is at rest any more.
     gone_on: Condvar,
@@ -70,13 +75,14 @@ impl Scripts {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            unfreeze_limits: UNFREEZE_LIMITS,
             at_rest: Mutex::new(false),
             gone_on: Condvar::new(),
         }
     }
 
-    /// Makes the folders that scripts need, and has go on what an agent that was killed has
-    /// left at rest. May block.
+    /// Makes the folders that scripts need, ends a script that an agent which was killed has left
+    /// running, and has go on what is left at rest. May block.
     ///
     /// Errors: as `State`.
     pub fn prepare(self: &Arc<Self>) -> io::Result<()> {
@@ -86,9 +92,12 @@ impl Scripts {
             made.create(self.root.join(folder))?;
         }
         replace(&self.root.join(FRAME), FRAME_TEXT.as_bytes(), false)?;
+        if let Err(error) = process::end_left(&self.root) {
+            tracing::error!(%error, "A script of an agent that was killed may still run.");
+        }
         if self.root.join(MARK).try_exists()? {
             tracing::warn!("Applications may have been left at rest: their unfreeze scripts run.");
-            AtRest::new(self)?.go_on()?;
+            drop(AtRest::new(self)?);
         }
         Ok(())
     }
@@ -104,9 +113,16 @@ impl Scripts {
             let text = "its agent has no freeze scripts";
             return Err(io::Error::new(ErrorKind::NotFound, text));
         }
+        // What could not be brought to go on again is not brought to rest.
+        for path in self.find(UNFREEZE)?.iter().chain(&scripts) {
+            check_safe(path)?;
+        }
         let until = Instant::now() + limit;
         let at_rest = AtRest::new(self)?;
-        self.run(&scripts, LIMIT.min(limit))?;
+        let frozen_by = Instant::now() + FREEZE_LIMIT.min(limit);
+        for path in &scripts {
+            self.run(path, frozen_by)?;
+        }
         rustix::fs::sync();
         let left = until.saturating_duration_since(Instant::now());
         Held::new(scripts.len() as u64, left, move || at_rest.go_on())
@@ -141,19 +157,11 @@ impl Scripts {
         for folder in Path::new(FOLDER).ancestors() {
             check_safe(&self.root.join(folder))?;
         }
-        found.iter().try_for_each(|path| check_safe(path))?;
         Ok(found)
     }
 
-    /// Runs scripts one behind the other, until one fails.
-    fn run(&self, scripts: &[PathBuf], limit: Duration) -> io::Result<()> {
-        let until = Instant::now() + limit;
-        scripts
-            .iter()
-            .try_for_each(|path| self.run_one(path, until))
-    }
-
-    fn run_one(&self, path: &Path, until: Instant) -> io::Result<()> {
+    fn run(&self, path: &Path, until: Instant) -> io::Result<()> {
+        check_safe(path)?;
         let pid = std::process::id().to_string();
         let result = self.root.join(RESULTS).join(format!("result.tmp{pid}"));
         remove(&result)?;
@@ -161,19 +169,18 @@ impl Scripts {
         let mut said = tempfile::tempfile()?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let failed = |text: &dyn std::fmt::Display| io::Error::other(format!("{name} {text}"));
-        let child = Command::new(path)
-            .args([self.root.as_os_str(), pid.as_ref()])
+        let mut command = process::command(path, [self.root.as_os_str(), pid.as_ref()])
+            .map_err(|error| failed(&format!("cannot be run: {error}")))?;
+        command
             .env("AGENT_ROOT_PATH", &self.root)
             .env("PID", &pid)
             .env("RESULT_FILE", &result)
             .current_dir("/")
-            .stdin(Stdio::null())
             .stdout(said.try_clone()?)
-            .stderr(said.try_clone()?)
-            .process_group(0)
-            .spawn();
-        let child = child.map_err(|error| failed(&format!("cannot be run: {error}")))?;
-        let status = wait(child, until)?;
+            .stderr(said.try_clone()?);
+        let running = Running::start(&self.root, command)
+            .map_err(|error| failed(&format!("cannot be run: {error}")))?;
+        let status = running.wait(until)?;
         let mut text = Vec::new();
         said.seek(SeekFrom::Start(0))?;
         said.take(SAID_MAX).read_to_end(&mut text)?;
@@ -226,22 +233,40 @@ impl AtRest {
     }
 
     fn run_unfreeze(&self) -> io::Result<()> {
-        let until = Instant::now() + LIMIT;
-        let mut ended = Ok(());
-        match self.scripts.find(UNFREEZE) {
-            Ok(found) => {
-                // What was brought to rest first goes on last.
-                for path in found.iter().rev() {
-                    ended = ended.and(self.scripts.run_one(path, until));
-                }
-            }
-            Err(error) => ended = Err(error),
-        }
-        let unmarked = remove(&self.scripts.root.join(MARK));
+        // What has not gone on is tried again when the next is to go on, and by the agent's next start.
+        let root = &self.scripts.root;
+        let ended = self.unfreeze().and_then(|()| remove(&root.join(MARK)));
         let at_rest = self.scripts.at_rest.lock();
         *at_rest.unwrap_or_else(PoisonError::into_inner) = false;
         self.scripts.gone_on.notify_all();
-        ended.and(unmarked)
+        ended
+    }
+
+    /// Runs all that unfreeze, and those once more that have failed.
+    ///
+    /// Errors: what the first that failed each time says.
+    fn unfreeze(&self) -> io::Result<()> {
+        let mut left = self.scripts.find(UNFREEZE)?;
+        // What was brought to rest first goes on last.
+        left.reverse();
+        let mut ended = Ok(());
+        for limit in self.scripts.unfreeze_limits {
+            let until = Instant::now() + limit;
+            let mut failed = Vec::new();
+            ended = Ok(());
+            for (path, waiting) in left.iter().zip((1..=left.len() as u32).rev()) {
+                // An equal part of what those before it have left: none takes another's time.
+                let now = Instant::now();
+                let part = until.saturating_duration_since(now) / waiting;
+                if let Err(error) = self.scripts.run(path, now + part) {
+                    tracing::warn!(%error, "Something may still be at rest.");
+                    failed.push(path.clone());
+                    ended = ended.and(Err(error));
+                }
+            }
+            left = failed;
+        }
+        ended
     }
 }
 
@@ -253,23 +278,6 @@ impl Drop for AtRest {
             tracing::error!(%error, "Applications may still be at rest.");
         }
     }
-}
-
-/// Waits for a process that leads a group, which is killed if it does not end.
-fn wait(mut child: Child, until: Instant) -> io::Result<Option<ExitStatus>> {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let pid = pid.expect("a process id is a positive number");
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let left = until.saturating_duration_since(Instant::now());
-    let left = Timespec::try_from(left).map_err(io::Error::other)?;
-    let mut ends = [PollFd::new(&process, PollFlags::IN)];
-    let ended = rustix::event::poll(&mut ends, Some(&left))? > 0;
-    if !ended {
-        // It may have ended by now.
-        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
-    }
-    let status = child.wait()?;
-    Ok(ended.then_some(status))
 }
 
 /// Refuses what somebody else could have put there: it would run with the agent's rights.

@@ -110,10 +110,12 @@ impl State {
     pub fn instance(&self) -> Result<Instance> {
         use std::os::unix::fs::MetadataExt;
 
-        let boot = std::fs::read(BOOT_ID).map_err(failed("read", Path::new(BOOT_ID)))?;
+        let boot = boot().map_err(failed("read", Path::new(BOOT_ID)))?;
         let folder = std::fs::metadata(&self.folder).map_err(failed("read", &self.folder))?;
         let folder = [folder.dev(), folder.ino()].map(u64::to_le_bytes);
-        Ok(Instance::of(&[&folder.concat()[..], &boot].concat()))
+        Ok(Instance::of(
+            &[&folder.concat()[..], boot.as_bytes()].concat(),
+        ))
     }
 
     /// The file with the host's rules.
@@ -218,6 +220,11 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error 
         path,
         source,
     }
+}
+
+/// What no other boot has.
+pub(crate) fn boot() -> io::Result<String> {
+    std::fs::read_to_string(BOOT_ID)
 }
 
 /// Puts a file in the place of another, whole or not at all; only its owner can read it.

@@ -1,10 +1,11 @@
 //! Downloads on the wire: a backup, or a directory in it, as bytes of which any range can
 //! be had. An extension: CBR has nothing of the kind.
 
-use cairn_types::DownloadFormat;
+use cairn_types::{DownloadFormat, FileProblems};
+use percent_encoding::percent_decode_str;
 
 use crate::file::{PathText, check_name};
-use crate::query::query;
+use crate::query::{encode, query};
 use crate::validate::{Invalid, Validate, require};
 
 query! {
@@ -37,9 +38,59 @@ impl Validate for DownloadBackupQuery {
     }
 }
 
+/// The header that tells what is not in an archive because it cannot be read: [`FileProblems`] as JSON,
+/// percent-encoded.
+pub const LEFT_OUT_HEADER: &str = "x-cairn-left-out";
+/// Bytes of it at most: what stands between a server and its clients has little room for headers.
+const LEFT_OUT_BYTES_MAX: usize = 3000;
+/// Characters of what is said of one entry.
+const LEFT_OUT_CHARS_MAX: usize = 300;
+
+/// Writes the header's value: all are counted, and the first are named as far as there is room.
+pub fn write_left_out(problems: &FileProblems) -> String {
+    let short = |text: &String| text.chars().take(LEFT_OUT_CHARS_MAX).collect();
+    let mut problems = FileProblems {
+        count: problems.count,
+        first: problems.first.iter().map(short).collect(),
+    };
+    loop {
+        let text = serde_json::to_string(&problems).expect("numbers and texts become JSON");
+        let value = encode(&text);
+        if value.len() <= LEFT_OUT_BYTES_MAX || problems.first.pop().is_none() {
+            return value.into_owned();
+        }
+    }
+}
+
+/// Reads what [`write_left_out`] wrote.
+pub fn read_left_out(value: &str) -> Option<FileProblems> {
+    let text = percent_decode_str(value).decode_utf8().ok()?;
+    serde_json::from_str(&text).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_out_is_told_by_a_header_of_bounded_length() {
+        let few = FileProblems {
+            count: 1,
+            first: vec!["\"ü\\n\": left out: damaged".to_owned()],
+        };
+        assert_eq!(read_left_out(&write_left_out(&few)), Some(few));
+        let many = FileProblems {
+            count: 5000,
+            first: vec!["ü".repeat(4000); 10],
+        };
+        let value = write_left_out(&many);
+        assert!(value.is_ascii() && value.len() <= LEFT_OUT_BYTES_MAX);
+        let read = read_left_out(&value).unwrap();
+        assert!(read.count == 5000 && !read.first.is_empty());
+        for wrong in ["", "%", "{}", "1"] {
+            assert_eq!(read_left_out(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_query_names_a_form_and_for_files_a_directory() {

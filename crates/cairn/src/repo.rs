@@ -345,6 +345,8 @@ async fn restore_tree(
     path: Option<&Path>,
 ) -> Result<()> {
     let folder = target.display();
+    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
+    let made: Vec<_> = target.ancestors().take_while(is_missing).collect();
     std::fs::create_dir_all(target).with_context(|| format!("cannot make {folder}"))?;
     let opened = Folder::open(target, FolderOptions::default());
     let opened = opened.with_context(|| format!("cannot open {folder}"))?;
@@ -355,7 +357,12 @@ async fn restore_tree(
         target: Arc::new(opened),
         progress: Arc::new(Progress::default()),
     };
-    let restored = project.restore_tree(job).await?;
+    let restored = project.restore_tree(job).await;
+    if restored.is_err() {
+        // What is empty was made for nothing.
+        let _ = made.iter().try_for_each(std::fs::remove_dir);
+    }
+    let restored = restored?;
     for problem in &restored.listed {
         eprintln!("cairn: {problem}");
     }

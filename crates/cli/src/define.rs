@@ -2,8 +2,13 @@
 //!
 //! The images come into a hidden folder whose name says of which machine and which backup it is, and what
 //! UUID the machine gets; it gets its own name once the machine is defined. So a command that was interrupted
-//! is gone on with by the next of the same words, and nothing that was there is touched.
+//! is gone on with by the next of the same words, and nothing that was there is touched (`define/stage.rs`).
+//!
+//! What libvirt refuses is told before anything is downloaded: the machine is defined and taken away again.
 
+mod stage;
+
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,11 +19,11 @@ use cairn_source::ImageFormat;
 use cairn_source::machine::{Bus, Description, Hypervisor, NewDisk, NewMachine, Plain, check_name};
 use cairn_types::{BackupId, DownloadFormat};
 use clap::{Args, ValueEnum};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::download::{self, Saved};
+use self::stage::{Held, Stage};
+use crate::download;
 use crate::output::{Printer, bytes};
 use crate::transfer::Wish;
 use crate::{Error, find};
@@ -26,8 +31,6 @@ use crate::{Error, find};
 /// What a plain machine has unless told otherwise.
 const MEMORY_MIB: u32 = 2048;
 const CPUS: u32 = 2;
-/// What the name of a folder ends in that is not whole yet.
-const PART: &str = ".part";
 /// Characters of where a guest sees a disk at most.
 const TARGET_MAX: usize = 32;
 
@@ -143,33 +146,35 @@ pub(crate) async fn define(
         eprint!("{}", plan.shown(described.left_out, false).notes());
         return printer.print(&described.xml, || described.xml.clone());
     }
-    let (plan, described) = plan
+    let (plan, (described, held)) = plan
         .off_thread(|plan| {
             plan.refuse_what_is_there()?;
-            plan.describe()
+            let described = plan.describe()?;
+            let held = plan.stage.hold()?;
+            plan.try_out(&described.xml, &held)?;
+            Ok((described, held))
         })
         .await?;
-    std::fs::create_dir_all(&plan.stage).map_err(|source| made(&plan.stage, source))?;
     for (disk, image) in plan.disks.iter().zip(&plan.machine.disks) {
-        let file = plan.stage.join(image.path.file_name().unwrap_or_default());
-        if !file.exists() {
-            save(client, disk.id, wish.format, &file).await?;
-        }
+        let name = image.path.file_name().unwrap_or_default();
+        save(client, disk.id, wish.format, &held, name).await?;
     }
     let (xml, start) = (described.xml, wish.start);
     let (plan, ()) = plan
-        .off_thread(move |plan| plan.finish(&xml, start))
+        .off_thread(move |plan| plan.finish(&xml, &held, start))
         .await?;
     let shown = plan.shown(described.left_out, wish.start);
     printer.print(&shown, || shown.text())
 }
 
+/// Downloads a disk, unless an earlier command has.
 async fn save(
     client: &Client,
     backup: BackupId,
     format: Format,
-    file: &Path,
-) -> Result<Saved, Error> {
+    held: &Held,
+    name: &OsStr,
+) -> Result<(), Error> {
     let format = match format {
         Format::Qcow2 => DownloadFormat::Qcow2,
         Format::Raw => DownloadFormat::Raw,
@@ -179,12 +184,23 @@ async fn save(
         path: None,
         skip_holes: None,
     };
-    let wished = Wish {
+    let wished = || Wish {
         client,
         backup,
-        query,
+        query: query.clone(),
     };
-    download::to_file(wished, file).await
+    if let Some(had) = held.size_of(name)
+        && had == download::size_of(wished()).await?
+    {
+        return Ok(());
+    }
+    match download::to_file(wished(), &held.at(name)).await {
+        Err(Error::Write { source, .. }) => {
+            let path = held.shown(name);
+            Err(Error::Write { path, source })
+        }
+        saved => saved.map(drop),
+    }
 }
 
 /// The definition that a backup remembers.
@@ -204,9 +220,9 @@ struct Plan {
     remembered: Option<String>,
     plain: Plain,
     hypervisor: Hypervisor,
-    /// The machine's folder, and what it is called before it is whole.
+    /// The machine's folder, and what it is before that is whole.
     home: PathBuf,
-    stage: PathBuf,
+    stage: Stage,
 }
 
 impl Plan {
@@ -218,7 +234,12 @@ impl Plan {
         let short = &backup.id.to_string()[..8];
         let usual = || format!("{}-{short}", backup.resource_name);
         let name = wish.name.clone().unwrap_or_else(usual);
-        check_name(&name).map_err(|error| Error::Usage(error.to_string()))?;
+        check_name(&name).map_err(|error| {
+            Error::Usage(match &wish.name {
+                Some(_) => error.to_string(),
+                None => format!("{error}: give it another by --name"),
+            })
+        })?;
         let folder = wish.folder.canonicalize();
         let folder = folder.map_err(|source| made(&wish.folder, source))?;
         if folder
@@ -229,7 +250,7 @@ impl Plan {
             return Err(Error::Usage(why.to_owned()));
         }
         let home = folder.join(&name);
-        let (stage, uuid) = stage(&folder, &name, backup.id)?;
+        let stage = Stage::find(&folder, &name, backup.id)?;
         let mut disks = backup.children.clone();
         disks.sort_by_key(|disk| {
             let boots = disk.extend_info.system_disk == Some(true);
@@ -258,7 +279,7 @@ impl Plan {
             backup: backup.id,
             machine: NewMachine {
                 name,
-                uuid,
+                uuid: stage.uuid,
                 disks: images,
             },
             disks,
@@ -303,16 +324,28 @@ impl Plan {
         }
     }
 
+    /// Has libvirt refuse now what it would refuse once all is downloaded.
+    fn try_out(&self, xml: &str, held: &Held) -> Result<(), Error> {
+        if self.hypervisor.find(&self.machine.name)?.is_some() {
+            // An earlier run of this command has got as far.
+            return Ok(());
+        }
+        let defined = self.hypervisor.define(xml);
+        defined.inspect_err(|_| held.remove_if_empty())?;
+        Ok(self.hypervisor.undefine(self.machine.uuid)?)
+    }
+
     /// Defines the machine, and gives its folder its name. If that cannot be, the definition goes.
-    fn finish(&self, xml: &str, start: bool) -> Result<(), Error> {
+    fn finish(&self, xml: &str, held: &Held, start: bool) -> Result<(), Error> {
         self.hypervisor.define(xml)?;
-        if let Err(error) = renameat_with(CWD, &self.stage, CWD, &self.home, RenameFlags::NOREPLACE)
-        {
+        if let Err(error) = held.rename(&self.home) {
             self.hypervisor.undefine(self.machine.uuid)?;
-            return Err(made(&self.home, error.into()));
+            return Err(made(&self.home, error));
         }
         if start {
-            self.hypervisor.start(self.machine.uuid)?;
+            let started = self.hypervisor.start(self.machine.uuid);
+            let name = self.machine.name.clone();
+            started.map_err(|source| Error::NotStarted { name, source })?;
         }
         Ok(())
     }
@@ -382,22 +415,6 @@ impl Defined {
             false => format!("Left out: {}.\n", self.left_out.join(", ")),
         }
     }
-}
-
-/// Where the images come before the machine is defined: the folder of an earlier run, or a new one.
-fn stage(folder: &Path, name: &str, backup: BackupId) -> Result<(PathBuf, Uuid), Error> {
-    let start = format!(".{name}-{backup}-");
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        let found = entry.file_name();
-        let uuid = found.to_str().and_then(|found| found.strip_prefix(&start));
-        let uuid = uuid.and_then(|rest| rest.strip_suffix(PART)?.parse().ok());
-        if let Some(uuid) = uuid {
-            return Ok((entry.path(), uuid));
-        }
-    }
-    let uuid = Uuid::new_v4();
-    Ok((folder.join(format!("{start}{uuid}{PART}")), uuid))
 }
 
 /// Where the old machine had a disk: volumes of libvirt are called `DOMAIN/TARGET`.

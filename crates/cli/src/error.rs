@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use cairn_api::client;
-use cairn_types::{Kind, OperationLogId};
+use cairn_types::{ExportId, FileProblems, Kind, OperationLogId};
 
 /// Why a verb did not work.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +72,12 @@ pub enum Error {
         /// How many were looked at.
         looked_at: usize,
     },
+    /// Some of the files are not in what was downloaded: what the backup holds of them cannot be read.
+    #[error("{} could not be read in the backup and left out", entries(problems.count))]
+    LeftOut {
+        /// Which.
+        problems: FileProblems,
+    },
     /// A test did not arrive.
     #[error("the test did not arrive at {target}: {reason}")]
     NotDelivered {
@@ -94,6 +100,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// The server has an export no more.
+    #[error("the export {export} is gone, and what was written to it")]
+    ExportGone {
+        /// The export.
+        export: ExportId,
+        /// How the server said so.
+        source: client::Error,
+    },
     /// A connection to the socket, or its other end at the server, broke.
     #[error("a connection broke")]
     Connection(#[source] std::io::Error),
@@ -110,6 +124,24 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A new machine is there, but not running.
+    #[error(
+        "{name} is defined, and stays so, but does not start: see why, then start it by virsh start"
+    )]
+    NotStarted {
+        /// Its name.
+        name: String,
+        /// What libvirt says.
+        source: cairn_source::Error,
     },
     /// The system's signals cannot be waited for.
     #[error("cannot wait for signals")]
@@ -129,19 +161,19 @@ impl Error {
     /// What a caller should do about it.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Client(error) => error.kind(),
+            Self::Client(error) | Self::ExportGone { source: error, .. } => error.kind(),
             Self::NotFound { .. } => Kind::NotFound,
             Self::Ambiguous { .. } => Kind::Conflict,
             Self::Usage(_) | Self::SeveralDisks { .. } | Self::Socket { .. } => Kind::Invalid,
-            Self::Machine(error) => error.kind(),
+            Self::Machine(error) | Self::NotStarted { source: error, .. } => error.kind(),
             Self::Taken(_)
             | Self::TaskFailed { .. }
             | Self::CheckpointFailed { .. }
             | Self::NotDeleted
             | Self::OtherBytes => Kind::Conflict,
-            Self::Hurt { .. } => Kind::Corrupt,
+            Self::Hurt { .. } | Self::LeftOut { .. } => Kind::Corrupt,
             Self::Archive(error) => error.kind(),
-            Self::Unpack { .. } => Kind::Exhausted,
+            Self::Unpack { .. } | Self::Write { .. } => Kind::Exhausted,
             Self::TimedOut { .. } | Self::NotDelivered { .. } | Self::Connection(_) => {
                 Kind::Transient
             }
@@ -155,7 +187,7 @@ impl Error {
         match self {
             Self::Usage(_) | Self::SeveralDisks { .. } | Self::Socket { .. } => 2,
             Self::NotFound { .. } => 4,
-            Self::Hurt { .. } => 5,
+            Self::Hurt { .. } | Self::LeftOut { .. } => 5,
             Self::Client(client::Error::Transport { .. }) => 3,
             Self::Client(client::Error::Service { status: 404, .. }) => 4,
             Self::Client(error) if is_setup(error) => 2,
@@ -173,6 +205,13 @@ impl Error {
             cause = source.source();
         }
         line.replace(['\n', '\r'], " ")
+    }
+}
+
+fn entries(count: u64) -> String {
+    match count {
+        1 => "1 entry".to_owned(),
+        _ => format!("{count} entries"),
     }
 }
 

@@ -5,23 +5,25 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as Probe;
 use std::path::{Path, PathBuf};
 
-use cairn_api::Client;
 use cairn_api::backup::Backup;
 use cairn_api::export::{CreateExportRequest, Export, NewExport};
-use cairn_types::{BackupId, ExportId};
+use cairn_api::{Client, client};
+use cairn_types::{BackupId, ExportId, Kind};
 use clap::Args;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, interval};
+use tokio::time::{Duration, Instant, interval};
 
 use crate::output::{Printer, bytes};
 use crate::{Error, find};
 
 /// Bytes that are passed on at a time.
 const PASSED_BYTES: usize = 1 << 20;
-/// How often it is asked whether the server still has the export.
+/// How often the server is asked for the export: whether it still has it, and so that it keeps it.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A server that could not be asked for so long has ended the export: docs/API.md, section 13.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
 
 /// A backup to serve, and where.
 #[derive(Debug, Clone, Args)]
@@ -135,13 +137,14 @@ fn is_socket(path: &Path) -> bool {
 async fn pass_on(listener: &UnixListener, client: &Client, export: ExportId) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signal)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
-    let mut look = interval(LOOK_EVERY);
+    let gone = gone(client, export);
+    tokio::pin!(gone);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
-            _ = look.tick() => drop(client.show_export(export).await?),
+            source = &mut gone => return Err(Error::ExportGone { export, source }),
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => {
                 let (near, _) = accepted.map_err(Error::Connection)?;
@@ -152,6 +155,27 @@ async fn pass_on(listener: &UnixListener, client: &Client, export: ExportId) -> 
                     }
                 });
             }
+        }
+    }
+}
+
+/// Asks for the export again and again, which keeps it at the server; returns once it is gone. A server that
+/// cannot be reached may come back, and may have it still.
+async fn gone(client: &Client, export: ExportId) -> client::Error {
+    let mut look = interval(LOOK_EVERY);
+    let mut answered = Instant::now();
+    let mut is_silent = false;
+    loop {
+        look.tick().await;
+        match client.show_export(export).await {
+            Ok(_) => (answered, is_silent) = (Instant::now(), false),
+            Err(error) if error.kind() == Kind::Transient && answered.elapsed() < SILENCE_MAX => {
+                if !is_silent {
+                    eprintln!("note: the server does not answer, and is asked again: {error}");
+                }
+                is_silent = true;
+            }
+            Err(error) => return error,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `cairn backup files` and `cairn backup fetch`.
 
-use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +10,8 @@ use cairn_api::file::{BackupFile, FetchBackupFileQuery, ListBackupFilesQuery, MA
 use cairn_types::{BackupId, DownloadFormat};
 use clap::Args;
 
-use crate::output::{Printer, bytes};
+use crate::output::{Printer, bytes, whole_or};
+use crate::part::Place;
 use crate::table::Table;
 use crate::transfer::{Transfer, Wish};
 use crate::{Error, find, unpack};
@@ -20,6 +20,8 @@ use crate::{Error, find, unpack};
 const PIECE_BYTES: u64 = 4 << 20;
 /// What stands for standard output.
 const STANDARD_OUTPUT: &str = "-";
+/// The tag of the one part that a file has: what it is of its backup never changes.
+const TAG: &str = "file";
 
 /// A directory in a backup.
 #[derive(Debug, Clone, Args)]
@@ -141,18 +143,15 @@ pub(crate) async fn fetch(
     let Some(target) = target else {
         let mut out = io::stdout().lock();
         let of = (client, backup, &query);
-        pieces(of, 0..size, |piece| out.write_all(piece)).await?;
+        pieces(of, 0..size, |_, piece| Ok(out.write_all(piece)?)).await?;
         return Ok(out.flush()?);
     };
-    let (partial, mut file) = resume(target, backup, &wish.path)?;
-    let had = file.metadata()?.len().min(size);
-    file.set_len(had)?;
-    pieces((client, backup, &query), had..size, |piece| {
-        file.write_all(piece)
-    })
-    .await?;
-    file.sync_all()?;
-    std::fs::rename(&partial, target)?;
+    let place = Place::new(target, &format!("{backup} {}", wish.path))?;
+    let part = place.open(TAG)?;
+    let had = part.had_bytes()?.min(size);
+    let of = (client, backup, &query);
+    pieces(of, had..size, |at, piece| part.write(at, piece)).await?;
+    part.finish(size)?;
     printer.say(&format!("{} is {}", target.display(), bytes(size)))
 }
 
@@ -194,27 +193,14 @@ async fn directory(
             "{target} has {} files, {size}, in {} directories\n",
             done.files, done.directories
         )
-    })
-}
-
-/// The file that is filled until it is whole. So long its name tells what it is a part of, so
-/// that no other file's bytes are taken for this one's.
-fn resume(target: &Path, backup: BackupId, path: &str) -> io::Result<(PathBuf, File)> {
-    let number = crate::download::number(path.as_bytes());
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(format!(".{backup}-{number:016x}.part"));
-    let partial = PathBuf::from(partial);
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&partial)?;
-    Ok((partial, file))
+    })?;
+    whole_or(done.left_out)
 }
 
 async fn pieces(
     (client, backup, query): (&Client, BackupId, &FetchBackupFileQuery),
     wanted: std::ops::Range<u64>,
-    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+    mut take: impl FnMut(u64, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut at = wanted.start;
     while at < wanted.end {
@@ -223,7 +209,7 @@ async fn pieces(
         if piece.len() as u64 != last + 1 - at {
             return Err(Error::Connection(io::ErrorKind::UnexpectedEof.into()));
         }
-        take(&piece)?;
+        take(at, &piece)?;
         at = last + 1;
     }
     Ok(())

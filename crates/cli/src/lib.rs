@@ -17,6 +17,7 @@ mod file;
 mod find;
 mod notification;
 mod output;
+mod part;
 mod policy;
 mod protectable;
 mod restore;
@@ -48,7 +49,7 @@ Exit codes of the client commands:
   2  the command line or the credentials are wrong
   3  the server cannot be reached
   4  there is no such thing
-  5  a verification found backups that are hurt";
+  5  a backup is hurt: a verification found it, or some of its files could not be read";
 
 /// Options that every client verb has.
 #[derive(Debug, Clone, Args)]

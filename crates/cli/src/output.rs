@@ -62,6 +62,21 @@ pub(crate) fn file_problems(of: &str, found: Option<&FileProblems>) -> String {
     text
 }
 
+/// Ends a command that got everything but what the backup itself does not give, which is named.
+pub(crate) fn whole_or(left_out: Option<FileProblems>) -> Result<(), Error> {
+    let Some(problems) = left_out else {
+        return Ok(());
+    };
+    for problem in &problems.first {
+        eprintln!("{problem}");
+    }
+    let more = problems.count.saturating_sub(problems.first.len() as u64);
+    if more > 0 {
+        eprintln!("and {more} more");
+    }
+    Err(Error::LeftOut { problems })
+}
+
 /// A size of so many GB.
 pub(crate) fn gb(size: u64) -> String {
     format!("{size} GB")

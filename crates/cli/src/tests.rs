@@ -277,6 +277,42 @@ async fn a_vault_is_found_by_name_and_printed_for_people_and_programs() {
 }
 
 #[tokio::test]
+async fn a_vault_has_the_level_of_consistency_that_is_asked_for() {
+    let made = json!({ "vault": vault(), "orders": null });
+    let server = Server::new(&[
+        ("GET", "vaults", 200, vaults(&[vault()])),
+        ("POST", "vaults", 200, made),
+        (
+            "PUT",
+            &format!("vaults/{VAULT}"),
+            200,
+            json!({ "vault": vault() }),
+        ),
+    ])
+    .await;
+    let level = ["--consistent-level", "app_consistent"];
+    let create = ["vault", "create", "new", "--type", "server"];
+    server.run(&create).await.unwrap();
+    server.run(&[&create[..], &level].concat()).await.unwrap();
+    let sent = server.sent(Method::POST);
+    let levels = sent
+        .iter()
+        .map(|body| &body["vault"]["billing"]["consistent_level"]);
+    let levels: Vec<_> = levels.collect();
+    assert_eq!(levels, ["crash_consistent", "app_consistent"]);
+    let update = ["vault", "update", "demo"];
+    server.run(&[&update[..], &level].concat()).await.unwrap();
+    server
+        .run(&[&update[..], &["--name", "x"]].concat())
+        .await
+        .unwrap();
+    let sent = server.sent(Method::PUT);
+    let billing = json!({ "consistent_level": "app_consistent" });
+    assert_eq!(sent[0], json!({ "vault": { "billing": billing } }));
+    assert_eq!(sent[1], json!({ "vault": { "name": "x" } }));
+}
+
+#[tokio::test]
 async fn names_that_are_of_none_or_of_many_are_told_apart() {
     let found = vaults(&[vault(), vault()]);
     let server = Server::new(&[("GET", "vaults", 200, found)]).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cairn_api::Client;
 use cairn_api::client::{self, Download};
 use cairn_api::download::DownloadBackupQuery;
-use cairn_types::{BackupId, Kind};
+use cairn_types::{BackupId, FileProblems, Kind};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
@@ -45,6 +45,8 @@ pub(crate) struct Transfer<'c> {
     pub tag: String,
     /// How many there are.
     pub size_bytes: u64,
+    /// What is not among them because it cannot be read.
+    pub left_out: Option<FileProblems>,
     /// The place of the next.
     pub at: u64,
     answer: Option<Download>,
@@ -70,6 +72,7 @@ impl<'c> Transfer<'c> {
             wish,
             tag: answer.tag.clone(),
             size_bytes: answer.size_bytes,
+            left_out: answer.left_out.clone(),
             at: answer.range.start,
             answer: Some(answer),
             misses,

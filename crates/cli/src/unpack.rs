@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use cairn_archive::{Content, Entry, Reader};
+use cairn_types::FileProblems;
 use cairn_types::tree::{EntryKind, Metadata, Xattr};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -35,6 +36,8 @@ pub(crate) struct Unpacked {
     pub size_bytes: u64,
     /// What the user, or the file system, did not allow.
     pub refused: Refused,
+    /// What did not come, because it cannot be read in the backup.
+    pub left_out: Option<FileProblems>,
 }
 
 /// Writes the archive that comes below a directory, which is made, or is empty.
@@ -61,7 +64,20 @@ pub(crate) async fn unpack(mut transfer: Transfer<'_>, target: &Path) -> Result<
     let received = received.await;
     drop(sender);
     let written = writing.await.map_err(io::Error::other)?;
-    received.and(written)
+    let mut done = received.and(written).map_err(|error| match error {
+        // Of an entry it is told where it is.
+        Error::Output(source) => failed(target)(source),
+        other => other,
+    })?;
+    done.left_out = transfer.left_out;
+    Ok(done)
+}
+
+fn failed(target: &Path) -> impl Fn(io::Error) -> Error {
+    |source| Error::Write {
+        path: target.to_owned(),
+        source,
+    }
 }
 
 /// Opens the target.
@@ -74,9 +90,10 @@ fn prepare(target: &Path) -> Result<OwnedFd, Error> {
                 return Err(wrong("is not empty"));
             }
         }
-        made => made?,
+        made => made.map_err(failed(target))?,
     }
-    Ok(std::fs::File::open(target)?.into())
+    let root = std::fs::File::open(target).map_err(failed(target))?;
+    Ok(root.into())
 }
 
 /// Pieces of bytes as one row.

@@ -5,7 +5,7 @@ use cairn_api::vault::{
     AddVaultResourceRequest, BillingChange, CreateVaultRequest, ListVaultQuery, NewBilling,
     NewVault, RemoveVaultResourceRequest, UpdateVaultRequest, Vault, VaultChange,
 };
-use cairn_api::{Client, ProtectType};
+use cairn_api::{Client, ConsistentLevel, ProtectType};
 use cairn_types::ObjectType;
 use clap::{Args, Subcommand};
 
@@ -67,6 +67,10 @@ pub struct Create {
     /// Its size, in GB.
     #[arg(long, default_value_t = 100)]
     size: u64,
+    /// What a backup holds of a running server: crash_consistent, as if it had lost power, or
+    /// app_consistent, its file systems held still for the moment.
+    #[arg(long, value_name = "LEVEL", default_value = "crash_consistent", value_parser = find::word::<ConsistentLevel>)]
+    consistent_level: ConsistentLevel,
     /// What it is for.
     #[arg(long)]
     description: Option<String>,
@@ -95,6 +99,9 @@ pub struct Update {
     /// Its new size, in GB.
     #[arg(long)]
     size: Option<u64>,
+    /// What a backup holds of a running server: app_consistent, which cannot be taken back.
+    #[arg(long, value_name = "LEVEL", value_parser = find::word::<ConsistentLevel>)]
+    consistent_level: Option<ConsistentLevel>,
     /// The share in use at which a notification is sent, in percent.
     #[arg(long, value_name = "PERCENT")]
     threshold: Option<u32>,
@@ -143,6 +150,7 @@ async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(
     let resources = resolve(client, new.object_type, &new.resources).await?;
     let billing = NewBilling {
         protect_type: new.protect_type,
+        consistent_level: new.consistent_level,
         ..NewBilling::new(new.object_type, new.size)
     };
     let vault = NewVault {
@@ -162,12 +170,13 @@ async fn create(new: Create, client: &Client, printer: &mut Printer) -> Result<(
 
 async fn update(change: Update, client: &Client, printer: &mut Printer) -> Result<(), Error> {
     let id = find::vault(client, &change.vault).await?.id;
+    let billing = BillingChange {
+        size: change.size,
+        consistent_level: change.consistent_level,
+    };
     let vault = VaultChange {
         name: change.name,
-        billing: change.size.map(|size| BillingChange {
-            size: Some(size),
-            consistent_level: None,
-        }),
+        billing: (billing.size.is_some() || billing.consistent_level.is_some()).then_some(billing),
         auto_expand: change.auto_expand,
         locked: change.locked.then_some(true),
         threshold: change.threshold,
@@ -269,6 +278,7 @@ fn show(vault: &Vault) -> String {
         ("size", gb(billing.size)),
         ("used", mb(billing.used)),
         ("allocated", gb(billing.allocated)),
+        ("consistency", billing.consistent_level.to_string()),
         ("threshold", format!("{} %", vault.threshold)),
         ("locked", vault.locked.to_string()),
         ("created", time(Some(vault.created_at))),

@@ -6,6 +6,7 @@
 //! server too. Where the layout has to be measured first that is done once for all who ask; what
 //! was measured holds nothing open.
 
+mod left_out;
 mod qcow2;
 mod tar;
 mod tree;
@@ -19,7 +20,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use cairn_filesystem::Layout;
 use cairn_types::disk::{DiskError, DiskReader};
 use cairn_types::tree::FileReader;
-use cairn_types::{BackupId, DownloadFormat};
+use cairn_types::{BackupId, DownloadFormat, FileProblems};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,8 @@ pub struct Download {
     pub tag: String,
     /// What a file of them may be called.
     pub file_name: String,
+    /// What is not in an archive because it cannot be read.
+    pub left_out: Option<FileProblems>,
     content: Content,
 }
 
@@ -315,12 +318,14 @@ impl Service {
     ) -> Result<Download> {
         let (found, stored) = self.find_content(caller, backup).await?;
         let root = stored.find(found.id).await?.root;
-        let tag = tag(format, &root.to_string(), &path);
+        let root_id = root.to_string();
+        let (mut tag, mut left_out) = (tag(format, &root_id, &path), None);
         let opened = Opened::of(&found, &stored).await?;
         let downloads = self.downloads();
         let (size_bytes, content) = match (format, opened) {
             (DownloadFormat::Tar, opened) => {
-                let opening = move || archive_root(opened, path);
+                let (opening, named) = (path.clone(), path);
+                let opening = move || archive_root(opened, opening);
                 let root = Arc::new(blocking(opening).await?);
                 let (stop, walked) = (downloads.stop.clone(), Arc::clone(&root));
                 let work = move || Ok(Measured::Tar(Arc::new(tar::measure(&walked, &stop)?)));
@@ -328,6 +333,16 @@ impl Service {
                 let Measured::Tar(index) = measured else {
                     return Err(Error::Panicked { what: "a layout" });
                 };
+                // What could not be read then and can be now would have other places in the archive.
+                let without = index.left_out();
+                if let Some(problems) = without.problems() {
+                    tag = self::tag(
+                        format,
+                        &root_id,
+                        &[&named[..], b"\0", &without.mark()].concat(),
+                    );
+                    left_out = Some(problems);
+                }
                 (index.archive_bytes(), Content::Tar(index, root))
             }
             (_, Opened::Tree(_)) => return Err(Refusal::NotADiskBackup.into()),
@@ -355,6 +370,7 @@ impl Service {
             size_bytes,
             tag,
             file_name: file_name(&found.resource_name, format),
+            left_out,
             content,
         })
     }

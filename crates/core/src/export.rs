@@ -23,7 +23,7 @@ use crate::{Caller, Error, Refusal, Result, Service};
 const MAX_EXPORTS: usize = 16;
 /// Connections to one export.
 const MAX_CONNECTIONS: usize = 16;
-/// An export to which nobody is connected for so long ends.
+/// An export to which nobody is connected, and that nobody asks for, for so long ends.
 const IDLE_SECONDS: i64 = 600;
 
 /// How backups are exported.
@@ -87,7 +87,7 @@ impl std::fmt::Debug for Export {
 #[derive(Debug)]
 struct Used {
     connections: usize,
-    /// Since when nobody does, where there are none.
+    /// Since when nobody does, where there are no connections.
     idle_since: Timestamp,
 }
 
@@ -203,11 +203,14 @@ impl Service {
         own.map(|open| open.view()).collect()
     }
 
-    /// One of the project's exports.
+    /// One of the project's exports. Who asks for it uses it: between two connections of a disk's
+    /// reader what was written stays as long as somebody is there who asks.
     ///
     /// Errors: `NotFound`.
     pub fn show_export(&self, caller: &Caller, id: ExportId) -> Result<ExportView> {
-        Ok(self.export(caller, id)?.view())
+        let export = self.export(caller, id)?;
+        lock(&export.used).idle_since = self.now();
+        Ok(export.view())
     }
 
     fn export(&self, caller: &Caller, id: ExportId) -> Result<Arc<Export>> {

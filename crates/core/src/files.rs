@@ -237,20 +237,26 @@ fn list_disk(
     let page = files.list(rest, after, limit)?;
     for entry in page.entries {
         let path = [rest, b"/", &entry.name].concat();
-        list.entries.push(file_of(&files, &path, entry)?);
+        let name = entry.name.clone();
+        match file_of(&files, &path, entry) {
+            Ok(file) => list.entries.push(file),
+            // A link that does not tell where it points.
+            Err(Error::Refused(why)) => list.note_unreadable(&name, why),
+            Err(error) => return Err(error),
+        }
     }
     for one in page.unreadable {
-        let name = String::from_utf8_lossy(&one.name).into_owned();
-        list.note(format!("{name:?} cannot be read: {}", one.error));
+        list.note_unreadable(&one.name, one.error);
     }
     list.next = page.next;
     Ok(list)
 }
 
 impl FileList {
-    fn note(&mut self, note: String) {
+    fn note_unreadable(&mut self, name: &[u8], why: impl std::fmt::Display) {
         if self.notes.len() < NOTES_MAX {
-            self.notes.push(note);
+            let name = String::from_utf8_lossy(name).into_owned();
+            self.notes.push(format!("{name:?} cannot be read: {why}"));
         }
     }
 }

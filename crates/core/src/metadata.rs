@@ -8,6 +8,7 @@ use cairn_source::{ImageFormat, Protectable};
 use cairn_types::{BackupId, BackupStatus, ResourceId, ResourceType};
 use serde::{Deserialize, Serialize};
 
+use crate::export::readable;
 use crate::{BackupView, Caller, Refusal, Result, Service};
 
 /// A resource as it was when its backup was made.
@@ -117,7 +118,8 @@ impl ResourceMetadata {
 impl Service {
     /// A backup with what was known of its resource when it was made.
     ///
-    /// Errors: `NotFound`; `Conflict` before the backup is whole, and once it is being deleted.
+    /// Errors: `NotFound`; `Conflict` before the backup is whole, and once it is being deleted, and
+    /// before a member has accepted it.
     /// CBR: `ShowMetadata`, `GET /v3/{project_id}/backups/{backup_id}/metadata`.
     pub async fn backup_metadata(
         &self,
@@ -131,6 +133,11 @@ impl Service {
                 let state = state.to_string();
                 return Err(Refusal::MetadataUnreadable { state }.into());
             }
+        }
+        if view.backup.project != caller.project {
+            // How a machine is defined is for whoever may restore it.
+            let mut tx = self.meta().read().await?;
+            readable(&mut tx, caller.project, id).await?;
         }
         let metadata = ResourceMetadata::recorded(&view.backup)
             .unwrap_or_else(|| ResourceMetadata::of_backup(&view.backup, &view.children));

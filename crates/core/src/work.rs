@@ -20,6 +20,7 @@ use cairn_meta::tasks::{
     BACK_UP_HOST, ONE_AT_A_TIME, RECEIVE, RESTORE_HOST, SEND, Task as TaskRow,
 };
 use cairn_task::{Failure, Work};
+use cairn_types::disk::{Because, DiskError};
 use cairn_types::{
     AgentId, BackupId, Kind, PolicyId, Progress, ProjectId, ReplicationId, ResourceId, VaultId,
     VerifyLevel,
@@ -459,8 +460,8 @@ impl Work for Worker {
         };
         let mut failure = failure(row, &error);
         let restores = [restore::KIND, RESTORE_HOST].contains(&row.kind.as_str());
-        if restores && progress.done() > 0 {
-            failure.text.push_str(restore::MIXTURE);
+        if restores && let Some(left) = restore::left(step, progress, row.kind == RESTORE_HOST) {
+            failure.text.push_str(&left);
         }
         if row.kind == restore::KIND && restore::has_turned_off(&self.service, row.id).await {
             failure.text.push_str(restore::TURNED_OFF);
@@ -515,7 +516,10 @@ fn public_text(error: &Error) -> String {
     };
     let mut text = match error {
         Error::Repository(inner) => match (disk_error(inner), inner) {
-            (Some(disk), _) => disk.to_string(),
+            (Some(disk), _) => match Because::of(&disk.source) {
+                Some(why) => format!("{disk}: {why}"),
+                None => disk.to_string(),
+            },
             // Whose files they are, or where they go, is the owner's own.
             (None, cairn_repo::Error::Tree { source, .. }) if reason.is_none() => {
                 format!("{inner}: {source}")
@@ -532,9 +536,7 @@ fn public_text(error: &Error) -> String {
 }
 
 /// The disk at fault, if a disk is.
-fn disk_error<'a>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a cairn_types::disk::DiskError> {
+fn disk_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a DiskError> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(disk) = error.downcast_ref() {

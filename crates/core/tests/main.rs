@@ -7,6 +7,7 @@
 mod change_map;
 mod collection;
 mod decade;
+mod export;
 mod notification;
 mod policies;
 mod regions;

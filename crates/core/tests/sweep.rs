@@ -222,6 +222,44 @@ fn assert_restored(world: &World, object_type: ObjectType, before: &[Vec<u8>], c
     }
 }
 
+/// The process ends at each call of a server's backup, and the server runs before another takes over: the
+/// backup never has one disk of before and one of after.
+#[tokio::test]
+async fn the_disks_of_a_server_are_of_one_moment_wherever_its_backup_was_cut_off() {
+    let (mut of_before, mut of_after) = (0, 0);
+    for call in 0.. {
+        let world = World::new().await;
+        let server = world.server().await;
+        let vault = world.vault(ObjectType::Server, server).await;
+        world.checkpoint(&vault).await;
+        let before = contents_of_sources(&world);
+        world.gate.pause_at(call);
+        tokio::select! {
+            () = world.work_beside() => break,
+            () = world.gate.reached() => {}
+        }
+        let held = world.gate.calls()[call as usize].clone();
+        change_sources(&world, 7);
+        let after = contents_of_sources(&world);
+        world.work().await;
+        let [(backup, status, _)] = backups(&world).await[..] else {
+            panic!("{held}: there is one backup");
+        };
+        assert_eq!(status, BackupStatus::Available, "{held}");
+        change_sources(&world, 8);
+        let restored = restore(&world, backup, None).await;
+        assert_eq!(restored, OperationStatus::Success, "{held}");
+        if contents_of_sources(&world)[1] == before[1] {
+            assert_restored(&world, ObjectType::Server, &before, &held);
+            of_before += 1;
+        } else {
+            assert_restored(&world, ObjectType::Server, &after, &held);
+            of_after += 1;
+        }
+    }
+    assert!(of_before > 0 && of_after > 5, "{of_before}, {of_after}");
+}
+
 #[tokio::test]
 async fn a_failed_backup_leaves_earlier_ones_as_they_were() {
     for moment in [Moment::FailBefore, Moment::FailAfter] {
@@ -276,6 +314,42 @@ async fn a_restore_leaves_its_backup_as_it_was_whatever_happens_at_any_step() {
             }
         }
     }
+}
+
+/// Another image takes the place of the one that is written, at each read of what is restored.
+#[tokio::test]
+async fn a_restore_into_an_image_that_is_replaced_meanwhile_fails() {
+    let mut replaced = 0;
+    for call in 0.. {
+        let world = World::new().await;
+        let backup = back_up(&world, ObjectType::Disk, None).await;
+        world.gate.pause_at(call);
+        let restoring = restore(&world, backup, None);
+        tokio::pin!(restoring);
+        tokio::select! {
+            ended = &mut restoring => {
+                assert_eq!(ended, OperationStatus::Success);
+                break;
+            }
+            () = world.gate.reached() => {}
+        }
+        let reads = world.gate.calls()[call as usize].contains("/packs/");
+        if reads {
+            let (image, away) = (world.image("disk.img"), world.image("disk.away"));
+            std::fs::rename(&image, &away).unwrap();
+            if call % 2 == 0 {
+                std::fs::copy(&away, &image).unwrap();
+            }
+            replaced += 1;
+        }
+        world.gate.release();
+        let expected = match reads {
+            true => OperationStatus::Failed,
+            false => OperationStatus::Success,
+        };
+        assert_eq!(restoring.await, expected, "at {call}");
+    }
+    assert!(replaced > 0, "a restore reads packs");
 }
 
 async fn ended_as(world: &World, log: OperationLogId) -> OperationStatus {

@@ -248,6 +248,43 @@ async fn a_restore_replaces_files_and_leaves_what_the_backup_does_not_have() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_fails_tells_how_many_entries_it_has_replaced() {
+    let (world, source, target) = (World::new().await, Files::new(), Files::new());
+    for folder in ["a", "b"] {
+        std::fs::create_dir(source.path().join(folder)).unwrap();
+    }
+    for link in ["c", "d", "e"] {
+        std::os::unix::fs::symlink("new", source.path().join(link)).unwrap();
+    }
+    let (backup, _) = save(&world, folder(&source), None).await.unwrap();
+    // It stays as it is; a file makes way for a directory, and no directory for a link.
+    std::fs::create_dir(target.path().join("a")).unwrap();
+    crate::trees::put(&target.path().join("b"), b"old");
+    std::os::unix::fs::symlink("old", target.path().join("c")).unwrap();
+    std::fs::create_dir(target.path().join("d")).unwrap();
+    let job = crate::trees::restore_job(backup, b"", &target);
+    let progress = job.progress.clone();
+    let failed = world.project.restore_tree(job).await.unwrap_err();
+    assert_eq!(failed.to_string(), "cannot create \"d\"");
+    assert_eq!((progress.entries(), progress.done()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_is_done_when_all_of_it_is() {
+    let (world, source) = (World::new().await, Files::new());
+    crate::trees::fill(source.path());
+    let (backup, _) = save(&world, folder(&source), None).await.unwrap();
+    for part in [&b""[..], b"a", b"large"] {
+        let target = Files::new();
+        let job = crate::trees::restore_job(backup, part, &target);
+        let progress = job.progress.clone();
+        let restored = world.project.restore_tree(job).await.unwrap();
+        assert_eq!(progress.done(), progress.total(), "{part:?}");
+        assert_eq!(progress.total(), restored.size_bytes, "{part:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_in_place_of_a_directory_is_not_followed() {
     let (world, source, target) = (World::new().await, Files::new(), Files::new());
     std::fs::create_dir(source.path().join("d")).unwrap();

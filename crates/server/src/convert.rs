@@ -20,8 +20,8 @@ use cairn_core::{
 };
 use cairn_core::{Protectable, ProtectableStatus};
 use cairn_types::{
-    ByteCount, ObjectType, OperationStatus, OperationType, ReplicationStatus, ResourceId,
-    ResourceType, VaultStatus,
+    BackupStatus, ByteCount, ObjectType, OperationStatus, OperationType, ReplicationStatus,
+    ResourceId, ResourceType, VaultStatus,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -216,6 +216,9 @@ fn replication(view: &ReplicationView) -> ReplicationRecord {
 
 fn single_backup(backup: &Backup) -> Result<WireBackup> {
     let is_disk = backup.resource_type == ResourceType::Volume;
+    // Of one that came to nothing it says nothing.
+    let consistency = backup.app_consistency.as_deref();
+    let consistency = consistency.filter(|_| backup.status != BackupStatus::Error);
     Ok(WireBackup {
         id: backup.id,
         name: backup.name.clone(),
@@ -248,7 +251,7 @@ fn single_backup(backup: &Backup) -> Result<WireBackup> {
             support_lld: Some(false),
             supported_restore_mode: Some("backup".to_owned()),
             system_disk: is_disk.then_some(backup.system_disk),
-            app_consistency: backup.app_consistency.as_deref().map(app_consistency),
+            app_consistency: consistency.map(app_consistency),
             files_moment: backup.files_moment.clone(),
             file_problems: backup.file_problems.clone(),
             ..BackupExtendInfo::default()
@@ -379,7 +382,9 @@ fn extra_info(
             app_consistency,
             file_problems,
         }) => {
-            let frozen = app_consistency.as_deref().map(self::app_consistency);
+            // Of a backup that came to nothing it says nothing.
+            let told = app_consistency.filter(|_| status != OperationStatus::Failed);
+            let frozen = told.as_deref().map(self::app_consistency);
             extra.backup = Some(OperationBackup {
                 backup_id: backup,
                 backup_name,

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CONTENT_DISPOSITION, ETAG, HeaderValue, IF_RANGE};
+use axum::http::header::{CONTENT_DISPOSITION, ETAG, HeaderName, HeaderValue, IF_RANGE};
 use axum::response::Response;
-use cairn_api::download::DownloadBackupQuery;
+use cairn_api::download::{DownloadBackupQuery, LEFT_OUT_HEADER, write_left_out};
 use cairn_api::query;
 use cairn_core::{Caller, Download, Pieces};
 use cairn_types::BackupId;
@@ -47,6 +47,10 @@ pub(crate) async fn download(app: &App, caller: &Caller, request: &Request) -> R
     let plain = |text: &str| HeaderValue::from_str(text).expect("it is written in ASCII");
     headers.insert(ETAG, plain(&tag));
     headers.insert(CONTENT_DISPOSITION, plain(&name));
+    if let Some(problems) = &download.left_out {
+        let name = HeaderName::from_static(LEFT_OUT_HEADER);
+        headers.insert(name, plain(&write_left_out(problems)));
+    }
     Ok(response)
 }
 

@@ -2,8 +2,11 @@
 
 use std::io;
 
+use cairn_types::disk::Because;
 use cairn_types::{Kind, ResourceId};
 
+use crate::guest::StartFailed;
+use crate::libvirt::virsh::VirshError;
 use crate::qmp::QmpError;
 
 /// Why a source could not do what it was asked. Texts name a volume by its
@@ -214,8 +217,30 @@ pub enum Error {
         /// The server's name.
         server: String,
     },
+    /// The command that starts a server goes on and on.
+    #[error(
+        "{server} cannot be started: its start_command has not returned within {limit_seconds} seconds, \
+         and was ended; it must return once the server is started"
+    )]
+    StartHangs {
+        /// The server's name.
+        server: String,
+        /// How long it was waited for.
+        limit_seconds: u64,
+    },
+    /// A guest writes to an image above this one.
+    #[error(
+        "the image {volume} is not what {server} writes to: its QEMU has it beneath another image, as after \
+         an external snapshot"
+    )]
+    Beneath {
+        /// The volume's name.
+        volume: String,
+        /// The server's name.
+        server: String,
+    },
     /// A server cannot be turned off or on.
-    #[error("cannot turn {server} off or on")]
+    #[error("cannot turn {server} off or on: {}", told(source))]
     Power {
         /// The server's name.
         server: String,
@@ -256,9 +281,21 @@ pub enum Error {
 
 /// What tenants are told of why a guest cannot be asked: what QEMU and libvirt say in words of
 /// their own may tell of the host, and is for the log.
-fn told(source: &io::Error) -> String {
-    match source.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(QmpError::Refused { command, .. }) => format!("QEMU refused {command}"),
+pub(crate) fn told(source: &io::Error) -> String {
+    let inner = source.get_ref();
+    if let Some(why) = Because::of(source) {
+        return why.to_string();
+    }
+    if let Some(failed) = inner.and_then(|inner| inner.downcast_ref::<StartFailed>()) {
+        return failed.how.clone();
+    }
+    match inner.and_then(|inner| inner.downcast_ref()) {
+        Some(QmpError::Refused { command, .. }) => return format!("QEMU refused {command}"),
+        Some(error) => return error.to_string(),
+        None => {}
+    }
+    match inner.and_then(|inner| inner.downcast_ref()) {
+        Some(VirshError::Refused { command, .. }) => format!("libvirt refused {command}"),
         Some(error) => error.to_string(),
         None if source.kind() == io::ErrorKind::TimedOut => "it does not answer".to_owned(),
         None => source.kind().to_string(),
@@ -279,6 +316,8 @@ impl Error {
             | Self::NotAServer { .. }
             | Self::NotDefined { .. }
             | Self::NoStartCommand { .. }
+            | Self::StartHangs { .. }
+            | Self::Beneath { .. }
             | Self::Unusable { .. }
             | Self::MachineName { .. }
             | Self::Definition { .. }
@@ -340,6 +379,18 @@ mod tests {
                 "QEMU does not answer; somebody else may be connected to its socket",
             ),
             (io::ErrorKind::ConnectionReset.into(), "connection reset"),
+            (
+                VirshError::Refused {
+                    command: "backup-begin".to_owned(),
+                    text: "cannot open /srv/images/web.qcow2".to_owned(),
+                }
+                .into(),
+                "libvirt refused backup-begin",
+            ),
+            (
+                Because::error(io::ErrorKind::StorageFull, "3 MiB are free"),
+                "3 MiB are free",
+            ),
             (
                 io::Error::new(io::ErrorKind::TimedOut, "virsh, at /run/libvirt"),
                 "it does not answer",

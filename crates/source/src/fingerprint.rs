@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use cairn_types::disk::Because;
+
 /// What changes when somebody writes to a file or puts another in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Print {
@@ -53,19 +55,22 @@ impl Fingerprint {
         if now == self.print {
             return Ok(());
         }
-        Err(io::Error::other(
+        Err(Because::error(
+            io::ErrorKind::Other,
             "the image was changed or replaced while it was being read",
         ))
     }
 
     /// An error if the path now leads to another file; writes do not matter.
     pub(crate) fn check_same_file(&self) -> io::Result<()> {
-        let now = Print::of(&std::fs::metadata(&self.path)?);
-        if (now.device, now.inode) == (self.print.device, self.print.inode) {
-            return Ok(());
+        let same = |now: Print| (now.device, now.inode) == (self.print.device, self.print.inode);
+        match std::fs::metadata(&self.path) {
+            Ok(now) if same(Print::of(&now)) => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Err(Because::error(
+                io::ErrorKind::Other,
+                "the image was replaced or removed while it was being written",
+            )),
         }
-        Err(io::Error::other(
-            "the image was replaced while it was being written",
-        ))
     }
 }

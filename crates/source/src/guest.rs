@@ -12,7 +12,7 @@ pub(crate) mod disk;
 mod fleece;
 pub(crate) mod freeze;
 mod power;
-mod scratch;
+pub(crate) mod scratch;
 mod turn;
 
 use std::ops::Range;
@@ -25,13 +25,13 @@ use cairn_types::ResourceId;
 use cairn_types::disk::{DiskReader, Extent, NoChangeMap, Point};
 
 use self::agent::Agent;
-use self::attached::{Attached, attached};
+use self::attached::{Attached, Images, images};
 use self::bitmaps::Bitmaps;
 use self::disk::{Held, LiveDisk};
 use self::fleece::{FleeceError, Kind, Part};
 use self::freeze::{AtRest, Freezer, NotFrozen};
 pub use self::power::PoweredOff;
-pub(crate) use self::power::{check_power_on, power_off, power_on, runs};
+pub(crate) use self::power::{StartFailed, check_power_on, power_off, power_on, runs};
 pub(crate) use self::turn::{Guests, Turn};
 use crate::config::ServerConfig;
 use crate::qmp::{Qmp, QmpError};
@@ -92,7 +92,7 @@ fn key(socket: &Path) -> String {
 /// Opens those disks that the guest of `server` has, if it runs.
 ///
 /// Errors: `Conflict` it is being backed up, or its NBD server is in use; `Exhausted` no room for
-/// scratch files in `folder`; `Invalid` its QEMU could end by it; `Transient` its QEMU does not answer.
+/// scratch files in `folder`; `Invalid` its QEMU could end by it, or has an image beneath another; `Transient` its QEMU does not answer.
 pub(crate) fn open(
     guests: &Arc<Guests>,
     folder: &Path,
@@ -113,7 +113,9 @@ pub(crate) fn open(
         let server = server.name.clone();
         return Err(Error::FragileQemu { server });
     }
-    let disks = find_disks(&mut qmp, folder, server, wanted).map_err(failed)?;
+    remove_leftovers(&mut qmp, server).map_err(|error| failed(error.into()))?;
+    let images = images(&mut qmp).map_err(|error| failed(error.into()))?;
+    let disks = find_disks(images, folder, server, wanted)?;
     if disks.iter().all(Option::is_none) {
         return Ok(None);
     }
@@ -154,10 +156,10 @@ pub(crate) fn has_disk(server: &ServerConfig, path: &Path) -> Result<bool> {
     let Some(socket) = &server.qmp else {
         return Ok(false);
     };
-    let asked = Qmp::connect(socket)
-        .and_then(|qmp| qmp.map_or(Ok(Vec::new()), |mut qmp| attached(&mut qmp)));
-    let disks = asked.map_err(|error| guest_error(server, error.into()))?;
-    Ok(disks.iter().any(|disk| disk.is_at(path)))
+    let asked =
+        Qmp::connect(socket).and_then(|qmp| qmp.map(|mut qmp| images(&mut qmp)).transpose());
+    let found = asked.map_err(|error| guest_error(server, error.into()))?;
+    Ok(found.is_some_and(|images| images.has_open(path)))
 }
 
 /// Takes out of the guest of `server` what a Cairn that was killed left there.
@@ -197,16 +199,16 @@ fn remove_leftovers(qmp: &mut Qmp, server: &ServerConfig) -> std::result::Result
 }
 
 /// Where in QEMU each of the wanted disks is.
+///
+/// Errors: `Invalid` the guest writes to another image above one of them.
 fn find_disks(
-    qmp: &mut Qmp,
+    mut images: Images,
     folder: &Path,
     server: &ServerConfig,
     wanted: &[Wanted],
-) -> std::result::Result<Vec<Option<Attached>>, FleeceError> {
-    remove_leftovers(qmp, server)?;
-    let mut attached = attached(qmp)?;
+) -> Result<Vec<Option<Attached>>> {
     let configured: Vec<PathBuf> = server.disks.iter().map(|disk| folder.join(disk)).collect();
-    for disk in &attached {
+    for disk in &images.disks {
         if !configured.iter().any(|path| disk.is_at(path)) {
             let (server, file) = (&server.name, &disk.file);
             tracing::warn!(
@@ -216,9 +218,16 @@ fn find_disks(
             );
         }
     }
+    if let Some(beneath) = wanted.iter().find(|one| images.is_beneath(&one.path)) {
+        return Err(Error::Beneath {
+            volume: beneath.name.clone(),
+            server: server.name.clone(),
+        });
+    }
     let find = |wanted: &Wanted| {
-        let at = attached.iter().position(|disk| disk.is_at(&wanted.path))?;
-        Some(attached.swap_remove(at))
+        let mut disks = images.disks.iter();
+        let at = disks.position(|disk| disk.is_at(&wanted.path))?;
+        Some(images.disks.swap_remove(at))
     };
     Ok(wanted.iter().map(find).collect())
 }

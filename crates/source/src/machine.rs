@@ -10,11 +10,12 @@
 mod again;
 mod plain;
 
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use uuid::Uuid;
 
-use crate::libvirt::checkpoint::in_file;
 use crate::libvirt::error_chain;
 use crate::libvirt::virsh::{Virsh, VirshError};
 use crate::protectable::ImageFormat;
@@ -127,8 +128,13 @@ impl Hypervisor {
     ///
     /// Errors: `Transient` libvirt does not answer, or said no.
     pub fn define(&self, xml: &str) -> Result<()> {
-        let file = in_file(xml).map_err(|error| self.error(&error))?;
-        let path = file.path().to_string_lossy();
+        // A file without a name: a command that is killed leaves none.
+        let file = tempfile::tempfile().and_then(|mut file| {
+            file.write_all(xml.as_bytes())?;
+            Ok(file)
+        });
+        let file = file.map_err(|error| self.error(&error.into()))?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let defined = self.virsh.tell(&["define", &path]);
         defined.map(drop).map_err(|error| self.error(&error))
     }

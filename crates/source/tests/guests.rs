@@ -406,6 +406,43 @@ fn a_disk_of_a_guest_that_runs_is_not_overwritten() {
     drop(inventory.open_writer(a, u64::MAX).unwrap());
 }
 
+/// After an external snapshot the guest writes to another image: what is in the configured one is old.
+#[test]
+fn an_image_beneath_a_snapshot_is_not_taken_for_the_disk() {
+    let lab = Lab::new();
+    for name in ["a.qcow2", "b.qcow2"] {
+        lab.qcow2(name, "8M");
+    }
+    let names = ["a.qcow2", "b.qcow2"];
+    let inventory = lab.inventory_with_guest(&names);
+    let guest = Guest::start(&lab, &names);
+    drop(open_all(&lab, &inventory, &names));
+    let above = lab.path("above");
+    guest.ask(
+        "blockdev-snapshot-sync",
+        json!({"node-name": "node0", "snapshot-file": above, "format": "qcow2", "snapshot-node-name": "above"}),
+    );
+    guest.write(0, 1, 0, MIB);
+    let volumes: Vec<_> = names.iter().map(|name| lab.id(name)).collect();
+    let refused = inventory
+        .open_server(lab.server_id(&inventory), &volumes, Level::Crash)
+        .err()
+        .expect("refused");
+    assert_eq!(refused.kind(), Kind::Invalid);
+    assert!(
+        refused.to_string().contains("a.qcow2") && refused.to_string().contains("snapshot"),
+        "{refused}"
+    );
+    let refused = inventory.open_writer(lab.id("a.qcow2"), u64::MAX);
+    assert_eq!(refused.err().expect("refused").kind(), Kind::Conflict);
+    // Nor is it turned off to have what is beneath overwritten.
+    let refused = inventory.power_off(lab.server_id(&inventory)).unwrap_err();
+    assert_eq!(refused.kind(), Kind::Invalid);
+    assert_eq!(guest.leftovers(), [""; 0]);
+    // The other disk can be had.
+    drop(inventory.open_reader(lab.id("b.qcow2")).unwrap());
+}
+
 #[test]
 fn what_is_no_disk_of_the_server_is_refused() {
     let lab = Lab::new();

@@ -98,6 +98,12 @@ fn a_guest_is_not_stopped_that_nobody_could_start() {
     assert_eq!(refused.kind(), Kind::Transient);
     let why = refused.source().unwrap().to_string();
     assert!(why.contains("no room") && why.contains('3'), "{why}");
+    let told = refused.to_string();
+    assert!(told.contains("exit status: 3"), "{told}");
+    assert!(
+        !told.contains("no room"),
+        "what it says is for the log: {told}"
+    );
     let missing = inventory(&lab, &["/nowhere/start"]);
     assert_eq!(missing.power_on(server).unwrap_err().kind(), Kind::NotFound);
     // A server is turned off while somebody backs it up: not now.

@@ -61,6 +61,24 @@ pub struct DiskError {
     pub source: io::Error,
 }
 
+/// Why a disk, or what it is read through, failed: the content of an [`io::Error`] whose words name
+/// nothing of the host, so that whoever owns the disk may read them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Because(pub String);
+
+impl Because {
+    /// Such words as an error of this kind.
+    pub fn error(kind: io::ErrorKind, why: impl Into<String>) -> io::Error {
+        io::Error::new(kind, Self(why.into()))
+    }
+
+    /// The words of an error that has such.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
 /// The name that a source gives to one state of a disk, so that it can say
 /// later what has changed since then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +125,8 @@ pub trait DiskReader: Send + Sync {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), DiskError>;
 
     /// Called once after the last read: an error if what was read may not be
-    /// one point in time (somebody wrote to the disk meanwhile).
+    /// one point in time (somebody wrote to the disk meanwhile); of a disk that is
+    /// written, after the last write: an error if it is not where it was any more.
     fn check_unchanged(&self) -> Result<(), DiskError>;
 
     /// The name of the state that is read, if the source may be able to say

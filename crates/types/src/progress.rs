@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Progress {
     total: AtomicU64,
     done: AtomicU64,
+    entries: AtomicU64,
     cancelled: CancellationToken,
 }
 
@@ -24,6 +25,11 @@ impl Progress {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Counts an entry of a tree as made, or put in the place of another.
+    pub fn count_entry(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Bytes to do in all; 0 until known.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
@@ -32,6 +38,11 @@ impl Progress {
     /// Bytes done.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
+    }
+
+    /// Entries made or replaced.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Relaxed)
     }
 
     /// Asks the work to stop, at the next chunk or in the middle of waiting.

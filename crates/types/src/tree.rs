@@ -275,6 +275,24 @@ pub struct TreeGone {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// An entry could not be written, and whoever hears of it asked for something else: what is
+/// written without waiting fails later.
+#[derive(Debug, thiserror::Error)]
+#[error("an entry could not be written")]
+pub struct EntryFailed {
+    /// The entry, by its path in the tree.
+    pub path: Vec<u8>,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+impl From<EntryFailed> for io::Error {
+    fn from(failed: EntryFailed) -> Self {
+        Self::new(failed.source.kind(), failed)
+    }
+}
+
 /// An open file of a tree.
 pub trait FileReader: Send + Sync {
     /// What it is now.

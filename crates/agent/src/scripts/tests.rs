@@ -1,3 +1,5 @@
+use std::process::{Command, Stdio};
+
 use super::*;
 
 struct Host {
@@ -7,10 +9,32 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
+        Self::with_limits(UNFREEZE_LIMITS)
+    }
+
+    /// One whose rounds of unfreeze scripts end so soon.
+    fn with_limits(unfreeze_limits: [Duration; 2]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let scripts = Arc::new(Scripts::new(folder.path()));
+        let mut scripts = Scripts::new(folder.path());
+        scripts.unfreeze_limits = unfreeze_limits;
+        let scripts = Arc::new(scripts);
         scripts.prepare().unwrap();
         Self { folder, scripts }
+    }
+
+    /// The agent is killed, and started again.
+    fn next_agent(&self) {
+        let mut next = Scripts::new(self.folder.path());
+        next.unfreeze_limits = self.scripts.unfreeze_limits;
+        Arc::new(next).prepare().unwrap();
+    }
+
+    /// A pipe in the agent's folder: its other end is open for as long as what `HOLDS_FIFO` starts lives.
+    fn fifo(&self) -> PathBuf {
+        let fifo = self.folder.path().join("fifo");
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        fifo
     }
 
     /// A script that notes its name, and does this.
@@ -46,6 +70,8 @@ impl Host {
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// A script with a second shell, neither of which ends.
+const HOLDS_FIFO: &str = "sh -c 'exec 3> \"$1/fifo\"; sleep 3600' sh \"$1\" & wait";
 
 #[test]
 fn all_are_brought_to_rest_and_go_on_in_the_other_order() {
@@ -128,14 +154,8 @@ fn one_that_fails_has_all_go_on_again() {
 #[test]
 fn one_that_does_not_end_is_killed_with_what_it_has_started() {
     let host = Host::new();
-    let fifo = host.folder.path().join("fifo");
-    let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
-    assert!(made.success());
-    // The other end of the pipe is open for as long as the second shell lives.
-    host.script(
-        "a_freeze.sh",
-        "sh -c 'exec 3> \"$1/fifo\"; sleep 3600' sh \"$1\" & wait",
-    );
+    let fifo = host.fifo();
+    host.script("a_freeze.sh", HOLDS_FIFO);
     let scripts = Arc::clone(&host.scripts);
     let limit = Duration::from_millis(300);
     let freezing = std::thread::spawn(move || scripts.freeze(limit).map(|held| held.count));
@@ -169,9 +189,81 @@ fn what_a_killed_agent_left_at_rest_goes_on_with_the_next() {
     let host = Host::new();
     host.script("a_unfreeze.sh", "");
     replace(&host.folder.path().join(MARK), b"", false).unwrap();
-    let next = Arc::new(Scripts::new(host.folder.path()));
-    next.prepare().unwrap();
+    host.next_agent();
     assert_eq!(host.ran(), ["a_unfreeze.sh"]);
+    assert!(!host.is_marked());
+}
+
+#[test]
+fn what_a_killed_agent_left_running_ends_before_applications_go_on() {
+    let host = Host::new();
+    let fifo = host.fifo();
+    host.script("a_freeze.sh", HOLDS_FIFO);
+    host.script("a_unfreeze.sh", "");
+    replace(&host.folder.path().join(MARK), b"", false).unwrap();
+    let script = host.folder.path().join(FOLDER).join("a_freeze.sh");
+    let command = process::command(&script, [host.folder.path().as_os_str()]).unwrap();
+    let running = Running::start(host.folder.path(), command).unwrap();
+    let mut other_end = File::open(&fifo).unwrap();
+    // Nobody ends it who has started it.
+    std::mem::forget(running);
+    host.next_agent();
+    assert_eq!(host.ran(), ["a_freeze.sh", "a_unfreeze.sh"]);
+    // Would block if anybody were left to write.
+    rustix::fs::fcntl_setfl(&other_end, rustix::fs::OFlags::NONBLOCK).unwrap();
+    assert_eq!(other_end.read(&mut [0]).unwrap(), 0);
+    assert!(!host.is_marked());
+    host.next_agent();
+    assert_eq!(host.ran(), [""; 0]);
+}
+
+#[test]
+fn a_script_does_not_begin_before_it_is_noted() {
+    let host = Host::new();
+    host.script("a_freeze.sh", "");
+    let script = host.folder.path().join(FOLDER).join("a_freeze.sh");
+    // As if the agent had ended before it could note it.
+    let mut command = process::command(&script, [host.folder.path().as_os_str()]).unwrap();
+    let ended = command.stdin(Stdio::null()).status().unwrap();
+    assert!(!ended.success());
+    assert_eq!(host.ran(), [""; 0]);
+}
+
+#[test]
+fn one_that_unfreezes_and_hangs_takes_no_other_ones_time() {
+    let host = Host::with_limits([Duration::from_secs(2), Duration::from_millis(200)]);
+    for name in ["a_freeze.sh", "b_freeze.sh", "a_unfreeze.sh"] {
+        host.script(name, "");
+    }
+    host.script("b_unfreeze.sh", "sleep 3600");
+    let held = host.scripts.freeze(HOUR).unwrap();
+    host.ran();
+    let why = held.let_go().unwrap_err().to_string();
+    assert!(why.starts_with("b_unfreeze.sh does not end"), "{why}");
+    assert_eq!(host.ran()[..2], ["b_unfreeze.sh", "a_unfreeze.sh"]);
+    // The next agent tries again, and so on until it has gone on.
+    assert!(host.is_marked());
+    host.next_agent();
+    assert_eq!(host.ran()[..2], ["b_unfreeze.sh", "a_unfreeze.sh"]);
+    assert!(host.is_marked());
+    host.script("b_unfreeze.sh", "");
+    host.next_agent();
+    assert_eq!(host.ran(), ["b_unfreeze.sh", "a_unfreeze.sh"]);
+    assert!(!host.is_marked());
+}
+
+#[test]
+fn one_that_fails_to_unfreeze_is_tried_once_more() {
+    let host = Host::new();
+    for name in ["a_freeze.sh", "b_freeze.sh", "a_unfreeze.sh"] {
+        host.script(name, "");
+    }
+    let held = host.scripts.freeze(HOUR).unwrap();
+    host.ran();
+    host.script("b_unfreeze.sh", "mkdir \"$1/tried\" && exit 1; exit 0");
+    assert_eq!(held.let_go().unwrap(), 2);
+    let ran = ["b_unfreeze.sh", "a_unfreeze.sh", "b_unfreeze.sh"];
+    assert_eq!(host.ran(), ran);
     assert!(!host.is_marked());
 }
 
@@ -189,6 +281,11 @@ fn what_others_could_have_written_does_not_run() {
         assert_eq!(host.refusal().kind(), ErrorKind::PermissionDenied);
         set(&path, 0o755);
     }
+    // Nothing is brought to rest that could not go on again.
+    host.script("a_unfreeze.sh", "");
+    set(&folder.join("a_unfreeze.sh"), 0o777);
+    assert_eq!(host.refusal().kind(), ErrorKind::PermissionDenied);
+    fs::remove_file(folder.join("a_unfreeze.sh")).unwrap();
     std::os::unix::fs::symlink("/bin/true", folder.join("b_freeze.sh")).unwrap();
     assert_eq!(host.refusal().kind(), ErrorKind::PermissionDenied);
     fs::remove_file(folder.join("b_freeze.sh")).unwrap();

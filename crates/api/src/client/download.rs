@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cairn_types::BackupId;
+use cairn_types::{BackupId, FileProblems};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{Client, Error, Request, Result};
 use crate::Operation;
-use crate::download::DownloadBackupQuery;
+use crate::download::{DownloadBackupQuery, LEFT_OUT_HEADER, read_left_out};
 
 /// How long a server may say nothing while it answers.
 pub const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -23,6 +23,8 @@ pub struct Download {
     pub range: Range<u64>,
     /// How long it is with all that does not come.
     pub size_bytes: u64,
+    /// What is not in it because it cannot be read.
+    pub left_out: Option<FileProblems>,
     client: Client,
     answer: reqwest::Response,
 }
@@ -61,10 +63,18 @@ impl Client {
         }
         let told = read_headers(answer.status(), answer.headers());
         let (tag, range, size_bytes) = told.ok_or(Error::NoDownload)?;
+        let left_out = match answer.headers().get(LEFT_OUT_HEADER) {
+            Some(value) => {
+                let read = value.to_str().ok().and_then(read_left_out);
+                Some(read.ok_or(Error::NoDownload)?)
+            }
+            None => None,
+        };
         Ok(Download {
             tag,
             range,
             size_bytes,
+            left_out,
             client: self.clone(),
             answer,
         })

@@ -2,7 +2,7 @@
 //! so it is measured once, without reading a file, and after that may be begun anywhere.
 //!
 //! Entries come depth first, a directory before what is in it, names by their bytes. Sockets are
-//! left out, as every tar leaves them out.
+//! left out, as every tar leaves them out; so is what cannot be read, which is told (`left_out.rs`).
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry as Slot, HashMap};
@@ -13,6 +13,7 @@ use cairn_archive::{Content, END_BYTES, Entry, head, ranges_of, stored_bytes};
 use cairn_types::tree::{EntryKind, FileReader, FileTime, Metadata, Xattr};
 use tokio_util::sync::CancellationToken;
 
+use super::left_out::{LeftOut, names_of};
 use super::tree::{Folder, Named};
 use crate::files::unreadable;
 use crate::{Error, Refusal, Result};
@@ -54,11 +55,16 @@ pub(crate) struct Index {
     marks: Marks,
     /// The first path of each file with several names.
     linked: HashMap<Identity, Box<[u8]>>,
+    left_out: Arc<LeftOut>,
 }
 
 impl Index {
     pub(crate) const fn archive_bytes(&self) -> u64 {
         self.bytes
+    }
+
+    pub(super) fn left_out(&self) -> &LeftOut {
+        &self.left_out
     }
 }
 
@@ -102,7 +108,7 @@ impl Marks {
 
 /// Goes through a tree and measures its archive.
 ///
-/// Errors: `Corrupt` something of it is damaged; `Cancelled`.
+/// Errors: `Invalid` its uppermost directory cannot be read, or too much below it; `Cancelled`.
 pub(super) fn measure(root: &Root, stop: &CancellationToken) -> Result<Index> {
     let mut index = Index {
         bytes: 0,
@@ -112,26 +118,36 @@ pub(super) fn measure(root: &Root, stop: &CancellationToken) -> Result<Index> {
             entries: 0,
         },
         linked: HashMap::new(),
+        left_out: Arc::default(),
     };
     let mut linked_bytes = 0;
-    let mut walk = Walk::new(root()?);
+    let mut walk = Walk::new(root()?, Arc::default());
     while let Some(found) = walk.next()? {
         if stop.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let Found { path, metadata, .. } = &found;
+        let (path, metadata) = (found.path.clone(), found.metadata);
+        let (entry, _) = match entry_of(found, &index.linked) {
+            Ok(entry) => entry,
+            Err(error) => {
+                walk.leave_out(path, error)?;
+                continue;
+            }
+        };
+        // What is left out is no file that others are further names of.
         if metadata.linked
             && linked_bytes < LINKED_BYTES_MAX
-            && let Slot::Vacant(slot) = index.linked.entry(identity(metadata))
+            && let Slot::Vacant(slot) = index.linked.entry(identity(&metadata))
         {
-            slot.insert(path.clone().into());
             linked_bytes += path.len() + LINKED_EXTRA_BYTES;
+            slot.insert(path.into());
         }
-        let (entry, _) = entry_of(found, &index.linked)?;
         index.bytes += stored_bytes(head(&entry).len(), &entry);
         index.marks.add(index.bytes, &entry);
     }
     index.bytes += END_BYTES;
+    Arc::make_mut(&mut walk.left_out).settle();
+    index.left_out = walk.left_out;
     Ok(index)
 }
 
@@ -202,6 +218,7 @@ struct Walk {
     levels: Vec<Level>,
     /// The path of the last of them.
     path: Vec<u8>,
+    left_out: Arc<LeftOut>,
 }
 
 struct Level {
@@ -227,17 +244,22 @@ impl Level {
 }
 
 impl Walk {
-    fn new(top: Box<dyn Folder>) -> Self {
+    fn new(top: Box<dyn Folder>, left_out: Arc<LeftOut>) -> Self {
         Self {
             top: Some(top),
             levels: Vec::new(),
             path: Vec::new(),
+            left_out,
         }
     }
 
     /// From behind an entry on; if that is a directory, with what is in it.
-    fn behind(top: Box<dyn Folder>, path: &[u8], is_folder: bool) -> Result<Self> {
-        let mut walk = Self::new(top);
+    fn behind(
+        top: Box<dyn Folder>,
+        (path, is_folder): (&[u8], bool),
+        left_out: Arc<LeftOut>,
+    ) -> Result<Self> {
+        let mut walk = Self::new(top, left_out);
         let Some(top) = walk.top.take() else {
             return Ok(walk);
         };
@@ -248,7 +270,8 @@ impl Walk {
             .peekable();
         while let (Some(name), Some(level)) = (names.next(), walk.levels.last_mut()) {
             level.after = Some(name.to_vec());
-            if names.peek().is_some() || is_folder {
+            let is_last = names.peek().is_none();
+            if !is_last || (is_folder && !walk.left_out.has_names_of(path)) {
                 let folder = level.folder.folder(name)?;
                 walk.enter(folder, name)?;
             }
@@ -291,28 +314,54 @@ impl Walk {
                 holds,
             }));
         }
-        while let Some(level) = self.levels.last_mut() {
-            match level.next()? {
-                None => self.leave(),
-                Some((_, metadata)) if metadata.kind == EntryKind::Socket => {}
-                Some((name, metadata)) => return self.found(&name, metadata).map(Some),
+        while let [above @ .., level] = self.levels.as_mut_slice() {
+            let (is_top, is_begun) = (above.is_empty(), level.after.is_some());
+            match level.next() {
+                Ok(None) => self.leave(),
+                Ok(Some((_, Ok(metadata)))) if metadata.kind == EntryKind::Socket => {}
+                Ok(Some((name, metadata))) => {
+                    let path = self.path_of(&name);
+                    if self.left_out.has(&path) {
+                        continue;
+                    }
+                    match metadata.and_then(|metadata| self.found(&name, metadata)) {
+                        Ok(found) => return Ok(Some(found)),
+                        Err(error) => self.leave_out(path, error)?,
+                    }
+                }
+                // Without the uppermost directory's names there is no archive, nor with a part of some.
+                Err(error) if is_top || is_begun => return Err(error),
+                Err(error) => {
+                    self.leave_out(names_of(&self.path), error)?;
+                    self.leave();
+                }
             }
         }
         Ok(None)
     }
 
-    fn found(&mut self, name: &[u8], metadata: Metadata) -> Result<Found> {
-        let folder = &self.levels.last().ok_or(Refusal::FileNotFound)?.folder;
-        let path = match self.path.as_slice() {
+    fn leave_out(&mut self, path: Vec<u8>, error: Error) -> Result<()> {
+        Arc::make_mut(&mut self.left_out).add(path, error)
+    }
+
+    fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        match self.path.as_slice() {
             [] => name.to_vec(),
             above => [above, name].join(&b'/'),
-        };
+        }
+    }
+
+    fn found(&mut self, name: &[u8], metadata: Metadata) -> Result<Found> {
+        let folder = &self.levels.last().ok_or(Refusal::FileNotFound)?.folder;
+        let path = self.path_of(name);
         let holds = match metadata.kind {
             EntryKind::File => Holds::File(folder.file(name)?),
             EntryKind::Directory => {
                 let folder = folder.folder(name)?;
                 let (_, xattrs) = folder.own()?;
-                self.enter(folder, name)?;
+                if !self.left_out.has_names_of(&path) {
+                    self.enter(folder, name)?;
+                }
                 Holds::Directory(xattrs)
             }
             EntryKind::Symlink => Holds::Other {
@@ -371,9 +420,12 @@ impl Stream {
     /// Errors: as [`measure`].
     pub(super) fn begin(index: Arc<Index>, root: &Root, at: u64) -> Result<Self> {
         let top = root()?;
+        let left_out = Arc::clone(&index.left_out);
         let (walk, next_at) = match index.marks.before(at) {
-            Some((end, path, is_folder)) => (Walk::behind(top, path, *is_folder)?, *end),
-            None => (Walk::new(top), 0),
+            Some((end, path, is_folder)) => {
+                (Walk::behind(top, (path, *is_folder), left_out)?, *end)
+            }
+            None => (Walk::new(top, left_out), 0),
         };
         Ok(Self {
             index,

@@ -15,8 +15,8 @@ use crate::{Error, Refusal, Result};
 /// Entries of a directory that are asked for at a time.
 const PAGE: usize = 256;
 
-/// An entry of a directory: its name and what it is.
-pub(super) type Named = (Vec<u8>, Metadata);
+/// An entry of a directory: its name and what it is, or why nobody can tell.
+pub(super) type Named = (Vec<u8>, Result<Metadata>);
 
 /// A directory.
 pub(super) trait Folder: Send {
@@ -64,10 +64,10 @@ impl Folder for TreeFolder {
         let page = start..names.len().min(start + PAGE);
         let found = page.map(|place| {
             let name = names.get(place);
-            let metadata = self.folder.metadata_of(name).map_err(unreadable)?;
-            Ok((name.to_vec(), metadata))
+            let metadata = self.folder.metadata_of(name).map_err(unreadable);
+            (name.to_vec(), metadata)
         });
-        found.collect()
+        Ok(found.collect())
     }
 
     fn folder(&self, name: &[u8]) -> Result<Box<dyn Folder>> {
@@ -137,20 +137,19 @@ impl Folder for DiskFolder {
 
     fn behind(&mut self, after: Option<&[u8]>) -> Result<Vec<Named>> {
         let page = self.files.list(&self.path, after, PAGE)?;
-        // An archive without it would pass for all that there is.
-        if let Some(one) = page.unreadable.into_iter().next() {
-            let why = format!("cannot be read: {}", one.error);
-            return Err(unusable(&self.path_of(&one.name), why));
-        }
+        let unreadable = page.unreadable.into_iter();
+        let unreadable = unreadable.map(|one| (one.name, Err(one.error.into())));
         let entries = page.entries.into_iter().map(|entry| {
             let linked = entry.links > 1 && entry.metadata.kind == EntryKind::File;
             let metadata = Metadata {
                 linked,
                 ..entry.metadata
             };
-            (entry.name, metadata)
+            (entry.name, Ok(metadata))
         });
-        Ok(entries.collect())
+        let mut all: Vec<Named> = entries.chain(unreadable).collect();
+        all.sort_by(|(one, _), (two, _)| one.cmp(two));
+        Ok(all)
     }
 
     fn folder(&self, name: &[u8]) -> Result<Box<dyn Folder>> {

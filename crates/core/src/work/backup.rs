@@ -10,7 +10,7 @@ use cairn_meta::{Backup, Tx};
 use cairn_repo::{
     OnPack, Project as ProjectRepository, StoredBackup, WriteDisk, WriteTree, Written,
 };
-use cairn_source::{Consistency, Folder, Inventory, Moment};
+use cairn_source::{Folder, Inventory, Moment};
 use cairn_task::Failure;
 use cairn_types::disk::DiskReader;
 use cairn_types::tree::TreeReader;
@@ -27,9 +27,6 @@ use crate::{Error, OperationDetail, Refusal, Result};
 
 /// The files of a host, and its time when they were opened.
 pub(super) type HostFiles = (Arc<dyn TreeReader>, Timestamp);
-
-/// Disks that are open, each until it is written.
-type OpenDisks = HashMap<ResourceId, Arc<dyn DiskReader>>;
 
 pub(super) const STEPS: &[&str] = &["begin", "write disks", "acknowledge"];
 /// The step in which bytes move.
@@ -116,7 +113,7 @@ impl<'a> BackUp<'a> {
             _ => Some(self.worker.turn_to_move_bytes(progress).await?),
         };
         let service = &self.worker.service;
-        let (mut backup, children) = self.rows().await?;
+        let (backup, children) = self.rows().await?;
         let vault_name = self.vault_name(&backup).await?;
         let repository = service.repository().project(self.project).await?;
         let repository = repository.telling_of_packs(self.holding_packs());
@@ -137,36 +134,55 @@ impl<'a> BackUp<'a> {
             }
             _ => {}
         }
+        self.write_server(&repository, backup, &children, &vault_name, progress)
+            .await
+    }
+
+    /// Writes the disks of a server, all of one moment, and then that they are one backup.
+    async fn write_server(
+        &self,
+        repository: &ProjectRepository,
+        mut backup: Backup,
+        children: &[Backup],
+        vault_name: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<()> {
         if children.is_empty() {
             return Err(Refusal::NoVolumeLeft {
                 id: backup.resource,
             }
             .into());
         }
-        let mut left = Vec::with_capacity(children.len());
-        for child in &children {
-            if !is_written(&repository, child.id).await? {
-                left.push(child);
+        let (mut written, mut left) = (Vec::new(), Vec::new());
+        for child in children {
+            match is_written(repository, child.id).await? {
+                true => written.push(child),
+                false => left.push(child),
             }
         }
         let mut opened = HashMap::new();
         if let ReadFrom::Source { .. } = self.from
             && !left.is_empty()
         {
+            // What an earlier attempt wrote is of another moment, also where nothing runs: it may have since.
+            for child in written {
+                repository.delete(child.id).await?;
+            }
+            left = children.iter().collect();
             self.record_definition(&mut backup).await?;
-            (opened, left) = self
-                .open_disks(&repository, &backup, &children, left, progress)
-                .await?;
+            let volumes = children.iter().map(|child| child.resource).collect();
+            let server = self.open_server(repository, &backup, volumes, progress);
+            opened = server.await?.disks.into_iter().collect();
         }
         for child in left {
             // Each is closed when it is written: a guest need not keep for it any longer what it had.
             let reader = opened.remove(&child.resource);
-            self.write_disk(&repository, child, &vault_name, reader, progress)
+            self.write_disk(repository, child, vault_name, reader, progress)
                 .await?;
         }
         let ids = children.iter().map(|child| child.id).collect();
         repository
-            .write_group(info(&backup, &vault_name), ids)
+            .write_group(info(&backup, vault_name), ids)
             .await?;
         Ok(())
     }
@@ -220,34 +236,6 @@ impl<'a> BackUp<'a> {
             "A disk is in the repository."
         );
         self.record(backup, &written).await
-    }
-
-    /// Opens the disks of a server that are left to write, all at one point in time. Those of
-    /// a guest that runs are left all: what an earlier attempt wrote is of another moment, and goes.
-    async fn open_disks<'b>(
-        &self,
-        repository: &ProjectRepository,
-        backup: &Backup,
-        children: &'b [Backup],
-        left: Vec<&'b Backup>,
-        progress: &Arc<Progress>,
-    ) -> Result<(OpenDisks, Vec<&'b Backup>)> {
-        let volumes = children.iter().map(|child| child.resource).collect();
-        let opened = self
-            .open_server(repository, backup, volumes, progress)
-            .await?;
-        let mut disks: OpenDisks = opened.disks.into_iter().collect();
-        if let Consistency::AtRest = opened.consistency {
-            disks.retain(|disk, _| left.iter().any(|child| child.resource == *disk));
-            return Ok((disks, left));
-        }
-        for child in children
-            .iter()
-            .filter(|child| !left.iter().any(|one| one.id == child.id))
-        {
-            repository.delete(child.id).await?;
-        }
-        Ok((disks, children.iter().collect()))
     }
 
     /// Notes how a server is defined where it runs, if its source can tell: a backup of the disks alone is

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cairn_link::Target;
 use cairn_repo::{RestoreTree, StoredBackup};
 use cairn_source::Inventory;
+use cairn_types::disk::DiskReader;
 use cairn_types::tree::{EntryKind, TreeWriter, read_name};
 use cairn_types::{
     AgentId, BackupId, BackupStep, FileProblems, MemberStatus, OperationLogId, Progress, Timestamp,
@@ -19,11 +20,15 @@ use crate::{OperationDetail, Refusal, Result, Service};
 
 pub(super) const KIND: &str = "restore";
 /// What whoever reads of a failed restore must know of the disks, or of the files.
-pub(super) const MIXTURE: &str = "; what it was restored to may hold a part of the backup and a part of what was there before: \
+const MIXTURE: &str = "; what it was restored to may hold a part of the backup and a part of what was there before: \
      restore it again";
+/// What they must know where that was done, and something behind it failed.
+const RESTORED: &str = "; what was to be restored is restored";
 pub(super) const STEPS: &[&str] = &["begin", "turn off", "write disks", "turn on", "finish"];
+/// The step in which bytes move.
+const WRITING: usize = 2;
 /// What whoever reads of a failed restore must know of the server.
-pub(super) const TURNED_OFF: &str = "; the server was turned off for it and is not started";
+pub(super) const TURNED_OFF: &str = "; the server was turned off for it, and not turned on again";
 
 pub(super) struct Restore<'a> {
     pub(super) worker: &'a Worker,
@@ -104,7 +109,8 @@ impl Restore<'_> {
             let target = service
                 .ask_inventory(move |inventory| inventory.open_writer(volume, size))
                 .await?;
-            let (backup, disk) = (mapping.backup, Arc::clone(&target));
+            let backup = mapping.backup;
+            let disk: Arc<dyn DiskReader> = target.clone();
             let restored = source
                 .restore_disk(backup, target, Arc::clone(progress))
                 .await?;
@@ -118,9 +124,12 @@ impl Restore<'_> {
                 "A disk was restored."
             );
             if service.compares_restored() {
-                let compared = source.compare_disk(backup, disk, Arc::clone(progress));
+                let compared = source.compare_disk(backup, Arc::clone(&disk), Arc::clone(progress));
                 compared.await?;
             }
+            // Somebody may have put another image there meanwhile: then this one is of no use.
+            files::blocking(move || Ok(disk.check_unchanged().map_err(cairn_repo::Error::from)?))
+                .await?;
         }
         Ok(())
     }
@@ -264,6 +273,22 @@ impl Restore<'_> {
     }
 }
 
+/// What a restore that failed in this step has left, if it has written anything. How many entries an
+/// agent has made of those that it was sent, nobody may have told.
+pub(super) fn left(step: usize, progress: &Progress, by_agent: bool) -> Option<String> {
+    if step > WRITING {
+        return Some(RESTORED.to_owned());
+    }
+    let most = if by_agent { "at most " } else { "" };
+    match progress.entries() {
+        0 if progress.done() == 0 => None,
+        0 => Some(MIXTURE.to_owned()),
+        entries => Some(format!(
+            "; entries that were made or replaced: {most}{entries}{MIXTURE}"
+        )),
+    }
+}
+
 /// Whether a server was turned off for the restore of a task. Where that cannot be told, it is not.
 pub(super) async fn has_turned_off(service: &Service, task: OperationLogId) -> bool {
     match service.meta().read().await {
@@ -297,4 +322,22 @@ async fn in_place(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Res
 async fn kind_of(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Result<EntryKind> {
     let tree = source.open_tree(backup).await?;
     files::blocking(move || files::kind(&*tree, &path)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failed_restore_has_left_depends_on_how_far_it_came() {
+        let progress = Progress::default();
+        assert_eq!(left(1, &progress, false), None);
+        assert_eq!(left(WRITING, &progress, false), None);
+        progress.advance(1);
+        let mixture = left(WRITING, &progress, false).unwrap();
+        assert!(mixture.contains("restore it again"), "{mixture}");
+        // All is written where only the server did not start.
+        let restored = left(WRITING + 1, &progress, false).unwrap();
+        assert!(!restored.contains("again"), "{restored}");
+    }
 }

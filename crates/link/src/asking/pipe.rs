@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cairn_types::tree::EntryFailed;
 use tokio::sync::{mpsc, oneshot};
 
 use super::tree::{Remote, gone};
@@ -30,7 +31,17 @@ pub(super) enum Entry {
 
 /// Why nothing more can be written; it is told to whoever tries.
 #[derive(Default)]
-pub(super) struct Failure(Mutex<Option<(io::ErrorKind, String, Option<Error>)>>);
+pub(super) struct Failure(Mutex<Option<Failed>>);
+
+/// Why a batch could not be written.
+struct Failed {
+    /// The entry that could not be, if it is known.
+    path: Option<Vec<u8>>,
+    kind: io::ErrorKind,
+    text: String,
+    /// What has become of the line, until it was told.
+    lost: Option<Error>,
+}
 
 impl Failure {
     pub fn check(&self) -> io::Result<()> {
@@ -38,16 +49,26 @@ impl Failure {
         match &mut *failed {
             None => Ok(()),
             // The first who hears of it is told all; the rest are stopped by that.
-            Some((kind, text, error)) => Err(match error.take() {
-                Some(error) => gone(error),
-                None => io::Error::new(*kind, text.clone()),
-            }),
+            Some(failed) => Err(failed.tell()),
         }
     }
 
-    fn set(&self, failed: (io::ErrorKind, String, Option<Error>)) {
+    fn set(&self, failed: Failed) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get_or_insert(failed);
+    }
+}
+
+impl Failed {
+    fn tell(&mut self) -> io::Error {
+        if let Some(error) = self.lost.take() {
+            return gone(error);
+        }
+        let source = io::Error::new(self.kind, self.text.clone());
+        match self.path.clone() {
+            Some(path) => EntryFailed { path, source }.into(),
+            None => source,
+        }
     }
 }
 
@@ -86,8 +107,6 @@ pub(super) async fn write(
     }
 }
 
-type Failed = (io::ErrorKind, String, Option<Error>);
-
 struct Pipe<'t> {
     tree: &'t Remote,
     /// The connection that the tree is open on.
@@ -99,11 +118,12 @@ struct Pipe<'t> {
 }
 
 fn lost(error: Error) -> Failed {
-    (
-        io::ErrorKind::ConnectionReset,
-        error.to_string(),
-        Some(error),
-    )
+    Failed {
+        path: None,
+        kind: io::ErrorKind::ConnectionReset,
+        text: error.to_string(),
+        lost: Some(error),
+    }
 }
 
 impl Pipe<'_> {
@@ -190,16 +210,18 @@ impl Pipe<'_> {
 
 /// What an answer says that is not the one hoped for.
 fn refused(answer: Answer) -> Failed {
+    let told = |path, refused| {
+        let error = io::Error::from(refused);
+        Failed {
+            path,
+            kind: error.kind(),
+            text: error.to_string(),
+            lost: None,
+        }
+    };
     match answer {
-        Answer::Tree(TreeAnswer::Written(Err(failed))) => {
-            let error = io::Error::from(failed.refused);
-            let path = String::from_utf8_lossy(&failed.path);
-            (error.kind(), format!("{path}: {error}"), None)
-        }
-        Answer::Tree(TreeAnswer::Refused(refused)) => {
-            let error = io::Error::from(refused);
-            (error.kind(), error.to_string(), None)
-        }
+        Answer::Tree(TreeAnswer::Written(Err(failed))) => told(Some(failed.path), failed.refused),
+        Answer::Tree(TreeAnswer::Refused(refused)) => told(None, refused),
         Answer::Failed { kind, text } => lost(Error::Elsewhere { kind, text }),
         _ => lost(UNEXPECTED),
     }

@@ -289,7 +289,7 @@ impl Worker<'_> {
                 return Err(differs(path));
             }
             *offset += piece.bytes;
-            self.session.stop.progress().advance(piece.bytes);
+            self.session.count(piece.bytes);
         }
         Ok(())
     }

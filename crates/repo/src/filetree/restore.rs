@@ -9,10 +9,10 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cairn_types::tree::{DirectoryWriter, EntryKind, TreeWriter};
+use cairn_types::tree::{DirectoryWriter, EntryFailed, EntryKind, TreeWriter};
 use cairn_types::{BackupId, Progress};
 use tokio::runtime::Handle;
 
@@ -44,7 +44,8 @@ pub struct RestoreTree {
     pub path: Vec<u8>,
     /// Where to.
     pub target: Arc<dyn TreeWriter>,
-    /// How far it is, and the wish to stop. Every byte counts twice: written, and read back.
+    /// How far it is, and the wish to stop. A byte counts half when it is written, and half when it is read back.
+    /// Entries count once they are made; those of a distant target once they are on their way.
     pub progress: Arc<Progress>,
 }
 
@@ -59,6 +60,8 @@ pub(crate) struct Session {
     pub stop: Arc<Stop>,
     pub problems: Mutex<Problems>,
     fetched: Arc<Fetched>,
+    /// Bytes that were written, and those that were read back.
+    counted: AtomicU64,
 }
 
 /// What is restored: a directory's list, or a single entry.
@@ -85,6 +88,7 @@ pub(crate) async fn restore_tree(project: &Arc<Inner>, job: RestoreTree) -> Resu
         stop,
         problems: Mutex::default(),
         fetched: Arc::default(),
+        counted: AtomicU64::new(0),
     });
     let (this, path) = (session.clone(), job.path);
     let (chosen, mut summary) = workers::one(move || {
@@ -96,7 +100,7 @@ pub(crate) async fn restore_tree(project: &Arc<Inner>, job: RestoreTree) -> Resu
             path: text(&path),
         })?;
         if path.is_empty() {
-            this.expect(tree.summary.size_bytes);
+            this.stop.progress().add_total(tree.summary.size_bytes);
         }
         let summary = this.write_all(reader, &chosen, path.is_empty())?;
         Ok((chosen, summary))
@@ -153,9 +157,11 @@ impl Session {
         }
     }
 
-    /// Counts bytes to be done: each is written once and read back once.
-    fn expect(&self, bytes: u64) {
-        self.stop.progress().add_total(bytes.saturating_mul(2));
+    /// Counts bytes that are written, or read back: half of the way of each.
+    pub fn count(&self, bytes: u64) {
+        let before = self.counted.fetch_add(bytes, Ordering::Relaxed);
+        let done = (before + bytes) / 2 - before / 2;
+        self.stop.progress().advance(done);
     }
 
     /// Restores what was chosen, but for the directories' own metadata. Says what it was.
@@ -202,12 +208,19 @@ impl Session {
     }
 }
 
-/// The error for an entry of the target.
+/// The error for an entry of the target: this one, unless the error names another.
 pub(crate) fn failed(action: &'static str, path: &[u8]) -> impl Fn(io::Error) -> Error {
-    move |source| Error::Tree {
-        action,
-        path: text(path),
-        source,
+    move |source| match source.downcast::<EntryFailed>() {
+        Ok(failed) => Error::Tree {
+            action: "restore",
+            path: text(&failed.path),
+            source: failed.source,
+        },
+        Err(source) => Error::Tree {
+            action,
+            path: text(path),
+            source,
+        },
     }
 }
 
@@ -273,15 +286,26 @@ impl Planner<'_> {
         let created = match &record.held {
             Held::Pieces(_) | Held::PieceList(_) => return self.file(path, named),
             Held::Directory(list) => {
+                // Who is distant is not asked: that would cost an answer for each directory.
+                let was_there = writer.distant().is_none()
+                    && writer
+                        .metadata_of(name)
+                        .is_ok_and(|found| found.kind == EntryKind::Directory);
                 let made = writer.create_directory(name);
                 made.map_err(|source| failed("create", &entry_path())(source))?;
+                if !was_there {
+                    self.session.stop.progress().count_entry();
+                }
                 return self.directory(entry_path().into(), *list, depth + 1);
             }
             Held::Target(target) => writer.create_symlink(name, target),
             Held::Nothing => writer.create_special(name, &record.metadata),
         };
         self.summary.others += 1;
-        let set = created.and_then(|()| writer.set(name, &record.metadata, &record.xattrs));
+        let set = created.and_then(|()| {
+            self.session.stop.progress().count_entry();
+            writer.set(name, &record.metadata, &record.xattrs)
+        });
         set.map_err(|source| failed("create", &entry_path())(source))
     }
 
@@ -291,14 +315,14 @@ impl Planner<'_> {
         self.summary.files += 1;
         self.summary.size_bytes += size_bytes;
         if !self.expected {
-            self.session.expect(size_bytes);
+            self.session.stop.progress().add_total(size_bytes);
         }
         if record.metadata.linked {
             let path: Arc<[u8]> = join(directory, name).into();
             let known = self.linked.entry(identity(record));
             if let std::collections::hash_map::Entry::Occupied(first) = &known {
                 let first = first.get().clone();
-                self.session.stop.progress().advance(size_bytes);
+                self.session.count(size_bytes);
                 self.window.links.push(Link {
                     directory: directory.clone(),
                     name: name.clone(),
@@ -365,7 +389,7 @@ impl Planner<'_> {
                 problem: "it lies behind the end of its file",
             })?;
             if piece.id.is_zero() {
-                self.session.stop.progress().advance(piece.bytes);
+                self.session.count(piece.bytes);
             } else {
                 target.left.fetch_add(1, Ordering::AcqRel);
                 let purpose = Purpose {

@@ -79,6 +79,7 @@ impl Window {
             let writer = session.open(&link.directory)?;
             let linked = writer.create_link(&link.name, &link.first);
             linked.map_err(failed("link", &path))?;
+            session.stop.progress().count_entry();
         }
         Ok(())
     }
@@ -132,7 +133,7 @@ impl Batch {
         let writer = self.writer(target, last)?;
         let written = write_but_zeros(&*writer, purpose.offset, plain);
         written.map_err(|source| failed("write", &target.path())(source))?;
-        self.session.stop.progress().advance(plain.len() as u64);
+        self.session.count(plain.len() as u64);
         if target.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.finish(target, &*writer)?;
         }
@@ -155,6 +156,7 @@ impl Batch {
         };
         let created = directory.create_file(&target.name, target.metadata.size_bytes);
         let writer = created.map_err(|source| failed("create", &target.path())(source))?;
+        self.session.stop.progress().count_entry();
         *open = Some(writer.clone());
         Ok(writer)
     }

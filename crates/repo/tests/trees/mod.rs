@@ -77,13 +77,19 @@ pub async fn restore_part(
     path: &[u8],
     target: &Files,
 ) -> Result<TreeSummary> {
-    let job = RestoreTree {
+    world
+        .project
+        .restore_tree(restore_job(backup, path, target))
+        .await
+}
+
+pub fn restore_job(backup: BackupId, path: &[u8], target: &Files) -> RestoreTree {
+    RestoreTree {
         backup,
         path: path.to_vec(),
         target: Arc::new(folder(target)),
         progress: Arc::new(Progress::default()),
-    };
-    world.project.restore_tree(job).await
+    }
 }
 
 /// The paths of all packs in the store.

@@ -72,6 +72,27 @@ pub(super) struct Attached {
     pub(super) qcow2: Option<Node>,
 }
 
+/// What a guest's QEMU has of images.
+#[derive(Debug)]
+pub(super) struct Images {
+    /// The disks that the guest has.
+    pub(super) disks: Vec<Attached>,
+    /// Every file that is open for them or beneath them.
+    open: Vec<Identity>,
+}
+
+impl Images {
+    /// Whether the image at `path` is open, as a disk or otherwise.
+    pub(super) fn has_open(&self, path: &Path) -> bool {
+        Identity::of(path).is_some_and(|image| self.open.contains(&image))
+    }
+
+    /// Whether the image at `path` is open and no disk: the guest writes to another one above it.
+    pub(super) fn is_beneath(&self, path: &Path) -> bool {
+        self.has_open(path) && !self.disks.iter().any(|disk| disk.is_at(path))
+    }
+}
+
 /// What tells that two paths lead to one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Identity {
@@ -118,13 +139,18 @@ pub(super) fn nodes(qmp: &mut Qmp) -> Result<Vec<Node>, QmpError> {
     qmp.ask("query-named-block-nodes", &json!({"flat": true}))
 }
 
-/// The disks that the guest has.
-pub(super) fn attached(qmp: &mut Qmp) -> Result<Vec<Attached>, QmpError> {
+/// The images that the guest's QEMU has.
+pub(super) fn images(qmp: &mut Qmp) -> Result<Images, QmpError> {
     let pid = qmp.pid()?.as_raw_nonzero();
     // Names that are not absolute count from QEMU's own folder, where that can be known.
     let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).ok();
     let devices = devices(qmp)?;
     let nodes = nodes(qmp)?;
+    let paths = nodes
+        .iter()
+        .map(|node| path_of(&node.file, folder.as_deref()));
+    let open = paths.flatten().filter_map(|path| Identity::of(&path));
+    let open = open.collect();
     let disks = devices.into_iter().filter_map(|device| {
         let (qdev, root) = (device.qdev?, device.inserted?);
         let path = path_of(&root.file, folder.as_deref());
@@ -137,7 +163,10 @@ pub(super) fn attached(qmp: &mut Qmp) -> Result<Vec<Attached>, QmpError> {
             root: root.name,
         })
     });
-    Ok(disks.collect())
+    Ok(Images {
+        disks: disks.collect(),
+        open,
+    })
 }
 
 /// The node of the qcow2 image that is read at `root`: there may be filters between.

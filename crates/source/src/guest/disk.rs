@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cairn_types::disk::{DiskError, DiskOperation, DiskReader, Extent, NoChangeMap, Point};
+use cairn_types::disk::{
+    Because, DiskError, DiskOperation, DiskReader, Extent, NoChangeMap, Point,
+};
 
 use crate::change_map::bitmap::dirty_runs;
 use crate::lock::Access;
@@ -67,8 +69,16 @@ impl<H: Held> LiveDisk<H> {
             operation,
             offset,
             length,
-            source: io::Error::new(source.kind(), format!("{source} ({})", H::HINT)),
+            source: Because::error(kind_of(&source), format!("{source} ({})", H::HINT)),
         }
+    }
+}
+
+/// A guest that ends has its connections end: that is no damage, and another attempt reads its images at rest.
+fn kind_of(error: &io::Error) -> io::ErrorKind {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => io::ErrorKind::ConnectionReset,
+        kind => kind,
     }
 }
 

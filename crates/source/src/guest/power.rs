@@ -1,15 +1,18 @@
 //! Turning guests off and on, for restores in place.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cairn_types::disk::Because;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::json;
 
+use super::attached::images;
 use super::{Guests, key};
 use crate::config::ServerConfig;
 use crate::lock::Access;
@@ -59,7 +62,8 @@ pub(crate) fn check_power_on(server: &ServerConfig) -> Result<()> {
 
 /// Ends the QEMU of a server at once, and returns when it has let go of the images in `folder`.
 ///
-/// Errors: `Conflict` it is being backed up, or somebody else has an image; `Transient` it does not end.
+/// Errors: `Conflict` it is being backed up, or somebody else has an image; `Invalid` it has one of them
+/// beneath another; `Transient` it does not end.
 pub(crate) fn power_off(
     guests: &Arc<Guests>,
     folder: &Path,
@@ -76,23 +80,31 @@ pub(crate) fn power_off(
         server: server.name.clone(),
         source,
     };
-    let quit = quit(socket).map_err(failed)?;
-    if quit.was_running {
-        for disk in &server.disks {
-            let name = disk.to_string_lossy();
-            match open_locked(&name, &folder.join(disk), Access::Read) {
-                Err(Error::Missing { .. }) => {}
-                locked => drop(locked?),
-            }
-        }
-    }
-    Ok(quit)
-}
-
-fn quit(socket: &Path) -> io::Result<PoweredOff> {
-    let Some(mut qmp) = Qmp::connect(socket)? else {
+    let Some(mut qmp) = Qmp::connect(socket).map_err(|error| failed(error.into()))? else {
         return Ok(PoweredOff { was_running: false });
     };
+    let images = images(&mut qmp).map_err(|error| failed(error.into()))?;
+    for disk in &server.disks {
+        // What is above it would not fit to what is restored beneath.
+        if images.is_beneath(&folder.join(disk)) {
+            return Err(Error::Beneath {
+                volume: disk.to_string_lossy().into_owned(),
+                server: server.name.clone(),
+            });
+        }
+    }
+    quit(qmp).map_err(failed)?;
+    for disk in &server.disks {
+        let name = disk.to_string_lossy();
+        match open_locked(&name, &folder.join(disk), Access::Read) {
+            Err(Error::Missing { .. }) => {}
+            locked => drop(locked?),
+        }
+    }
+    Ok(PoweredOff { was_running: true })
+}
+
+fn quit(mut qmp: Qmp) -> io::Result<()> {
     let process = rustix::process::pidfd_open(qmp.pid()?, PidfdFlags::empty())?;
     match qmp.execute("quit", &json!({})) {
         // It may end before it has answered.
@@ -100,8 +112,8 @@ fn quit(socket: &Path) -> io::Result<PoweredOff> {
         done => drop(done?),
     }
     match has_ended(&process, QUIT_LIMIT)? {
-        true => Ok(PoweredOff { was_running: true }),
-        false => Err(io::Error::new(
+        true => Ok(()),
+        false => Err(Because::error(
             io::ErrorKind::TimedOut,
             "QEMU does not end, though it was told to",
         )),
@@ -117,7 +129,7 @@ fn has_ended(process: &impl std::os::fd::AsFd, limit: Duration) -> io::Result<bo
 
 /// Starts a server by its command, which has to return when that is done.
 ///
-/// Errors: `Invalid` it has none; `Transient` the command failed.
+/// Errors: `Invalid` it has none, or one that does not return; `Transient` the command failed.
 pub(crate) fn power_on(server: &ServerConfig) -> Result<()> {
     check_power_on(server)?;
     if let Some(socket) = &server.qmp
@@ -125,45 +137,91 @@ pub(crate) fn power_on(server: &ServerConfig) -> Result<()> {
     {
         return Ok(());
     }
-    start(&server.start_command).map_err(|source| Error::Power {
-        server: server.name.clone(),
-        source,
-    })
+    match start(&server.start_command, START_LIMIT) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::StartHangs {
+            server: server.name.clone(),
+            limit_seconds: START_LIMIT.as_secs(),
+        }),
+        Err(source) => Err(Error::Power {
+            server: server.name.clone(),
+            source,
+        }),
+    }
 }
 
-fn start(command: &[String]) -> io::Result<()> {
+/// The command that starts a server failed. What it said is for the log alone.
+#[derive(Debug, thiserror::Error)]
+#[error("{how}: {said}")]
+pub(crate) struct StartFailed {
+    pub(crate) how: String,
+    said: String,
+}
+
+/// Whether the command has returned in its time. Otherwise it is ended, with all that it
+/// started and that is still of its process group.
+fn start(command: &[String], limit: Duration) -> io::Result<bool> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     // What it starts may keep these open for as long as it runs: nobody waits for their end.
     let mut said = tempfile::tempfile()?;
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(arguments)
+        .process_group(0)
         .stdin(Stdio::null())
         .stdout(said.try_clone()?)
         .stderr(said.try_clone()?)
-        .spawn()?;
+        .spawn();
+    let mut child = child.map_err(|error| {
+        let how = format!("the start command cannot be run ({})", error.kind());
+        let said = error.to_string();
+        io::Error::new(error.kind(), StartFailed { how, said })
+    })?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.expect("a process id is a positive number");
     let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let ended = has_ended(&process, START_LIMIT)?;
+    let ended = has_ended(&process, limit)?;
     if !ended {
         // It may have ended by now.
-        let _ = child.kill();
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
     }
     let status = child.wait()?;
-    if ended && status.success() {
-        return Ok(());
+    if !ended || status.success() {
+        return Ok(ended);
     }
     let mut text = Vec::new();
     said.seek(SeekFrom::Start(0))?;
     said.take(MAX_MESSAGE_BYTES).read_to_end(&mut text)?;
-    let text = String::from_utf8_lossy(&text).trim().to_owned();
-    Err(match ended {
-        true => io::Error::other(format!("the start command failed ({status}): {text}")),
-        false => io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("the start command does not return: {text}"),
-        ),
-    })
+    let how = format!("the start command failed ({status})");
+    let said = String::from_utf8_lossy(&text).trim().to_owned();
+    Err(io::Error::other(StartFailed { how, said }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_command_that_goes_on_is_ended_with_what_it_has_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RWXU).unwrap();
+        // For as long as one of the two runs, somebody has the pipe open to write to it.
+        let script = format!("exec 9<>{}; sleep 600 & wait", pipe.display());
+        let command = ["sh", "-c", &script].map(str::to_owned);
+        let mut reader = std::fs::File::options();
+        let reader = std::os::unix::fs::OpenOptionsExt::custom_flags(
+            reader.read(true),
+            rustix::fs::OFlags::NONBLOCK.bits() as i32,
+        );
+        let mut reader = reader.open(&pipe).unwrap();
+        assert!(!start(&command, Duration::from_millis(300)).unwrap());
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        // At the end nobody has it open, before that there is nothing to read.
+        while reader.read(&mut [0]).is_err() {
+            assert!(std::time::Instant::now() < until, "something runs on");
+            std::thread::yield_now();
+        }
+    }
 }

@@ -7,6 +7,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use cairn_types::disk::Because;
+
 /// Clusters of 64 KiB: the blocks in which QEMU keeps what is overwritten.
 const CLUSTER_BITS: u32 = 16;
 const CLUSTER_BYTES: u64 = 1 << CLUSTER_BITS;
@@ -27,9 +29,21 @@ pub(super) fn limit(folder: &Path, count: u64) -> io::Result<u64> {
     let free = system.f_bavail.saturating_mul(system.f_frsize);
     let each = free / PART_OF_FREE / count.max(1);
     if each < MIN_BYTES {
-        return Err(io::ErrorKind::StorageFull.into());
+        let needed = MIN_BYTES.saturating_mul(PART_OF_FREE).saturating_mul(count);
+        return Err(no_room("the folder of its images", free, needed));
     }
     Ok(each - each % CLUSTER_BYTES)
+}
+
+/// Too little is free for scratch files.
+pub(crate) fn no_room(place: &str, free: u64, needed: u64) -> io::Error {
+    let mib = |bytes: u64| bytes >> 20;
+    let why = format!(
+        "{} MiB are free for scratch files in {place}, {} MiB are needed",
+        mib(free),
+        mib(needed)
+    );
+    Because::error(io::ErrorKind::StorageFull, why)
 }
 
 /// An empty qcow2 image of a disk of `disk_bytes` in a file of `limit_bytes`, most of it a hole.

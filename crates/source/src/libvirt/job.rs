@@ -5,11 +5,14 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use cairn_types::disk::Because;
+
 use super::backup::Agent;
 use super::checkpoint::{Checkpoint, Checkpoints, Image};
 use super::domain::{Domain, parse};
 use super::scratch::{Guard, Scratch, job_of};
 use super::virsh::{ANSWER_LIMIT, CHANGE_LIMIT, Result, Virsh, VirshError};
+use crate::error::told;
 use crate::guest::Turn;
 use crate::guest::freeze::Freezer;
 
@@ -84,10 +87,18 @@ impl Job {
     /// libvirt hears of it from QEMU, and works that off by and by. So it is made to ask QEMU for something else
     /// first: what QEMU told it before has come by then, and the question waits for who works it off.
     pub(super) fn check(&self) -> io::Result<()> {
-        self.virsh.ask(&["domstats", "--block", &self.uuid])?;
-        match running(&self.virsh, &self.uuid)? {
+        let asked = self.virsh.ask(&["domstats", "--block", &self.uuid]);
+        let running = asked.and_then(|_| running(&self.virsh, &self.uuid));
+        let running = running.map_err(|error| {
+            let error = io::Error::from(error);
+            Because::error(error.kind(), told(&error))
+        });
+        match running? {
             Running::Ours(name) if name == self.name => Ok(()),
-            _ => Err(io::Error::other("libvirt's backup job has ended")),
+            _ => Err(Because::error(
+                io::ErrorKind::ConnectionAborted,
+                "libvirt's backup job has ended",
+            )),
         }
     }
 

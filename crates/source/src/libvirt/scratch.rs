@@ -13,10 +13,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cairn_types::disk::Because;
+
 use super::domain::{Disk, Domain};
 use super::socket::SocketFolder;
 use super::virsh::Virsh;
 use crate::change_map::bitmap::is_ours;
+use crate::guest::scratch::no_room;
 
 /// Bytes of room for each disk that are worth beginning with.
 const MIN_BYTES: u64 = 16 << 20;
@@ -71,7 +74,7 @@ impl Scratch {
         for disk in disks {
             let folder = self.folder(disk).ok_or_else(|| {
                 let why = "its disks are block devices: `scratch` must name a folder";
-                io::Error::new(io::ErrorKind::InvalidInput, why)
+                Because::error(io::ErrorKind::InvalidInput, why)
             })?;
             folders.insert(folder);
         }
@@ -81,12 +84,10 @@ impl Scratch {
         });
         let free = free.collect::<io::Result<Vec<_>>>()?;
         // Folders may share one file system.
-        match free
-            .iter()
-            .all(|(_, free)| *free >= MIN_BYTES * disks.len() as u64)
-        {
-            true => Ok(free),
-            false => Err(io::ErrorKind::StorageFull.into()),
+        let needed = MIN_BYTES * disks.len() as u64;
+        match free.iter().find(|(_, free)| *free < needed) {
+            None => Ok(free),
+            Some((_, free)) => Err(no_room("a folder for them", *free, needed)),
         }
     }
 

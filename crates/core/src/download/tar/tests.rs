@@ -11,20 +11,39 @@ use super::*;
 /// What is at a path, and which bytes a file holds.
 type Held = (Metadata, Vec<u8>);
 
-/// A tree in memory, by paths.
+/// A tree in memory, by paths; and what of it cannot be read.
 #[derive(Debug, Clone, Default)]
-struct Tree(Arc<BTreeMap<Vec<u8>, Held>>);
+struct Tree(Arc<BTreeMap<Vec<u8>, Held>>, BTreeMap<Vec<u8>, Broken>);
+
+/// What of an entry cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Broken {
+    Entry,
+    /// Where the data of a file is.
+    Extents,
+    /// The names in a directory.
+    Names,
+}
+
+fn damaged() -> Error {
+    let why = "the file system is damaged".to_owned();
+    Refusal::UnreadableFile { why }.into()
+}
 
 struct TestFolder {
     tree: Tree,
     path: Vec<u8>,
 }
 
-struct TestFile(Metadata, Vec<u8>);
+struct TestFile(Metadata, Vec<u8>, bool);
 
 impl TestFolder {
     fn at(&self, name: &[u8]) -> Held {
         self.tree.0[&join(&self.path, name)].clone()
+    }
+
+    fn is(&self, name: &[u8], broken: Broken) -> bool {
+        self.tree.1.get(&join(&self.path, name)) == Some(&broken)
     }
 }
 
@@ -41,6 +60,9 @@ impl Folder for TestFolder {
     }
 
     fn behind(&mut self, after: Option<&[u8]>) -> Result<Vec<Named>> {
+        if self.tree.1.get(&self.path) == Some(&Broken::Names) {
+            return Err(damaged());
+        }
         let below = |path: &Vec<u8>| {
             let rest = match self.path.as_slice() {
                 [] => Some(&path[..]),
@@ -61,7 +83,18 @@ impl Folder for TestFolder {
             .collect();
         all.sort_by(|one, two| one.0.cmp(&two.0));
         all.truncate(3);
-        Ok(all)
+        let named = all.into_iter().map(|(name, metadata)| {
+            let is_broken = self.is(&name, Broken::Entry);
+            (
+                name,
+                if is_broken {
+                    Err(damaged())
+                } else {
+                    Ok(metadata)
+                },
+            )
+        });
+        Ok(named.collect())
     }
 
     fn folder(&self, name: &[u8]) -> Result<Box<dyn Folder>> {
@@ -73,7 +106,8 @@ impl Folder for TestFolder {
 
     fn file(&self, name: &[u8]) -> Result<Arc<dyn FileReader>> {
         let (metadata, bytes) = self.at(name);
-        Ok(Arc::new(TestFile(metadata, bytes)))
+        let is_broken = self.is(name, Broken::Extents);
+        Ok(Arc::new(TestFile(metadata, bytes, is_broken)))
     }
 
     fn target(&self, name: &[u8]) -> Result<Vec<u8>> {
@@ -95,6 +129,9 @@ impl FileReader for TestFile {
     }
 
     fn data_from(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        if self.2 {
+            return Err(io::Error::other("its extents go round in circles"));
+        }
         let rest = &self.1[offset as usize..];
         let Some(start) = rest.iter().position(|byte| *byte != 0) else {
             return Ok(None);
@@ -152,7 +189,7 @@ fn tree(files: &[(Vec<u8>, u8, u16)]) -> Tree {
         };
         tree.insert(path, entry);
     }
-    Tree(Arc::new(tree))
+    Tree(Arc::new(tree), BTreeMap::new())
 }
 
 fn root(tree: &Tree) -> Root {
@@ -242,6 +279,95 @@ proptest! {
             prop_assert_eq!(&part, &archive[range]);
         }
     }
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_the_rest_stays_where_it_is() {
+    let files = (0..400_u16).map(|number| {
+        // The first of each ten in the uppermost directory, and every third a name of a file with several.
+        let names = vec![(number % 5) as u8; usize::from(number % 10 > 0)];
+        (
+            names,
+            if number % 3 == 0 { 3 } else { 4 },
+            number % 7 * 300 + 300,
+        )
+    });
+    let files: Vec<_> = files.collect();
+    let whole = tree(&files);
+    let mut broken = BTreeMap::new();
+    for path in whole.0.keys() {
+        let text = String::from_utf8_lossy(path);
+        let what = match text
+            .rsplit(' ')
+            .next()
+            .and_then(|number| number.parse::<u32>().ok())
+        {
+            Some(number) if number % 50 == 9 => Broken::Entry,
+            // All names of a file, and files with one.
+            Some(number) if number % 3 == 0 && number % 7 == 3 => Broken::Extents,
+            Some(number) if number % 3 != 0 && number % 20 == 6 => Broken::Extents,
+            None if text == "c" => Broken::Names,
+            _ => continue,
+        };
+        broken.insert(path.clone(), what);
+    }
+    let hurt = Tree(Arc::clone(&whole.0), broken.clone());
+    let of_hurt = root(&hurt);
+    let index = Arc::new(measure(&of_hurt, &CancellationToken::new()).unwrap());
+    let archive = read(&index, &of_hurt, 0..index.bytes, u64::MAX);
+    let found: Vec<_> = unpacked(&archive)
+        .into_iter()
+        .map(|(path, ..)| path)
+        .collect();
+    let is_left_out = |path: &Vec<u8>| {
+        path.starts_with(b"c/") || broken.get(path).is_some_and(|what| *what != Broken::Names)
+    };
+    let mut wanted: Vec<_> = whole
+        .0
+        .keys()
+        .filter(|path| !is_left_out(path))
+        .cloned()
+        .collect();
+    wanted.sort_by_key(|path| {
+        path.split(|byte| *byte == b'/')
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+    });
+    let texts = |paths: &[Vec<u8>]| {
+        let texts = paths
+            .iter()
+            .map(|path| String::from_utf8_lossy(path).into_owned());
+        texts.collect::<Vec<_>>()
+    };
+    assert_eq!(texts(&found), texts(&wanted));
+    let told = index.left_out().problems().unwrap();
+    let count = broken
+        .keys()
+        .filter(|path| !path.starts_with(b"c/"))
+        .count();
+    assert_eq!(told.count, count as u64);
+    assert!(
+        told.first.iter().any(|one| one.starts_with("\"a/file ")),
+        "{told:?}"
+    );
+
+    // Also for who reads on when it is healed.
+    for root in [of_hurt, root(&whole)] {
+        for start in (0..index.bytes).step_by(7001) {
+            let range = start..(start + 3000).min(index.bytes);
+            let part = read(&index, &root, range.clone(), 1000);
+            assert!(
+                part == archive[range.start as usize..range.end as usize],
+                "{start}"
+            );
+        }
+    }
+    // An error that may pass leaves nothing out, and without its uppermost directory there is no archive.
+    let mut left_out = LeftOut::default();
+    assert!(left_out.add(b"x".to_vec(), Error::Cancelled).is_err());
+    assert!(left_out.problems().is_none());
+    let nothing = Tree(whole.0, BTreeMap::from([(Vec::new(), Broken::Names)]));
+    assert!(measure(&root(&nothing), &CancellationToken::new()).is_err());
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Checks {
             if id != Some(check.piece.id.0) {
                 return Err(differs(&path));
             }
-            stop.progress().advance(check.piece.bytes);
+            worker.session.count(check.piece.bytes);
         }
         Ok(())
     }
