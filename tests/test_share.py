@@ -266,7 +266,11 @@ def test_a_share_on_btrfs_is_of_one_moment(tmp_path, btrfs):
         while not ended.is_set():
             for path in files:
                 new = path.with_suffix(".new")
-                new.write_bytes(number.to_bytes(8, "big") * (1 << 15))
+                with open(new, "wb") as file:
+                    file.write(number.to_bytes(8, "big") * (1 << 15))
+                    file.flush()
+                    # Without it, a snapshot may have the new name and none of the bytes.
+                    os.fsync(file.fileno())
                 new.rename(path)
             written.append(number)
             number += 1
@@ -298,7 +302,7 @@ def test_a_share_on_btrfs_is_of_one_moment(tmp_path, btrfs):
             numbers = []
             for name in ("first", "second"):
                 content = (tmp_path / "spare" / name).read_bytes()
-                assert content == content[:8] * (1 << 15)
+                assert len(content) == 1 << 18 and content == content[:8] * (1 << 15)
                 numbers.append(int.from_bytes(content[:8], "big"))
             assert numbers[0] - numbers[1] in (0, 1), numbers
             seen.add(tuple(numbers))

@@ -33,7 +33,10 @@ pub(super) const CLONED_BYTES_MIN: u64 = 256 << 10;
 /// Of which moment the files of a tree are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moment {
-    /// All of one, whatever was written meanwhile: there was a snapshot.
+    /// All of one, whatever was written meanwhile: there was a snapshot. As after a power
+    /// failure, what was written in its instant and not made durable may be missing: the
+    /// kernel writes out before a snapshot what is in memory, and then waits for nobody.
+    /// Source: `btrfs(5)`, `flushoncommit`.
     Snapshot,
     /// Each of one of its own.
     EachFile,
