@@ -14,7 +14,7 @@ use crate::chunk::{ChunkId, ChunkKind, Hasher};
 use crate::codec::Malformed;
 use crate::error::{Error, Result};
 use crate::filetree;
-use crate::frame::{FrameCoder, OwnedFrame};
+use crate::frame::{FrameCoder, FrameKey, OwnedFrame};
 use crate::frame_cache::FrameCache;
 use crate::index::{PackInfo, Place};
 use crate::known::Known;
@@ -68,10 +68,9 @@ pub(crate) struct ChunkReader {
     project: Arc<Inner>,
     known: Arc<Known>,
     handle: Handle,
-    coder: FrameCoder,
     frames: Arc<FrameCache>,
     /// The frame that was needed last.
-    current: Option<Arc<OwnedFrame>>,
+    current: Option<(FrameKey, Arc<OwnedFrame>)>,
     fetched: Arc<Fetched>,
 }
 
@@ -87,7 +86,6 @@ impl ChunkReader {
             project,
             known,
             handle,
-            coder: FrameCoder::new(),
             frames: FrameCache::new(FRAMES_KEPT),
             current: None,
             fetched: Arc::default(),
@@ -132,22 +130,24 @@ impl ChunkReader {
 
     /// The bytes of a chunk, which are what its id names.
     fn chunk(&mut self, id: ChunkId, kind: ChunkKind) -> Result<&[u8]> {
-        let (frame, slot) = self.find(id)?;
+        let (key, frame, slot) = self.find(id)?;
         let damaged = |problem| Error::DamagedChunk { id, problem };
-        let (found, plain) = self
-            .current
-            .insert(frame)
-            .chunk(slot)
-            .ok_or(damaged("its frame is short"))?;
+        let (_, frame) = self.current.insert((key, frame));
+        let (found, plain) = frame.chunk(slot).ok_or(damaged("its frame is short"))?;
         if found != kind || self.project.keys.hasher.id(kind, plain) != id {
             return Err(damaged("its bytes are others"));
         }
         Ok(plain)
     }
 
+    /// Lets go of the frame that was needed last, which is as large as many chunks.
+    pub fn let_go(&mut self) {
+        self.current = None;
+    }
+
     /// The frame of a chunk, wherever a collection moves it meanwhile, and the
     /// chunk's number in it.
-    fn find(&mut self, id: ChunkId) -> Result<(Arc<OwnedFrame>, u16)> {
+    fn find(&self, id: ChunkId) -> Result<(FrameKey, Arc<OwnedFrame>, u16)> {
         for _ in 0..MOVES_MAX {
             let place = self.known.index().get(&id.key())?;
             let place = place.ok_or(Error::NoChunk { id })?;
@@ -162,16 +162,24 @@ impl ChunkReader {
         Err(Error::NoChunk { id })
     }
 
-    fn frame_at(&mut self, place: Place, pack: &PackInfo) -> Result<(Arc<OwnedFrame>, u16)> {
+    fn frame_at(&self, place: Place, pack: &PackInfo) -> Result<(FrameKey, Arc<OwnedFrame>, u16)> {
         let (number, slot) = pack.frame_of(place.chunk);
-        let frames = self.frames.clone();
-        let frame = frames.get((place.pack, number), |buffer| {
-            self.open_frame(buffer, pack, number)
-        })?;
-        Ok((frame, slot))
+        let key = (place.pack, number);
+        let frame = match &self.current {
+            Some((current, frame)) if *current == key => frame.clone(),
+            _ => self.frames.get(key, |coder, buffer| {
+                self.open_frame((coder, buffer), pack, number)
+            })?,
+        };
+        Ok((key, frame, slot))
     }
 
-    fn open_frame(&mut self, buffer: Buffer, pack: &PackInfo, number: u16) -> Result<OwnedFrame> {
+    fn open_frame(
+        &self,
+        (coder, buffer): (&mut FrameCoder, Buffer),
+        pack: &PackInfo,
+        number: u16,
+    ) -> Result<OwnedFrame> {
         let frame = pack.frames[usize::from(number)];
         self.fetched.count(&frame.range());
         let stored = self
@@ -179,7 +187,7 @@ impl ChunkReader {
             .block_on(self.project.read_frame(pack.id, frame))?;
         let seal = PackSeal::new(&self.project.keys, &self.project.place, pack.id);
         let place = (&seal, u32::from(number));
-        self.coder
+        coder
             .open_in(buffer, place, &stored)
             .map_err(|problem| self.project.damaged_pack(pack.id, problem))
     }

@@ -75,7 +75,8 @@ pub(crate) async fn open_disk(
 }
 
 impl StoredDisk {
-    /// Lends a cursor out. One that met an error is not used again.
+    /// Lends a cursor out, and keeps none of its frames but those that all share. One that met an
+    /// error is not used again.
     fn with_cursor<T>(&self, work: impl FnOnce(&mut Cursor) -> Result<T>) -> Result<T> {
         let idle = || lock(&self.idle);
         let lent = idle().pop();
@@ -85,6 +86,7 @@ impl StoredDisk {
             children: [ChunkId::ZERO; FANOUT],
         });
         let done = work(&mut cursor)?;
+        cursor.reader.let_go();
         idle().push(cursor);
         Ok(done)
     }
