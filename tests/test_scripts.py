@@ -142,8 +142,13 @@ def test_a_script_that_fails_is_named_and_the_backup_goes_on(stage, application,
     # One that does not come back to work is told of too.
     application.write("b_freeze.sh")
     application.write("b_unfreeze.sh", "exit 4")
-    status, why = outcome(stage.back_up(vault))
+    backup = stage.back_up(vault)
+    status, why = outcome(backup)
     assert status == "0" and "b_unfreeze.sh failed (exit status: 4)" in why, why
+    [log, *_] = stage.ok("GET", f"/operation-logs?checkpoint_id={backup['checkpoint_id']}")["operation_logs"]
+    for shown in (["backup", "show", backup["id"]], ["task", "show", log["id"]]):
+        assert "b_unfreeze.sh failed (exit status: 4)" in stage.cli(*shown).stdout
+    assert "b_unfreeze.sh failed (exit status: 4)" in stage.log.read_text(encoding="utf-8")
     for script in application.scripts.iterdir():
         script.unlink()
     status, why = outcome(stage.back_up(vault))

@@ -147,6 +147,26 @@ def test_a_share_goes_to_another_share_and_into_a_folder(kept):
     same(state(kept.spare / "by cli"), kept.before)
 
 
+def test_a_part_of_a_share_goes_back_to_where_it_was(kept):
+    (kept.home / "007").write_bytes(b"another file")
+    (kept.home / "docs/007").unlink()
+    shutil.rmtree(kept.home / "docs/deep")
+    for path in ("docs/007", "docs/deep"):
+        assert restore_to(kept, "home", source_path=path).status_code == 202
+        kept.all_operations_finished()
+    assert (kept.home / "007").read_bytes() == b"another file"
+    assert not (kept.home / "same").exists() and not (kept.home / "er").exists()
+    found = state(kept.home, {"cache"})
+    for path in ("docs/007", "docs/deep", "docs/deep/er"):
+        assert found[path] == kept.before[path], path
+    assert (kept.home / "docs/deep/same").read_bytes() == (kept.home / "docs/large").read_bytes()
+    # And to the same place below another share, or into that itself.
+    for folder, target in ((None, "docs/007"), ("/", "007")):
+        assert restore_to(kept, "spare", folder, source_path="docs/007").status_code == 202
+        kept.all_operations_finished()
+        assert (kept.spare / target).read_bytes() == (kept.home / "docs/007").read_bytes()
+
+
 def test_a_restore_that_fails_tells_what_it_has_replaced(kept):
     (kept.spare / "docs").mkdir()
     (kept.spare / "docs/link").write_bytes(b"old")

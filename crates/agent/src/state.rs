@@ -102,7 +102,9 @@ impl State {
 
     /// The scripts of the host's owner.
     pub fn scripts(&self) -> Scripts {
-        Scripts::new(&self.folder)
+        // They run in another folder than the agent. Where this one is cannot be told, nothing changes.
+        let folder = std::path::absolute(&self.folder);
+        Scripts::new(folder.as_deref().unwrap_or(&self.folder))
     }
 
     /// Which it is of the agents with this identity: since when the machine runs, and
@@ -288,6 +290,13 @@ mod tests {
         assert!(state.identity().is_ok());
         set(folder.path(), 0o777);
         assert!(matches!(state.identity(), Err(Error::Exposed { .. })));
+    }
+
+    #[test]
+    fn scripts_are_found_from_any_folder() {
+        let scripts = State::new(Path::new("some/state")).scripts();
+        let folder = std::env::current_dir().unwrap().join("some/state");
+        assert!(format!("{scripts:?}").contains(&format!("{folder:?}")));
     }
 
     #[test]

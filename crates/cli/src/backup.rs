@@ -10,7 +10,7 @@ use crate::define::{self, Define};
 use crate::download::{self, DownloadBackup};
 use crate::export::{self, Serve};
 use crate::file::{self, Fetch, Files};
-use crate::output::{Printer, file_problems, gb, time};
+use crate::output::{Printer, file_problems, gb, not_at_rest, time};
 use crate::table::{Table, pairs};
 use crate::wait::{self, Waiting};
 use crate::{Error, find};
@@ -207,10 +207,13 @@ fn kind(backup: &Backup) -> String {
     .to_owned()
 }
 
-/// Which files are not in the backup as they were.
+/// What the backup is not that it was to be: of applications at rest, of all files as they were.
 pub(crate) fn problems(backup: &Backup) -> String {
+    let rest = backup.extend_info.app_consistency.as_ref();
+    let rest = rest.filter(|told| told.app_consistency_status == "0");
+    let why = rest.map(|told| told.app_consistency_error_message.as_str());
     let found = backup.extend_info.file_problems.as_ref();
-    file_problems(&backup.resource_name, found)
+    not_at_rest(&backup.resource_name, why) + &file_problems(&backup.resource_name, found)
 }
 
 fn show(backup: &Backup) -> String {

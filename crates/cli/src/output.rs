@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use cairn_types::{BYTES_PER_GB, BYTES_PER_MB, FileProblems, Timestamp};
 use serde::Serialize;
 
+use crate::table::pairs;
 use crate::{Error, Format};
 
 /// Prints results in one of the formats.
@@ -44,6 +45,15 @@ impl Printer {
         }
         Ok(())
     }
+}
+
+/// Why a backup is crash consistent that was to be of applications at rest: nothing, if it is.
+pub(crate) fn not_at_rest(of: &str, why: Option<&str>) -> String {
+    let Some(why) = why else {
+        return String::new();
+    };
+    let why = format!("the applications of {of} were not brought to rest, or to go on: {why}");
+    format!("\n{}", pairs(&[("crash consistent", why)]))
 }
 
 /// Which entries of a tree of files are not as they were: nothing, if all are.

@@ -1,16 +1,19 @@
 //! A file that comes from a server: it is filled beside its place, under a name that says what it is
 //! a part of, and is in its place once it is whole.
 //!
-//! A file may be there already, and is replaced. Anything else that is there, a device or a link, stays as it is.
+//! A file may be there already, and is replaced by one of its mode; another is for its owner alone to read.
+//! Anything else that is there, a device or a link, stays as it is; and so does a part that somebody else has
+//! put there, or could have written to.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::process::geteuid;
 
 use crate::Error;
 
@@ -20,6 +23,12 @@ const HOLE_BYTES: usize = 4096;
 const PART: &str = ".part";
 /// Bytes of the file's name in that of a part at most, so that there is room for the rest.
 const NAME_BYTES_MAX: usize = 180;
+/// The mode of a part, and of a file that replaces none.
+const MODE: u32 = 0o600;
+/// The bits of a mode that say who may read, write and run a file.
+const PERMISSIONS: u32 = 0o777;
+/// The bits of a mode by which others than the owner may write.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Where a file goes, and where its parts are kept until it is whole: beside it.
 pub(crate) struct Place {
@@ -111,11 +120,19 @@ impl Place {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(MODE)
             .custom_flags(flags.bits() as i32)
             .open(&path)
             .map_err(|source| failed(&path, source))?;
-        if !file.metadata().is_ok_and(|found| found.is_file()) {
+        let found = file.metadata().map_err(|source| failed(&path, source))?;
+        if !found.is_file() {
             return Err(no_file(&path));
+        }
+        if !is_own(&found) {
+            let path = path.display();
+            return Err(Error::Usage(format!(
+                "{path} is not yours alone to write to, so what is in it is not trusted: remove it"
+            )));
         }
         file.try_lock().map_err(|_| {
             let path = path.display();
@@ -182,9 +199,11 @@ impl Part {
     /// Gives it its length, makes it durable and puts it in its place.
     pub fn finish(self, size_bytes: u64) -> Result<(), Error> {
         // Something may have come there meanwhile.
-        refuse_what_is_no_file(&self.target)?;
+        let replaced = refuse_what_is_no_file(&self.target)?;
+        let mode = replaced.map_or(MODE, |found| found.mode() & PERMISSIONS);
         let finished = || {
             self.file.set_len(size_bytes)?;
+            self.file.set_permissions(Permissions::from_mode(mode))?;
             self.file.sync_all()?;
             std::fs::rename(&self.path, &self.target)?;
             File::open(&self.folder)?.sync_all()
@@ -193,12 +212,17 @@ impl Part {
     }
 }
 
-/// Refuses to put a file where something else is.
-fn refuse_what_is_no_file(target: &Path) -> Result<(), Error> {
+/// Whether a part is of whoever runs this, and nobody else can have written to it.
+fn is_own(part: &Metadata) -> bool {
+    part.uid() == geteuid().as_raw() && part.nlink() == 1 && part.mode() & OTHERS_WRITE == 0
+}
+
+/// Refuses to put a file where something else is. Returns the file that is there.
+fn refuse_what_is_no_file(target: &Path) -> Result<Option<Metadata>, Error> {
     match target.symlink_metadata() {
-        Ok(found) if found.is_file() => Ok(()),
+        Ok(found) if found.is_file() => Ok(Some(found)),
         Ok(_) => Err(no_file(target)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(failed(target, source)),
     }
 }
@@ -296,6 +320,51 @@ mod tests {
         symlink("file", &path).unwrap();
         assert!(Place::new(&at("new"), "").unwrap().open("tag").is_err());
         assert_eq!(at("file").metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_part_that_another_could_have_written_is_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let place = || Place::new(&at("file"), "").unwrap();
+        let first = place().open("tag").unwrap();
+        let path = first.path.clone();
+        assert_eq!(first.file.metadata().unwrap().mode() & PERMISSIONS, MODE);
+        drop(first);
+        let refused = || match place().open("tag").err().map(|error| error.line()) {
+            Some(line) => line.contains("not yours alone"),
+            None => false,
+        };
+        assert!(!refused());
+        for mode in [0o620, 0o602, 0o666] {
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            assert!(refused(), "{mode:o}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        File::create(at("mine")).unwrap();
+        std::fs::hard_link(at("mine"), &path).unwrap();
+        assert!(refused());
+        assert_eq!(at("mine").metadata().unwrap().len(), 0);
+        std::fs::remove_file(&path).unwrap();
+        if geteuid().is_root() {
+            File::create(&path).unwrap();
+            std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+            assert!(refused());
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_mode_of_the_one_that_it_replaces() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("file");
+        let download = || {
+            let part = Place::new(&target, "").unwrap().open("tag").unwrap();
+            part.finish(1).unwrap();
+            target.metadata().unwrap().mode() & PERMISSIONS
+        };
+        assert_eq!(download(), MODE);
+        std::fs::set_permissions(&target, Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(download(), 0o644);
     }
 
     #[test]

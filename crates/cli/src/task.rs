@@ -5,7 +5,7 @@ use cairn_api::operation_log::{ListOpLogsQuery, OperationLog};
 use cairn_types::{OperationLogId, OperationStatus, OperationType};
 use clap::{Args, Subcommand};
 
-use crate::output::{Printer, bytes, file_problems, time};
+use crate::output::{Printer, bytes, file_problems, not_at_rest, time};
 use crate::table::{Table, pairs};
 use crate::{Error, find, wait};
 
@@ -172,6 +172,14 @@ pub(crate) fn show(log: &OperationLog) -> String {
     let backed_up = extra.backup.as_ref().map(|part| &part.file_problems);
     let restored = extra.restore.as_ref().map(|part| &part.file_problems);
     let found = backed_up.or(restored).and_then(Option::as_ref);
+    let backed_up = extra.backup.as_ref();
+    let rest = backed_up.filter(|part| part.app_consistency_status.as_deref() == Some("0"));
+    let why = rest.map(|part| {
+        part.app_consistency_error_message
+            .as_deref()
+            .unwrap_or_default()
+    });
+    text.push_str(&not_at_rest(&resource, why));
     text.push_str(&file_problems(&resource, found));
     text
 }

@@ -97,6 +97,9 @@ impl BackUp<'_> {
                 .clone()
                 .unwrap_or_else(|| "the guest was not frozen".to_owned()),
         };
+        if !why_not.is_empty() {
+            tracing::warn!(backup.id = %backup.id, why = why_not, "Applications were not brought to rest, or may still be: the backup is crash consistent.");
+        }
         let service = &self.worker.service;
         let mut tx = service.meta().begin().await?;
         let change = |row: &mut Backup| row.app_consistency = Some(why_not.clone());

@@ -141,8 +141,14 @@ impl Restore<'_> {
         progress: &Arc<Progress>,
     ) -> Result<()> {
         // Nothing is made for what is not in the backup.
-        kind_of(source, mapping.backup, self.chosen()).await?;
-        let (share, folder) = (mapping.volume, self.task.folder.clone());
+        let folder = match self.task.folder.as_str() {
+            "" => in_place(source, mapping.backup, self.chosen()).await?,
+            folder => {
+                kind_of(source, mapping.backup, self.chosen()).await?;
+                folder.to_owned()
+            }
+        };
+        let share = mapping.volume;
         let open = move |inventory: &Inventory| inventory.open_share_writer(share, &folder);
         let target = Arc::new(self.worker.service.ask_inventory(open).await?);
         self.write_files(source, mapping.backup, target, progress)
@@ -297,7 +303,7 @@ pub(super) async fn has_turned_off(service: &Service, task: OperationLogId) -> b
     }
 }
 
-/// Where on its host a path of a backup was: what is in a directory goes there again, and anything
+/// Where on its host, or below its share, a path of a backup was: what is in a directory goes there again, and anything
 /// else into the directory that it was in.
 async fn in_place(source: &StoredBackup, backup: BackupId, path: Vec<u8>) -> Result<String> {
     let kind = kind_of(source, backup, path.clone()).await?;
