@@ -1,7 +1,7 @@
 //! A file that comes from a server: it is filled beside its place, under a name that says what it is
 //! a part of, and is in its place once it is whole.
 //!
-//! A file may be there already, and is replaced by one of its mode; another is for its owner alone to read.
+//! A file may be there already, and is replaced by one that no more can read.
 //! Anything else that is there, a device or a link, stays as it is; and so does a part that somebody else has
 //! put there, or could have written to.
 
@@ -23,8 +23,8 @@ const HOLE_BYTES: usize = 4096;
 const PART: &str = ".part";
 /// Bytes of the file's name in that of a part at most, so that there is room for the rest.
 const NAME_BYTES_MAX: usize = 180;
-/// The mode of a part, and of a file that replaces none.
-const MODE: u32 = 0o600;
+/// The mode of a file that replaces none, as far as the user's mask lets it.
+const MODE: u32 = 0o644;
 /// The bits of a mode that say who may read, write and run a file.
 const PERMISSIONS: u32 = 0o777;
 /// The bits of a mode by which others than the owner may write.
@@ -134,6 +134,11 @@ impl Place {
                 "{path} is not yours alone to write to, so what is in it is not trusted: remove it"
             )));
         }
+        if let Some(replaced) = refuse_what_is_no_file(&self.target)? {
+            let mode = replaced.mode() & PERMISSIONS & !OTHERS_WRITE;
+            let set = file.set_permissions(Permissions::from_mode(mode));
+            set.map_err(|source| failed(&path, source))?;
+        }
         file.try_lock().map_err(|_| {
             let path = path.display();
             Error::Usage(format!("another download is at work on {path}"))
@@ -200,10 +205,12 @@ impl Part {
     pub fn finish(self, size_bytes: u64) -> Result<(), Error> {
         // Something may have come there meanwhile.
         let replaced = refuse_what_is_no_file(&self.target)?;
-        let mode = replaced.map_or(MODE, |found| found.mode() & PERMISSIONS);
         let finished = || {
             self.file.set_len(size_bytes)?;
-            self.file.set_permissions(Permissions::from_mode(mode))?;
+            if let Some(replaced) = replaced {
+                let mode = Permissions::from_mode(replaced.mode() & PERMISSIONS);
+                self.file.set_permissions(mode)?;
+            }
             self.file.sync_all()?;
             std::fs::rename(&self.path, &self.target)?;
             File::open(&self.folder)?.sync_all()
@@ -329,7 +336,7 @@ mod tests {
         let place = || Place::new(&at("file"), "").unwrap();
         let first = place().open("tag").unwrap();
         let path = first.path.clone();
-        assert_eq!(first.file.metadata().unwrap().mode() & PERMISSIONS, MODE);
+        assert_eq!(first.file.metadata().unwrap().mode() & OTHERS_WRITE, 0);
         drop(first);
         let refused = || match place().open("tag").err().map(|error| error.line()) {
             Some(line) => line.contains("not yours alone"),
@@ -357,14 +364,15 @@ mod tests {
     fn a_file_has_the_mode_of_the_one_that_it_replaces() {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("file");
-        let download = || {
+        File::create(&target).unwrap();
+        for mode in [0o600, 0o640, 0o664] {
+            std::fs::set_permissions(&target, Permissions::from_mode(mode)).unwrap();
             let part = Place::new(&target, "").unwrap().open("tag").unwrap();
+            let shown = part.file.metadata().unwrap().mode() & PERMISSIONS;
+            assert_eq!(shown, mode & !OTHERS_WRITE, "{mode:o}");
             part.finish(1).unwrap();
-            target.metadata().unwrap().mode() & PERMISSIONS
-        };
-        assert_eq!(download(), MODE);
-        std::fs::set_permissions(&target, Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(download(), 0o644);
+            assert_eq!(target.metadata().unwrap().mode() & PERMISSIONS, mode);
+        }
     }
 
     #[test]
