@@ -236,6 +236,7 @@ def test_a_command_that_was_killed_is_gone_on_with(stage, libvirt, folder, tmp_p
     assert not (tmp_path / "foreign").exists()
     disk.unlink()
     disk.write_bytes(b"cut short")
+    disk.chmod(0o666)
 
     # Another backup's, or another folder's, is not what goes on.
     refused = make(stage, libvirt, stage.made["guest-1"], folder, "--name", "again", check=False)

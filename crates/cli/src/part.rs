@@ -3,7 +3,7 @@
 //!
 //! A file may be there already, and is replaced by one that no more can read.
 //! Anything else that is there, a device or a link, stays as it is; and so does a part that somebody else has
-//! put there, or could have written to.
+//! put there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
@@ -23,12 +23,8 @@ const HOLE_BYTES: usize = 4096;
 const PART: &str = ".part";
 /// Bytes of the file's name in that of a part at most, so that there is room for the rest.
 const NAME_BYTES_MAX: usize = 180;
-/// The mode of a file that replaces none, as far as the user's mask lets it.
-const MODE: u32 = 0o644;
 /// The bits of a mode that say who may read, write and run a file.
 const PERMISSIONS: u32 = 0o777;
-/// The bits of a mode by which others than the owner may write.
-const OTHERS_WRITE: u32 = 0o022;
 
 /// Where a file goes, and where its parts are kept until it is whole: beside it.
 pub(crate) struct Place {
@@ -120,7 +116,6 @@ impl Place {
             .write(true)
             .create(true)
             .truncate(false)
-            .mode(MODE)
             .custom_flags(flags.bits() as i32)
             .open(&path)
             .map_err(|source| failed(&path, source))?;
@@ -131,12 +126,12 @@ impl Place {
         if !is_own(&found) {
             let path = path.display();
             return Err(Error::Usage(format!(
-                "{path} is not yours alone to write to, so what is in it is not trusted: remove it"
+                "{path} is not yours alone, so what is in it is not trusted: remove it"
             )));
         }
         if let Some(replaced) = refuse_what_is_no_file(&self.target)? {
-            let mode = replaced.mode() & PERMISSIONS & !OTHERS_WRITE;
-            let set = file.set_permissions(Permissions::from_mode(mode));
+            let mode = Permissions::from_mode(replaced.mode() & PERMISSIONS);
+            let set = file.set_permissions(mode);
             set.map_err(|source| failed(&path, source))?;
         }
         file.try_lock().map_err(|_| {
@@ -219,9 +214,9 @@ impl Part {
     }
 }
 
-/// Whether a part is of whoever runs this, and nobody else can have written to it.
+/// Whether a part is of whoever runs this, and nothing else than a part.
 fn is_own(part: &Metadata) -> bool {
-    part.uid() == geteuid().as_raw() && part.nlink() == 1 && part.mode() & OTHERS_WRITE == 0
+    part.uid() == geteuid().as_raw() && part.nlink() == 1
 }
 
 /// Refuses to put a file where something else is. Returns the file that is there.
@@ -330,23 +325,18 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_another_could_have_written_is_not_gone_on_with() {
+    fn a_part_that_another_has_put_there_is_not_gone_on_with() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let place = || Place::new(&at("file"), "").unwrap();
         let first = place().open("tag").unwrap();
         let path = first.path.clone();
-        assert_eq!(first.file.metadata().unwrap().mode() & OTHERS_WRITE, 0);
         drop(first);
         let refused = || match place().open("tag").err().map(|error| error.line()) {
             Some(line) => line.contains("not yours alone"),
             None => false,
         };
         assert!(!refused());
-        for mode in [0o620, 0o602, 0o666] {
-            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
-            assert!(refused(), "{mode:o}");
-        }
         std::fs::remove_file(&path).unwrap();
         File::create(at("mine")).unwrap();
         std::fs::hard_link(at("mine"), &path).unwrap();
@@ -369,7 +359,7 @@ mod tests {
             std::fs::set_permissions(&target, Permissions::from_mode(mode)).unwrap();
             let part = Place::new(&target, "").unwrap().open("tag").unwrap();
             let shown = part.file.metadata().unwrap().mode() & PERMISSIONS;
-            assert_eq!(shown, mode & !OTHERS_WRITE, "{mode:o}");
+            assert_eq!(shown, mode, "{mode:o}");
             part.finish(1).unwrap();
             assert_eq!(target.metadata().unwrap().mode() & PERMISSIONS, mode);
         }
