@@ -1,26 +1,10 @@
 //! Collections as tasks, held up at each of their calls to the store while backups go.
 
-use cairn_core::{BackupQuery, records::Page};
 use cairn_meta::tasks::TaskState;
 use cairn_testkit::World;
-use cairn_types::{BackupId, ObjectType, OperationLogId};
+use cairn_types::{ObjectType, OperationLogId};
 
-/// Backs the server up and returns the backup.
-async fn back_up(world: &World) -> BackupId {
-    let vault = world.vault(ObjectType::Server, world.server().await).await;
-    world.checkpoint(&vault).await;
-    world.work().await;
-    let page = Page {
-        limit: 10,
-        ..Page::default()
-    };
-    let query = BackupQuery {
-        page,
-        ..BackupQuery::default()
-    };
-    let (backups, _) = world.service.backups(world.caller(), &query).await.unwrap();
-    backups[0].backup.id
-}
+use crate::first_backup;
 
 /// Queues a collection.
 async fn collection(world: &World) -> OperationLogId {
@@ -43,7 +27,7 @@ async fn state(world: &World, task: OperationLogId) -> TaskState {
 async fn a_deletion_at_any_call_of_a_collection_does_not_fail_it() {
     for call in 0.. {
         let world = World::new().await;
-        let backup = back_up(&world).await;
+        let backup = first_backup(&world, ObjectType::Server, world.server().await).await;
         let task = collection(&world).await;
         world.gate.pause_at(call);
         let collecting = world.work_beside();
@@ -86,7 +70,7 @@ async fn a_deletion_at_any_call_of_a_collection_does_not_fail_it() {
 async fn a_collection_at_any_call_of_a_deletion_does_not_fail() {
     for call in 0.. {
         let world = World::new().await;
-        let backup = back_up(&world).await;
+        let backup = first_backup(&world, ObjectType::Server, world.server().await).await;
         let service = &world.service;
         service.delete_backup(world.caller(), backup).await.unwrap();
         world.gate.pause_at(call);

@@ -1,31 +1,15 @@
 //! Exports: how long one stays open that nobody is connected to.
 
-use cairn_core::{BackupQuery, records::Page};
 use cairn_testkit::World;
-use cairn_types::{BackupId, ObjectType};
+use cairn_types::ObjectType;
 
-/// Backs the disk up and returns the backup.
-async fn back_up(world: &World) -> BackupId {
-    let vault = world.vault(ObjectType::Disk, world.disk().await).await;
-    world.checkpoint(&vault).await;
-    world.work().await;
-    let page = Page {
-        limit: 10,
-        ..Page::default()
-    };
-    let query = BackupQuery {
-        page,
-        ..BackupQuery::default()
-    };
-    let (backups, _) = world.service.backups(world.caller(), &query).await.unwrap();
-    backups[0].backup.id
-}
+use crate::first_backup;
 
 #[tokio::test]
 async fn an_export_stays_while_somebody_asks_for_it_and_ends_after_that() {
     let world = World::new().await;
     let (service, caller) = (&world.service, world.caller());
-    let backup = back_up(&world).await;
+    let backup = first_backup(&world, ObjectType::Disk, world.disk().await).await;
     let made = service.create_export(caller, backup, true).await.unwrap();
     for _ in 0..5 {
         world.clock.advance(599);
@@ -44,7 +28,7 @@ async fn an_export_stays_while_somebody_asks_for_it_and_ends_after_that() {
 async fn a_connection_keeps_an_export_without_being_asked_for() {
     let world = World::new().await;
     let (service, caller) = (&world.service, world.caller());
-    let backup = back_up(&world).await;
+    let backup = first_backup(&world, ObjectType::Disk, world.disk().await).await;
     let made = service.create_export(caller, backup, false).await.unwrap();
     let connection = service.connect_export(caller, made.id).unwrap();
     world.clock.advance(6000);
