@@ -58,16 +58,20 @@ pub(crate) fn not_at_rest(of: &str, why: Option<&str>) -> String {
 
 /// Which entries of a tree of files are not as they were: nothing, if all are.
 pub(crate) fn file_problems(of: &str, found: Option<&FileProblems>) -> String {
-    let Some(FileProblems { count, first }) = found else {
+    let Some(problems) = found else {
         return String::new();
     };
-    let mut text = format!("\nnot as they were, of the files of {of}: {count}\n");
-    for problem in first {
-        text.push_str(&format!("  {problem}\n"));
-    }
-    let more = count.saturating_sub(first.len() as u64);
+    let count = problems.count;
+    format!("\nnot as they were, of the files of {of}: {count}\n") + &named(problems, "  ")
+}
+
+/// The problems that are named, one a line, and how many more there are.
+fn named(problems: &FileProblems, indent: &str) -> String {
+    let lines = problems.first.iter();
+    let mut text: String = lines.map(|one| format!("{indent}{one}\n")).collect();
+    let more = problems.count.saturating_sub(problems.first.len() as u64);
     if more > 0 {
-        text.push_str(&format!("  and {more} more\n"));
+        text.push_str(&format!("{indent}and {more} more\n"));
     }
     text
 }
@@ -77,13 +81,7 @@ pub(crate) fn whole_or(left_out: Option<FileProblems>) -> Result<(), Error> {
     let Some(problems) = left_out else {
         return Ok(());
     };
-    for problem in &problems.first {
-        eprintln!("{problem}");
-    }
-    let more = problems.count.saturating_sub(problems.first.len() as u64);
-    if more > 0 {
-        eprintln!("and {more} more");
-    }
+    eprint!("{}", named(&problems, ""));
     Err(Error::LeftOut { problems })
 }
 

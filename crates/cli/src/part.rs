@@ -214,9 +214,9 @@ impl Part {
     }
 }
 
-/// Whether a part is of whoever runs this, and nothing else than a part.
-fn is_own(part: &Metadata) -> bool {
-    part.uid() == geteuid().as_raw() && part.nlink() == 1
+/// Whether a file is of whoever runs this, and has one name: nobody else has put it there.
+pub(crate) fn is_own(file: &Metadata) -> bool {
+    file.is_file() && file.uid() == geteuid().as_raw() && file.nlink() == 1
 }
 
 /// Refuses to put a file where something else is. Returns the file that is there.

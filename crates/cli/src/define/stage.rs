@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::made;
 use crate::Error;
+use crate::part::is_own;
 
 /// What the name of a folder ends in that is not whole yet.
 const PART: &str = ".part";
@@ -112,8 +113,7 @@ impl Held {
     /// How long a file in it is that this command, or an earlier one, has put there; nothing, if there is none.
     pub(super) fn size_of(&self, name: impl AsRef<Path>) -> Option<u64> {
         let found = self.at(name).symlink_metadata().ok()?;
-        let is_own = found.is_file() && found.uid() == geteuid().as_raw() && found.nlink() == 1;
-        is_own.then_some(found.len())
+        is_own(&found).then_some(found.len())
     }
 
     /// Gives it its own name.
